@@ -1,0 +1,1 @@
+//! The loop of Evercert: watch, gather, plan, execute, report.

@@ -1,0 +1,1 @@
+//! The stories: what Evercert promises, tried on real parts.
