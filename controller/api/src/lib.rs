@@ -1,1 +1,17 @@
 //! The nouns of Evercert: custom resources, conditions, reasons, annotations, and names parsed once.
+//!
+//! This crate may not do IO, read a clock or decide anything; it depends on kube-core and kube-derive, never on `kube`.
+
+pub mod certificate;
+pub mod children;
+pub mod condition;
+pub mod duration;
+pub mod issuer;
+pub mod keys;
+pub mod names;
+pub mod reason;
+
+pub use certificate::{Certificate, CertificateSpec, CertificateStatus};
+pub use issuer::{ClusterIssuer, ClusterIssuerSpec, Issuer, IssuerSpec, IssuerStatus};
+pub use names::DnsName;
+pub use reason::Reason;

@@ -1,0 +1,244 @@
+//! `Certificate`: what a person wants, and what became of it.
+
+// KubeSchema derives a private copy of each type, with `pub` fields that nobody outside can reach.
+#![allow(unreachable_pub)]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A certificate that Evercert gets, keeps in a TLS Secret, and renews.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "evercert.dev",
+    version = "v1",
+    kind = "Certificate",
+    plural = "certificates",
+    shortname = "cert",
+    shortname = "certs",
+    category = "evercert",
+    namespaced,
+    status = "CertificateStatus",
+    derive = "PartialEq",
+    crates(kube_core = "::kube_core"),
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Secret","type":"string","jsonPath":".spec.secretName"}"#,
+    printcolumn = r#"{"name":"Issuer","type":"string","jsonPath":".spec.issuerRef.name","priority":1}"#,
+    printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.notAfter"}"#,
+    printcolumn = r#"{"name":"Renews","type":"string","jsonPath":".status.renewalTime","priority":1}"#,
+    printcolumn = r#"{"name":"Next attempt","type":"string","jsonPath":".status.nextAttemptTime","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSpec {
+    /// Name of the `kubernetes.io/tls` Secret, in the Certificate's namespace, that holds the certificate.
+    pub secret_name: String,
+    /// The host names of the certificate: 1 to 100, lower case, IDNA A-labels, no wildcards (HTTP-01 cannot prove them).
+    pub dns_names: Vec<String>,
+    /// Who signs.
+    pub issuer_ref: IssuerRef,
+    /// The kind of private key, and whether each certificate gets a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<PrivateKey>,
+    /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_before: Option<String>,
+    /// The same as a percentage of the certificate's lifetime, 1 to 66.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_before_percentage: Option<u8>,
+    /// What stands in while no issued certificate can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
+/// Which issuer signs.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct IssuerRef {
+    /// The issuer's name.
+    pub name: String,
+    /// `Issuer` (in the same namespace) or `ClusterIssuer`.
+    #[serde(default)]
+    pub kind: IssuerKind,
+}
+
+/// The two kinds of issuer.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IssuerKind {
+    /// Of one namespace.
+    #[default]
+    Issuer,
+    /// Of the whole cluster.
+    ClusterIssuer,
+}
+
+impl IssuerKind {
+    /// The kind's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "Issuer",
+            Self::ClusterIssuer => "ClusterIssuer",
+        }
+    }
+}
+
+/// The private key of the certificate.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateKey {
+    /// `ECDSA` or `RSA`.
+    #[serde(default)]
+    pub algorithm: KeyAlgorithm,
+    /// ECDSA: 256 (default) or 384. RSA: 2048 (default), 3072 or 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
+    /// `Always` makes a new key for each certificate; `Never` keeps the key that is in the Secret.
+    #[serde(default)]
+    pub rotation_policy: RotationPolicy,
+}
+
+/// The algorithm of a private key.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum KeyAlgorithm {
+    /// Elliptic curve.
+    #[default]
+    #[serde(rename = "ECDSA")]
+    Ecdsa,
+    /// RSA.
+    #[serde(rename = "RSA")]
+    Rsa,
+}
+
+/// Whether a renewed certificate gets a new key.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum RotationPolicy {
+    /// A new key for each certificate.
+    #[default]
+    Always,
+    /// The key in the Secret is used again as long as it is of the wanted kind.
+    Never,
+}
+
+/// What stands in while no issued certificate can be had.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Fallback {
+    /// `SelfSigned`: a marked self-signed certificate for the same names. `None`: nothing.
+    #[serde(default)]
+    pub mode: FallbackMode,
+}
+
+/// The kind of fallback.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum FallbackMode {
+    /// A marked self-signed certificate.
+    #[default]
+    SelfSigned,
+    /// No fallback.
+    None,
+}
+
+/// What became of a Certificate. Fields that this version does not know are kept.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// `Ready`, `Issuing`, `FallbackInUse`, `Stalled`, and `RenewBeforeClamped` while it holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The order under way at the CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderStatus>,
+    /// Start of validity of the issued certificate in the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+    /// End of validity of the issued certificate in the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// When the certificate in the Secret will be renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_time: Option<Time>,
+    /// Serial number of the issued certificate in the Secret, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<String>,
+    /// When the next attempt begins, while the last one has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_time: Option<Time>,
+    /// Attempts that failed since the last certificate was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_attempts: Option<u32>,
+    /// The last attempt that failed; gone when a certificate is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailureStatus>,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// The order under way at the CA.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct OrderStatus {
+    /// The order's URL at the CA.
+    pub url: String,
+    /// The issuer that it was placed with, `Kind/name`.
+    pub issuer: String,
+    /// The names ordered.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// When it was placed.
+    pub created_at: Time,
+    /// When the CA forgets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+}
+
+/// The last attempt that failed.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct FailureStatus {
+    /// When it failed.
+    pub time: Time,
+    /// Why, as one word.
+    pub reason: String,
+    /// Why, in the CA's own words where it said any.
+    pub message: String,
+    /// What must change before the next attempt, or else one a day: a fingerprint of spec, issuer and `renew-at` at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Whether nothing but a change helps.
+    #[serde(default)]
+    pub permanent: bool,
+}
+
+impl CertificateSpec {
+    /// The private key wanted, defaults filled in.
+    #[must_use]
+    pub fn key(&self) -> PrivateKey {
+        self.private_key.clone().unwrap_or_default()
+    }
+
+    /// The fallback's mode, default filled in.
+    #[must_use]
+    pub fn fallback_mode(&self) -> FallbackMode {
+        self.fallback.as_ref().map(|f| f.mode).unwrap_or_default()
+    }
+}
+
+/// A `Time` of whole seconds, as the API server stores it.
+#[must_use]
+pub fn whole_seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}

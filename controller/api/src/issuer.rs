@@ -1,0 +1,181 @@
+//! `Issuer` and `ClusterIssuer`: who signs, and with which account.
+
+// KubeSchema derives a private copy of each type, with `pub` fields that nobody outside can reach.
+#![allow(unreachable_pub)]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Who signs the certificates of one namespace.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "evercert.dev",
+    version = "v1",
+    kind = "Issuer",
+    plural = "issuers",
+    category = "evercert",
+    namespaced,
+    status = "IssuerStatus",
+    derive = "PartialEq",
+    crates(kube_core = "::kube_core"),
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Directory","type":"string","jsonPath":".spec.acme.directory"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerSpec {
+    /// An ACME certificate authority (RFC 8555).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeIssuer>,
+    /// Certificates signed by their own key: for development, and for names that no public CA signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_signed: Option<SelfSignedIssuer>,
+}
+
+/// Who signs the certificates of every namespace that its policy allows. Its Secrets are in the operator's namespace.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "evercert.dev",
+    version = "v1",
+    kind = "ClusterIssuer",
+    plural = "clusterissuers",
+    category = "evercert",
+    status = "IssuerStatus",
+    derive = "PartialEq",
+    crates(kube_core = "::kube_core"),
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Directory","type":"string","jsonPath":".spec.acme.directory"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterIssuerSpec {
+    /// An ACME certificate authority (RFC 8555).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeIssuer>,
+    /// Certificates signed by their own key: for development, and for names that no public CA signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_signed: Option<SelfSignedIssuer>,
+    /// Which namespace may have which names; a name must match a rule that selects its namespace. No rule: every namespace,
+    /// every name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<PolicyRule>,
+}
+
+/// An ACME certificate authority (RFC 8555).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct AcmeIssuer {
+    /// The directory's URL, https only, or one of `LetsEncrypt`, `LetsEncryptStaging`, `ZeroSSL`, `GoogleTrustServices`.
+    pub directory: String,
+    /// The account's contact, optional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// Must be true: you agree to the CA's terms of service, whose URL is in the status.
+    #[serde(default)]
+    pub terms_of_service_agreed: bool,
+    /// The Secret with the account's key (`tls.key`); created when missing, never replaced.
+    pub account_key_secret_ref: SecretRef,
+    /// Root certificates, PEM, that the directory's TLS certificate is checked against beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<String>,
+    /// The same from a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_secret_ref: Option<SecretKeyRef>,
+    /// How the HTTP-01 challenge is routed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http01: Option<Http01>,
+}
+
+/// A Secret by name: in the Issuer's namespace, or in the operator's for a ClusterIssuer.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct SecretRef {
+    /// The Secret's name.
+    pub name: String,
+}
+
+/// One key of a Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    pub name: String,
+    /// The key in the Secret's data; `ca.crt` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// How the HTTP-01 challenge is routed.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct Http01 {
+    /// The ingress class of the route to the solver; the cluster's default class when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_class_name: Option<String>,
+}
+
+/// Certificates signed by their own key.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+pub struct SelfSignedIssuer {}
+
+/// A rule of who may have which names.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRule {
+    /// The namespaces that the rule is for, by their labels; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Host names, or `*.suffix` for every name below a suffix; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_names: Vec<String>,
+    /// The most Certificates that one selected namespace may have with this issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_certificates: Option<u32>,
+}
+
+/// What became of an Issuer or ClusterIssuer. Fields that this version does not know are kept.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerStatus {
+    /// `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The account's URL at the CA.
+    #[serde(default, rename = "accountURI", skip_serializing_if = "Option::is_none")]
+    pub account_uri: Option<String>,
+    /// Where the CA's terms of service can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms_of_service: Option<String>,
+    /// The directory URL that `accountURI` belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// The directory's URL for a well-known name, or the text itself.
+#[must_use]
+pub fn directory_url(directory: &str) -> &str {
+    match directory {
+        "LetsEncrypt" => "https://acme-v02.api.letsencrypt.org/directory",
+        "LetsEncryptStaging" => "https://acme-staging-v02.api.letsencrypt.org/directory",
+        "ZeroSSL" => "https://acme.zerossl.com/v2/DV90",
+        "GoogleTrustServices" => "https://dv.acme-v02.api.pki.goog/directory",
+        url => url,
+    }
+}

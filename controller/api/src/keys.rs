@@ -1,0 +1,57 @@
+//! Labels, annotations and data keys that Evercert writes on objects or reads from them.
+
+/// The API group of every resource and the prefix of every label and annotation.
+pub const GROUP: &str = "evercert.dev";
+
+/// Field manager of everything that the controller applies, one suffix for each concern (`evercert-secret`, …).
+pub const FIELD_MANAGER: &str = "evercert";
+
+/// Label on every Secret that Evercert writes; its value is the Secret's role. Only an index: it is put back when stripped.
+pub const SECRET_ROLE_LABEL: &str = "evercert.dev/secret";
+/// Role of a TLS Secret named by a Certificate.
+pub const ROLE_TLS: &str = "tls";
+/// Role of the companion Secret: pending key and last good certificate.
+pub const ROLE_COMPANION: &str = "companion";
+/// Role of an ACME account's key.
+pub const ROLE_ACCOUNT: &str = "account";
+
+/// Label on the objects of the route and solver projections.
+pub const COMPONENT_LABEL: &str = "evercert.dev/component";
+/// Value of [`COMPONENT_LABEL`] on routes: Service, slices and Ingresses that lead to the solver.
+pub const COMPONENT_ROUTE: &str = "route";
+/// Value of [`COMPONENT_LABEL`] on the solver's Deployment and Service.
+pub const COMPONENT_SOLVER: &str = "solver";
+
+/// Annotation on a TLS Secret: the Certificate (by name) that owns it.
+pub const CERTIFICATE_NAME: &str = "evercert.dev/certificate-name";
+/// Annotation on a TLS Secret: `Kind/name` of the issuer that signed.
+pub const ISSUER: &str = "evercert.dev/issuer";
+/// Annotation on a TLS Secret: the ACME directory that signed, or `self-signed`.
+pub const DIRECTORY: &str = "evercert.dev/directory";
+/// Annotation on a TLS Secret: the names wanted when it was issued, sorted, joined by commas.
+pub const NAMES: &str = "evercert.dev/names";
+/// Annotation on a TLS Secret: the instant of issue, RFC 3339.
+pub const ISSUED_AT: &str = "evercert.dev/issued-at";
+/// Annotation on a TLS Secret: SHA-256 (hex) of the fallback's leaf; the mark holds only while it equals the leaf in place.
+pub const FALLBACK: &str = "evercert.dev/fallback";
+/// Annotation on a Certificate: an RFC 3339 instant; each new value renews once.
+pub const RENEW_AT: &str = "evercert.dev/renew-at";
+/// Annotation on a namespace: `allow` lets other namespaces have certificates for the names that its Ingresses hold.
+pub const NAME_SHARING: &str = "evercert.dev/name-sharing";
+
+/// Data key of a certificate chain, PEM, leaf first.
+pub const TLS_CRT: &str = "tls.crt";
+/// Data key of a private key, PEM (PKCS #8).
+pub const TLS_KEY: &str = "tls.key";
+/// Companion's data key of the key of the order under way, PEM (PKCS #8).
+pub const PENDING_KEY: &str = "pending.key";
+/// The data key in the challenges' ConfigMap.
+pub const CHALLENGES_KEY: &str = "challenges.json";
+/// Name of the ConfigMap with the open challenges, in the operator's namespace.
+pub const CHALLENGES_NAME: &str = "evercert-challenges";
+/// Name of the solver's Deployment and Service, in the operator's namespace.
+pub const SOLVER_NAME: &str = "evercert-solver";
+/// Name of the port of the solver's Service, its slices and the routes.
+pub const SOLVER_PORT_NAME: &str = "http";
+/// The path under which HTTP-01 answers are looked for (RFC 8555 §8.3).
+pub const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";

@@ -1,0 +1,150 @@
+//! Reasons: the one word of a condition or an event, from a closed list.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The one word of a condition or an event. The list is closed, so that alerts and metrics can rely on it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name),* }
+
+        impl Reason {
+            /// The word as it stands in a condition.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),* }
+            }
+
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+reasons! {
+    // Ready
+    /// An issued certificate for the wanted names is in place.
+    Issued,
+    /// The Secret does not exist.
+    SecretMissing,
+    /// The Secret lacks `tls.crt` or `tls.key`.
+    MissingData,
+    /// The key in the Secret does not belong to the certificate in it.
+    InvalidKeyPair,
+    /// The certificate in the Secret cannot be read.
+    InvalidCertificate,
+    /// A fallback stands in.
+    FallbackInPlace,
+    /// The certificate was signed by another issuer than the spec names.
+    IssuerChanged,
+    /// The certificate was issued for other names than the spec names.
+    NamesChanged,
+    /// The key is not of the kind that the spec asks for.
+    KeySpecChanged,
+    /// `evercert.dev/renew-at` asks for a new certificate.
+    RenewRequested,
+    /// The certificate in place has expired.
+    Expired,
+    /// The certificate in place is not valid yet by this machine's clock.
+    NotYetValid,
+    /// The certificate in place is due for renewal.
+    Renewing,
+    // Issuing
+    /// A key for the next certificate is being made.
+    GeneratingKey,
+    /// The solver is being started.
+    StartingSolver,
+    /// An order is being placed.
+    PlacingOrder,
+    /// The route to the solver is not answering yet.
+    WaitingForRoute,
+    /// The CA validates the names.
+    Validating,
+    /// The CA signs the certificate.
+    Finalizing,
+    /// The certificate is being stored.
+    Storing,
+    /// No order is under way.
+    Idle,
+    // Waiting or stalled
+    /// The spec cannot be fulfilled as written.
+    InvalidSpec,
+    /// Another Certificate owns the Secret.
+    SecretNameConflict,
+    /// The Secret belongs to somebody else.
+    SecretNotOurs,
+    /// The Secret is not of type kubernetes.io/tls.
+    SecretWrongType,
+    /// The issuer does not exist.
+    IssuerNotFound,
+    /// The issuer is not ready.
+    IssuerNotReady,
+    /// The ClusterIssuer's policy does not allow a name in this namespace.
+    NameNotAllowed,
+    /// Another namespace holds a name.
+    NameHeldElsewhere,
+    /// The last attempt failed and the next one waits.
+    BackingOff,
+    /// A slot among the orders under way is awaited.
+    WaitingForSlot,
+    /// The API server refuses the Secret.
+    SecretNotWritable,
+    /// No order ready: the solver does not become ready.
+    SolverNotReady,
+    /// A failed attempt.
+    OrderFailed,
+    /// The CA could not validate a name.
+    ValidationFailed,
+    /// The CA refuses a name or the whole request for good.
+    Rejected,
+    /// The CA limits the rate.
+    RateLimited,
+    /// The CA does not answer as it should.
+    CAUnavailable,
+    /// The order was lost at the CA, or its record by a crash.
+    OrderLost,
+    /// The order's time ran out.
+    OrderExpired,
+    /// The answer of the CA breaks the protocol or our checks.
+    BadAnswer,
+    /// An order that no longer fits was given up.
+    OrderAbandoned,
+    // Issuer
+    /// The account is registered and the directory answers.
+    AccountReady,
+    /// The self-signed issuer needs nothing.
+    SelfSigned,
+    /// The terms of service are not agreed to.
+    TermsNotAgreed,
+    /// The directory URL is not allowed.
+    InvalidDirectory,
+    /// The URL answers, but not as an ACME directory.
+    NotAnAcmeDirectory,
+    /// The TLS certificate of the directory is not trusted.
+    UntrustedDirectory,
+    /// The CA bundle cannot be read.
+    InvalidCABundle,
+    /// The account's key cannot be used.
+    InvalidAccountKey,
+    /// The CA wants an external account binding.
+    ExternalAccountRequired,
+    /// The CA refuses the account.
+    AccountRefused,
+    /// The CA asks for a person's action.
+    UserActionRequired,
+    // Events
+    /// An order was placed.
+    OrderPlaced,
+    /// The Secret was restored from the companion.
+    SecretRestored,
+    /// A fallback was written.
+    FallbackWritten,
+    /// `renewBefore` was cut to two thirds of the lifetime.
+    Clamped,
+    /// The Kubernetes API refused a request.
+    ApiError,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

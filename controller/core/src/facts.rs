@@ -1,0 +1,61 @@
+//! What core knows of a certificate: facts that evercert-pki reads, never bytes.
+
+use jiff::Timestamp;
+
+/// A public key's kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// ECDSA on the NIST curve of this many bits.
+    Ecdsa(u16),
+    /// RSA with a modulus of this many bits.
+    Rsa(u16),
+    /// Anything else.
+    Other,
+}
+
+/// The facts of a leaf certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Serial number, lower-case hexadecimal without separators.
+    pub serial: String,
+    /// SHA-256 of the DER, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// The DNS names of the subject alternative name extension, sorted, lower case.
+    pub names: Vec<String>,
+    /// The public key's kind.
+    pub key: KeyKind,
+    /// Whether it is signed by its own key.
+    pub self_signed: bool,
+}
+
+/// Why a Secret's content is no certificate with its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Damage {
+    /// `tls.crt` or `tls.key` is missing or empty.
+    MissingData,
+    /// `tls.crt` cannot be read.
+    InvalidCertificate,
+    /// `tls.key` cannot be read, or does not belong to the leaf.
+    InvalidKeyPair,
+}
+
+impl CertificateFacts {
+    /// Whether the certificate is within its validity.
+    #[must_use]
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+
+    /// Whether the certificate covers every one of `names` (exact names, or a wildcard one label up, RFC 6125 §6.4.3).
+    pub fn covers<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
+        names.into_iter().all(|name| {
+            self.names.iter().any(|have| {
+                have == name || have.strip_prefix("*.").is_some_and(|suffix| name.split_once('.').is_some_and(|(_, rest)| rest == suffix))
+            })
+        })
+    }
+}
