@@ -1,5 +1,6 @@
 //! What core knows of a certificate: facts that evercert-pki reads, never bytes.
 
+use evercert_api::certificate::{KeyAlgorithm, PrivateKey};
 use jiff::Timestamp;
 
 /// A public key's kind.
@@ -11,6 +12,17 @@ pub enum KeyKind {
     Rsa(u16),
     /// Anything else.
     Other,
+}
+
+impl KeyKind {
+    /// The kind that a Certificate's spec asks for, the default sizes (256, 2048) filled in.
+    #[must_use]
+    pub fn wanted(key: &PrivateKey) -> Self {
+        match key.algorithm {
+            KeyAlgorithm::Ecdsa => Self::Ecdsa(key.size.unwrap_or(256)),
+            KeyAlgorithm::Rsa => Self::Rsa(key.size.unwrap_or(2048)),
+        }
+    }
 }
 
 /// The facts of a leaf certificate.
@@ -57,5 +69,15 @@ impl CertificateFacts {
                 have == name || have.strip_prefix("*.").is_some_and(|suffix| name.split_once('.').is_some_and(|(_, rest)| rest == suffix))
             })
         })
+    }
+}
+
+impl std::fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ecdsa(bits) => write!(f, "ECDSA {bits}"),
+            Self::Rsa(bits) => write!(f, "RSA {bits}"),
+            Self::Other => f.write_str("of an unknown algorithm"),
+        }
     }
 }
