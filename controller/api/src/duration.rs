@@ -10,7 +10,8 @@ pub fn parse_duration(text: &str) -> Option<jiff::SignedDuration> {
     let mut seconds: i64 = 0;
     for (unit, factor) in [('h', 3600), ('m', 60), ('s', 1)] {
         if let Some((digits, after)) = rest.split_once(unit) {
-            if digits.is_empty() || digits.len() > 6 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            if digits.is_empty() || digits.len() > 6 || !digits.bytes().all(|b| b.is_ascii_digit())
+            {
                 return None;
             }
             seconds += digits.parse::<i64>().ok()? * factor;

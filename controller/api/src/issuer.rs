@@ -10,6 +10,23 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{lenient, schema};
+
+/// The directories that may be named by a word.
+const WELL_KNOWN: [&str; 4] = [
+    "LetsEncrypt",
+    "LetsEncryptStaging",
+    "ZeroSSL",
+    "GoogleTrustServices",
+];
+
+/// The one rule of both kinds.
+fn one_kind() -> kube_core::Rule {
+    kube_core::Rule::new("has(self.acme) != has(self.selfSigned)")
+        .message("set exactly one of acme and selfSigned (written selfSigned: {})")
+        .reason(kube_core::Reason::FieldValueInvalid)
+}
+
 /// Who signs the certificates of one namespace.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[kube(
@@ -21,13 +38,14 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "IssuerStatus",
     derive = "PartialEq",
+    doc = "Who signs the certificates of one namespace.",
     crates(kube_core = "::kube_core"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Directory","type":"string","jsonPath":".spec.acme.directory"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(crates(kube_core = "::kube_core"), validation = one_kind())]
 #[serde(rename_all = "camelCase")]
 pub struct IssuerSpec {
     /// An ACME certificate authority (RFC 8555).
@@ -48,13 +66,14 @@ pub struct IssuerSpec {
     category = "evercert",
     status = "IssuerStatus",
     derive = "PartialEq",
+    doc = "Who signs the certificates of every namespace that its policy allows.",
     crates(kube_core = "::kube_core"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Directory","type":"string","jsonPath":".spec.acme.directory"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(crates(kube_core = "::kube_core"), validation = one_kind())]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterIssuerSpec {
     /// An ACME certificate authority (RFC 8555).
@@ -66,18 +85,37 @@ pub struct ClusterIssuerSpec {
     /// Which namespace may have which names; a name must match a rule that selects its namespace. No rule: every namespace,
     /// every name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
     pub policy: Vec<PolicyRule>,
 }
 
 /// An ACME certificate authority (RFC 8555).
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(
+    validation = Rule::new("!has(self.caBundle) || !has(self.caBundleSecretRef)")
+        .message("caBundle and caBundleSecretRef exclude each other: keep one of them")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".caBundleSecretRef")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct AcmeIssuer {
     /// The directory's URL, https only, or one of `LetsEncrypt`, `LetsEncryptStaging`, `ZeroSSL`, `GoogleTrustServices`.
+    #[schemars(length(max = 2048))]
+    #[x_kube(
+        validation = Rule::new(format!("self in {WELL_KNOWN:?} || self.matches('^https://[^/?#@[:space:]]+([/?][^#[:space:]]*)?$')"))
+            .message(format!("must be an https:// URL, or one of {}", WELL_KNOWN.join(", ")).as_str())
+            .reason(Reason::FieldValueInvalid)
+    )]
     pub directory: String,
     /// The account's contact, optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 254))]
+    #[x_kube(
+        validation = Rule::new(r"self.matches('^[A-Za-z0-9.!#$*+/=^_{|}~-]+@[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)+$')")
+            .message("must be one mail address, such as certificates@example.com, without a name or mailto:")
+            .reason(Reason::FieldValueInvalid)
+    )]
     pub email: Option<String>,
     /// Must be true: you agree to the CA's terms of service, whose URL is in the status.
     #[serde(default)]
@@ -86,6 +124,12 @@ pub struct AcmeIssuer {
     pub account_key_secret_ref: SecretRef,
     /// Root certificates, PEM, that the directory's TLS certificate is checked against beside the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262_144))]
+    #[x_kube(
+        validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')")
+            .message("must be certificates in PEM (-----BEGIN CERTIFICATE-----), not in base64 once more")
+            .reason(Reason::FieldValueInvalid)
+    )]
     pub ca_bundle: Option<String>,
     /// The same from a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +144,8 @@ pub struct AcmeIssuer {
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct SecretRef {
     /// The Secret's name.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = schema::object_name())]
     pub name: String,
 }
 
@@ -108,9 +154,17 @@ pub struct SecretRef {
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct SecretKeyRef {
     /// The Secret's name.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = schema::object_name())]
     pub name: String,
     /// The key in the Secret's data; `ca.crt` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')")
+            .message("must be a key of a Secret's data: letters, digits, '-', '_' and '.'")
+            .reason(Reason::FieldValueInvalid)
+    )]
     pub key: Option<String>,
 }
 
@@ -121,6 +175,8 @@ pub struct SecretKeyRef {
 pub struct Http01 {
     /// The ingress class of the route to the solver; the cluster's default class when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = schema::object_name())]
     pub ingress_class_name: Option<String>,
 }
 
@@ -138,33 +194,58 @@ pub struct PolicyRule {
     pub namespace_selector: Option<LabelSelector>,
     /// Host names, or `*.suffix` for every name below a suffix; all when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), transform = schema::allowed_names)]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_names: Vec<String>,
     /// The most Certificates that one selected namespace may have with this issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::own_bounds)]
+    #[x_kube(
+        validation = Rule::new("self >= 1 && self <= 1000000")
+            .message("must be 1 to 1000000; to allow none, let no rule select the namespace")
+            .reason(Reason::FieldValueInvalid)
+    )]
     pub max_certificates: Option<u32>,
 }
 
-/// What became of an Issuer or ClusterIssuer. Fields that this version does not know are kept.
+/// What became of an Issuer or ClusterIssuer. Fields that this version does not know are kept; one that it cannot read counts
+/// as absent.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct IssuerStatus {
     /// `Ready`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The account's URL at the CA.
-    #[serde(default, rename = "accountURI", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        rename = "accountURI",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub account_uri: Option<String>,
     /// Where the CA's terms of service can be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub terms_of_service: Option<String>,
     /// The directory URL that `accountURI` belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub directory: Option<String>,
     /// Fields of later versions.
     #[serde(flatten)]
-    #[schemars(skip)]
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
@@ -177,5 +258,17 @@ pub fn directory_url(directory: &str) -> &str {
         "ZeroSSL" => "https://acme.zerossl.com/v2/DV90",
         "GoogleTrustServices" => "https://dv.acme-v02.api.pki.goog/directory",
         url => url,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_well_known_directory_has_an_https_url() {
+        for name in WELL_KNOWN {
+            assert!(directory_url(name).starts_with("https://"), "{name}");
+        }
     }
 }

@@ -5,11 +5,14 @@
 pub mod certificate;
 pub mod children;
 pub mod condition;
+pub mod crd;
 pub mod duration;
 pub mod issuer;
 pub mod keys;
+mod lenient;
 pub mod names;
 pub mod reason;
+mod schema;
 
 pub use certificate::{Certificate, CertificateSpec, CertificateStatus};
 pub use issuer::{ClusterIssuer, ClusterIssuerSpec, Issuer, IssuerSpec, IssuerStatus};

@@ -25,7 +25,9 @@ pub enum NameError {
     #[error("{0:?} is an IP address: dnsNames takes host names only")]
     IpAddress(String),
     /// Anything else that RFC 1123 §2.1 forbids.
-    #[error("{0:?} is not a host name: labels of letters, digits and inner hyphens, 63 at most, joined by dots, 253 in all, at least two labels")]
+    #[error(
+        "{0:?} is not a host name: labels of letters, digits and inner hyphens, 63 at most, joined by dots, 253 in all, at least two labels"
+    )]
     Malformed(String),
 }
 
@@ -55,7 +57,8 @@ impl DnsName {
                 && l.len() <= 63
                 && !l.starts_with('-')
                 && !l.ends_with('-')
-                && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && l.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
         if text.len() > 253 || !text.contains('.') || !text.split('.').all(label) {
             return Err(NameError::Malformed(text.to_owned()));
@@ -82,20 +85,44 @@ mod tests {
 
     #[test]
     fn host_names_are_taken_as_they_are() {
-        for good in ["a.b", "www.example.com", "xn--bcher-kva.example", "1.example"] {
-            assert_eq!(DnsName::parse(good).map(|n| n.to_string()), Ok(good.to_owned()));
+        for good in [
+            "a.b",
+            "www.example.com",
+            "xn--bcher-kva.example",
+            "1.example",
+        ] {
+            assert_eq!(
+                DnsName::parse(good).map(|n| n.to_string()),
+                Ok(good.to_owned())
+            );
         }
     }
 
     #[test]
     fn every_refusal_says_what_to_write_instead() {
         assert_eq!(DnsName::parse(""), Err(NameError::Empty));
-        assert_eq!(DnsName::parse("*.a.b"), Err(NameError::Wildcard("*.a.b".into())));
-        assert_eq!(DnsName::parse("A.b"), Err(NameError::UpperCase("A.b".into())));
-        assert_eq!(DnsName::parse("bücher.example"), Err(NameError::NotAscii("bücher.example".into())));
-        assert_eq!(DnsName::parse("198.18.0.1"), Err(NameError::IpAddress("198.18.0.1".into())));
+        assert_eq!(
+            DnsName::parse("*.a.b"),
+            Err(NameError::Wildcard("*.a.b".into()))
+        );
+        assert_eq!(
+            DnsName::parse("A.b"),
+            Err(NameError::UpperCase("A.b".into()))
+        );
+        assert_eq!(
+            DnsName::parse("bücher.example"),
+            Err(NameError::NotAscii("bücher.example".into()))
+        );
+        assert_eq!(
+            DnsName::parse("198.18.0.1"),
+            Err(NameError::IpAddress("198.18.0.1".into()))
+        );
         for bad in ["localhost", "a..b", "-a.b", "a-.b", "a_b.c", "a.b."] {
-            assert_eq!(DnsName::parse(bad), Err(NameError::Malformed(bad.into())), "{bad}");
+            assert_eq!(
+                DnsName::parse(bad),
+                Err(NameError::Malformed(bad.into())),
+                "{bad}"
+            );
         }
     }
 }

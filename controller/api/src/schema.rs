@@ -1,0 +1,66 @@
+//! Rules of the schema that several fields share. Each has a sentence that says what to write instead.
+//!
+//! The API server checks a rule's cost from the bounds of the field, so every text and list of a spec has a bound.
+
+use kube_core::{Reason, Rule};
+use schemars::Schema;
+use serde_json::{Value, json};
+
+/// Labels of a host name (RFC 1123 §2.1), lower case.
+const LABELS: &str = r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
+
+/// The text names a Kubernetes object (a DNS subdomain, RFC 1123).
+pub(crate) fn object_name() -> Rule {
+    Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        .message("must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+        .reason(Reason::FieldValueInvalid)
+}
+
+/// Each item is a host name that HTTP-01 can prove. A bad item breaks one rule only, so that its user reads one sentence.
+pub(crate) fn host_names(list: &mut Schema) {
+    let rules = [
+        Rule::new("!self.contains('*')")
+            .message("is a wildcard, and HTTP-01, the only challenge there is, cannot prove one: list the host names themselves"),
+        Rule::new("self.contains('*') || self == self.lowerAscii()").message("has upper-case letters: write it in lower case"),
+        Rule::new("self.matches('^[ -~]*$')").message("is not in its ASCII form: write the IDNA A-labels (xn--...)"),
+        Rule::new(r"!self.contains(':') && !self.matches('\\.[0-9]+$')")
+            .message("is an IP address or ends like one: dnsNames takes host names only"),
+        Rule::new("self.contains('.') || self.matches('[*:]')")
+            .message("has one label only, and no CA signs that: write the full name, such as www.example.com"),
+        // What the rules above refuse passes here.
+        Rule::new(format!(r"!self.contains('.') || self.matches('[*:A-Z]|[^ -~]') || self.matches('^{}$')", cel(LABELS))).message(
+            "is not a host name: labels of letters, digits and inner hyphens, 63 at most each, joined by single dots, none at the end",
+        ),
+    ];
+    check_items(list, 253, rules);
+}
+
+/// Each item is a host name, or `*.suffix` for every name below a suffix.
+pub(crate) fn allowed_names(list: &mut Schema) {
+    let rule = Rule::new(format!(r"self.matches('^(\\*\\.)?{}$')", cel(LABELS))).message(
+        "must be a host name in lower case, or *.suffix for every name below a suffix; to allow every name, leave allowedNames out",
+    );
+    check_items(list, 255, [rule]);
+}
+
+/// Takes away the bounds that come from the width of a Rust integer: the field's own rule says more, in a sentence.
+pub(crate) fn own_bounds(number: &mut Schema) {
+    number.remove("minimum");
+    number.remove("maximum");
+}
+
+fn check_items(list: &mut Schema, length: u32, rules: impl IntoIterator<Item = Rule>) {
+    let rules: Vec<Rule> = rules
+        .into_iter()
+        .map(|rule| rule.reason(Reason::FieldValueInvalid))
+        .collect();
+    if let Some(items) = list.get_mut("items").and_then(Value::as_object_mut) {
+        items.insert("maxLength".to_owned(), json!(length));
+        items.insert("x-kubernetes-validations".to_owned(), json!(rules));
+    }
+}
+
+/// A regular expression as the inside of a CEL string literal.
+fn cel(pattern: &str) -> String {
+    pattern.replace('\\', r"\\")
+}
