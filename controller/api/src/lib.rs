@@ -3,6 +3,7 @@
 //! This crate may not do IO, read a clock or decide anything; it depends on kube-core and kube-derive, never on `kube`.
 
 pub mod certificate;
+pub mod challenge;
 pub mod children;
 pub mod condition;
 pub mod crd;
