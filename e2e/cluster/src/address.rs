@@ -1,0 +1,24 @@
+//! All of them lie in 198.18.0.0/15, the range for tests between networks (RFC 2544), and exist only inside the world.
+
+/// The node: API server, Pebble, its DNS server.
+pub const NODE: &str = "198.18.0.1";
+/// The ingress controller's ports 80 and 443. Every name of the world's DNS leads here unless a test says otherwise.
+pub const INGRESS: &str = "198.18.0.2";
+/// The bridge's own address in the pods' network 198.18.1.0/24: whoever plays a pod takes another one of that network.
+pub const PODS_GATEWAY: &str = "198.18.1.1";
+/// The network of Services. Nothing answers in it: there is no kube-proxy at this level.
+pub const SERVICES: &str = "198.19.0.0/16";
+/// The API server's port at [`NODE`].
+pub const API_SERVER_PORT: u16 = 6443;
+/// Pebble's ACME port at [`NODE`].
+pub const PEBBLE_PORT: u16 = 14000;
+/// Pebble's management port at [`NODE`] (`/roots/0`, `/cert-status-by-serial/…`).
+pub const PEBBLE_MANAGEMENT_PORT: u16 = 15000;
+/// Pebble's DNS server. It answers on port 53 of the node as well, for the resolver of everything in the world.
+pub const DNS: &str = "198.18.0.1:8053";
+/// Where the DNS server's records are changed: `POST /add-a`, `/clear-a`, `/set-servfail` and the like.
+pub const DNS_MANAGEMENT: &str = "198.18.0.1:8055";
+/// Contour's health, `GET /healthz`, plain HTTP.
+pub const CONTOUR_HEALTH: &str = "127.0.0.1:8003";
+/// Envoy's readiness, `GET /ready`, plain HTTP: it has its configuration from Contour.
+pub const ENVOY_READY: &str = "127.0.0.1:8002";

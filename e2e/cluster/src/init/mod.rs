@@ -1,0 +1,69 @@
+//! PID 1 of a world: prepares mounts and network, starts everything, says when it answers, then waits for its own end.
+
+mod components;
+mod mounts;
+mod network;
+mod start;
+
+use std::path::Path;
+use std::process::exit;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::wait::{WaitStatus, wait};
+
+use crate::supervise;
+use crate::world::record;
+use components::Components;
+
+/// Inside the world: the folder on its own tmpfs for what nobody outside needs to see.
+const SCRATCH: &str = "/run/evercert";
+/// Inside the world: kubectl's discovery cache.
+pub(crate) const KUBECTL_CACHE: &str = "/run/evercert/kubectl";
+
+pub(crate) fn init(state: &Path, tools: &Path) -> i32 {
+    // The kernel ends the whole pid namespace with its PID 1, so this is all that the world's end takes.
+    thread::spawn(|| {
+        supervise::read_to_the_end(std::io::stdin());
+        exit(0);
+    });
+    match boot(state, tools) {
+        Ok(components) => reap(state, &components),
+        Err(error) => {
+            record::note_failure(state, &format!("{error:#}"));
+            reap(state, &Components::default())
+        }
+    }
+}
+
+fn boot(state: &Path, tools: &Path) -> Result<Components> {
+    let started = Instant::now();
+    mounts::prepare(&[state, tools])
+        .with_context(|| format!("preparing the world's mounts{}", supervise::hint()))?;
+    network::prepare()
+        .with_context(|| format!("preparing the world's network{}", supervise::hint()))?;
+    let components = start::everything(state, tools, started)?;
+    let took = format!("{:.1}\n", started.elapsed().as_secs_f64());
+    record::write_at_once(&state.join(record::READY), took.as_bytes())?;
+    Ok(components)
+}
+
+/// Collects what ends: the components, which should not, and orphans, which every PID 1 has to collect.
+fn reap(state: &Path, components: &Components) -> i32 {
+    loop {
+        let (pid, how) = match wait() {
+            Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exit code {code}")),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, signal.to_string()),
+            // Nothing was started, or nothing is left: stay for the sake of the logs and of whoever entered.
+            Err(Errno::ECHILD) => loop {
+                thread::park();
+            },
+            Ok(_) | Err(_) => continue,
+        };
+        if let Some(name) = components.name_of(pid.as_raw().cast_unsigned()) {
+            record::note_failure(state, &format!("{name} ended: {how}"));
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What is started, with which flags, and in which order: as much at once as possible.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::SCRATCH;
+use super::components::{Components, gets, listens, read};
+use crate::pki::Pki;
+use crate::world::record;
+use crate::{Pebble, address};
+
+const ETCD: &str = "http://127.0.0.1:2379";
+const XDS: &str = "127.0.0.1:8001";
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
+/// Contour's namespace, its rights bound to the user of its client certificate, and its class as the cluster's default.
+const CONTOUR: &str = include_str!("contour.yaml");
+
+/// Contour ends at once when one of its kinds is not served yet, which is some time after its definition was created.
+const CONTOUR_KINDS: [&str; 4] = [
+    "\"HTTPProxy\"",
+    "\"TLSCertificateDelegation\"",
+    "\"ExtensionService\"",
+    "\"ContourConfiguration\"",
+];
+const DISCOVERY: &str =
+    "Accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result<Components> {
+    let pki = Pki::at(state.join(record::PKI));
+    let scratch = Path::new(SCRATCH);
+    let mut components = Components::new(state, tools, started);
+    start_etcd(&mut components, scratch)?;
+    start_api_server(&mut components, state, scratch, &pki)?;
+    start_ca(&mut components, scratch, &pki)?;
+
+    components.wait_for("etcd", || listens("127.0.0.1:2379"))?;
+    let (ca, cert, key) = (
+        pki.path("ca.crt"),
+        pki.path("admin.crt"),
+        pki.path("admin.key"),
+    );
+    let admin = [
+        OsStr::new("--cacert"),
+        ca.as_os_str(),
+        OsStr::new("--cert"),
+        cert.as_os_str(),
+        OsStr::new("--key"),
+        key.as_os_str(),
+    ];
+    let api = format!("https://{}:{}", address::NODE, address::API_SERVER_PORT);
+    components.wait_for("kube-apiserver", || gets(&format!("{api}/readyz"), admin))?;
+
+    start_controllers(&mut components, &pki)?;
+    create_ingress_objects(&components, tools, scratch, &pki)?;
+    let discovery = [OsStr::new("--header"), OsStr::new(DISCOVERY)]
+        .into_iter()
+        .chain(admin);
+    components.wait_for("Contour's API", || {
+        read(&format!("{api}/apis"), discovery.clone())
+            .is_some_and(|list| CONTOUR_KINDS.iter().all(|kind| list.contains(kind)))
+    })?;
+    start_ingress(&mut components, scratch, &pki)?;
+
+    let directory = Pebble::default().directory();
+    let pebble_ca = pki.path("pebble-ca.crt");
+    components.wait_for("pebble", || {
+        gets(&directory, [OsStr::new("--cacert"), pebble_ca.as_os_str()])
+    })?;
+    // The proof that the controllers work, and what every namespace needs before a pod.
+    let account = format!("{api}/api/v1/namespaces/default/serviceaccounts/default");
+    components.wait_for("kube-controller-manager", || gets(&account, admin))?;
+    components.wait_for("contour", || {
+        gets(&format!("http://{}/healthz", address::CONTOUR_HEALTH), [])
+    })?;
+    components.wait_for("envoy", || {
+        gets(&format!("http://{}/ready", address::ENVOY_READY), [])
+    })?;
+    Ok(components)
+}
+
+fn start_etcd(components: &mut Components, scratch: &Path) -> Result<()> {
+    let mut etcd = components.program("etcd");
+    etcd.args(["--name=node", "--unsafe-no-fsync", "--log-level=warn"])
+        .arg(format!("--data-dir={}", scratch.join("etcd").display()))
+        .args([
+            format!("--listen-client-urls={ETCD}"),
+            format!("--advertise-client-urls={ETCD}"),
+        ])
+        .args([
+            "--listen-peer-urls=http://127.0.0.1:2380",
+            "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+        ])
+        .arg("--initial-cluster=node=http://127.0.0.1:2380");
+    components.start("etcd", &mut etcd)
+}
+
+fn start_api_server(
+    components: &mut Components,
+    state: &Path,
+    scratch: &Path,
+    pki: &Pki,
+) -> Result<()> {
+    let policy = scratch.join("audit-policy.yaml");
+    fs::write(&policy, AUDIT_POLICY).context("writing the audit policy")?;
+    let audit_log = state.join(record::LOGS).join("audit.log");
+    let mut server = components.program("kube-apiserver");
+    server
+        .arg(format!("--etcd-servers={ETCD}"))
+        .args([
+            format!("--advertise-address={}", address::NODE),
+            format!("--secure-port={}", address::API_SERVER_PORT),
+        ])
+        .arg(format!("--service-cluster-ip-range={}", address::SERVICES))
+        .args([
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+        ])
+        .arg(format!("--client-ca-file={}", pki.path("ca.crt").display()))
+        .arg(format!(
+            "--tls-cert-file={}",
+            pki.path("apiserver.crt").display()
+        ))
+        .arg(format!(
+            "--tls-private-key-file={}",
+            pki.path("apiserver.key").display()
+        ))
+        .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
+        .arg(format!(
+            "--service-account-key-file={}",
+            pki.path("sa.pub").display()
+        ))
+        .arg(format!(
+            "--service-account-signing-key-file={}",
+            pki.path("sa.key").display()
+        ))
+        .arg(format!("--audit-policy-file={}", policy.display()))
+        .arg(format!("--audit-log-path={}", audit_log.display()))
+        // One file for the whole life: tests count in it.
+        .arg("--audit-log-maxsize=10000");
+    components.start("kube-apiserver", &mut server)
+}
+
+fn start_ca(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()> {
+    let mut dns = components.program("pebble-challtestsrv");
+    dns.args([
+        "-doh",
+        "",
+        "-http01",
+        "",
+        "-https01",
+        "",
+        "-tlsalpn01",
+        "",
+        "-defaultIPv6",
+        "",
+    ])
+    .args([
+        "-defaultIPv4",
+        address::INGRESS,
+        "-management",
+        address::DNS_MANAGEMENT,
+    ])
+    .args([
+        "-dnsserver",
+        &format!("{},{}:53", address::DNS, address::NODE),
+    ]);
+    components.start("pebble-challtestsrv", &mut dns)?;
+    let mut pebble = components.program("pebble");
+    Pebble::default().configure(&mut pebble, pki, &scratch.join("pebble"))?;
+    components.start("pebble", &mut pebble)
+}
+
+fn start_controllers(components: &mut Components, pki: &Pki) -> Result<()> {
+    let mut controllers = components.program("kube-controller-manager");
+    controllers
+        .arg(format!(
+            "--kubeconfig={}",
+            pki.kubeconfig("controller-manager").display()
+        ))
+        // Nodes are played by the tests and send no heartbeat.
+        .arg("--controllers=*,-node-lifecycle-controller")
+        .args([
+            "--leader-elect=false",
+            "--kube-api-qps=300",
+            "--kube-api-burst=600",
+            "--bind-address=127.0.0.1",
+        ])
+        .args([
+            "--use-service-account-credentials=true",
+            "--flex-volume-plugin-dir=/run/evercert/volume-plugins",
+        ])
+        .arg(format!(
+            "--service-account-private-key-file={}",
+            pki.path("sa.key").display()
+        ))
+        .arg(format!("--root-ca-file={}", pki.path("ca.crt").display()))
+        .arg(format!(
+            "--cluster-signing-cert-file={}",
+            pki.path("ca.crt").display()
+        ))
+        .arg(format!(
+            "--cluster-signing-key-file={}",
+            pki.path("ca.key").display()
+        ));
+    components.start("kube-controller-manager", &mut controllers)
+}
+
+fn create_ingress_objects(
+    components: &Components,
+    tools: &Path,
+    scratch: &Path,
+    pki: &Pki,
+) -> Result<()> {
+    let own = scratch.join("contour.yaml");
+    fs::write(&own, CONTOUR).context("writing Contour's objects")?;
+    let mut create = components.program("kubectl");
+    create
+        .args(["create", "--validate=false"])
+        .env("KUBECONFIG", pki.kubeconfig("admin"));
+    for file in [
+        own,
+        tools.join("01-crds.yaml"),
+        tools.join("02-role-contour.yaml"),
+    ] {
+        create.arg("--filename").arg(file);
+    }
+    components.run("creating Contour's objects", &mut create)
+}
+
+fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()> {
+    let bootstrap = scratch.join("envoy.json");
+    let mut write_bootstrap: Command = components.program("contour");
+    write_bootstrap
+        .arg("bootstrap")
+        .arg(&bootstrap)
+        .args(["--xds-address=127.0.0.1", "--xds-port=8001"])
+        .arg(format!(
+            "--admin-address={}",
+            scratch.join("envoy-admin.sock").display()
+        ));
+    components.run("writing Envoy's bootstrap", &mut write_bootstrap)?;
+
+    let mut contour = components.program("contour");
+    contour
+        .args([
+            "serve",
+            "--insecure",
+            "--disable-leader-election",
+            "--ingress-class-name=contour",
+        ])
+        .arg(format!(
+            "--kubeconfig={}",
+            pki.kubeconfig("contour").display()
+        ))
+        .args(["--xds-address=127.0.0.1", "--xds-port=8001"])
+        .arg(format!("--ingress-status-address={}", address::INGRESS))
+        .args([
+            format!("--envoy-service-http-address={}", address::INGRESS),
+            "--envoy-service-http-port=80".to_owned(),
+        ])
+        .args([
+            format!("--envoy-service-https-address={}", address::INGRESS),
+            "--envoy-service-https-port=443".to_owned(),
+        ])
+        .args([
+            "--stats-address=127.0.0.1",
+            "--stats-port=8002",
+            "--health-address=127.0.0.1",
+            "--health-port=8003",
+        ])
+        .args(["--http-address=127.0.0.1", "--http-port=8004"]);
+    components.start("contour", &mut contour)?;
+    // Envoy doubles its pause with each failed connection, so it starts when there is something to connect to.
+    components.wait_for("contour's xDS", || listens(XDS))?;
+    let mut envoy = components.program("envoy");
+    envoy
+        .arg("-c")
+        .arg(&bootstrap)
+        .args([
+            "--service-cluster",
+            "contour",
+            "--service-node",
+            "envoy-1",
+            "--concurrency",
+            "1",
+        ])
+        // Its shared memory would be shared with the Envoys of other worlds.
+        .arg("--disable-hot-restart");
+    components.start("envoy", &mut envoy)
+}

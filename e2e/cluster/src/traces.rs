@@ -1,0 +1,73 @@
+//! What is left of a world: nothing, if all is well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The marks by which anything that belongs to one world can be recognized after its end.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    state: PathBuf,
+    /// Such as `net:[4026532345]`.
+    namespaces: Vec<String>,
+}
+
+impl Traces {
+    pub(crate) fn new(state: &Path, namespaces: Vec<String>) -> Self {
+        Self {
+            state: state.to_path_buf(),
+            namespaces,
+        }
+    }
+
+    /// A line for everything that is still there: the state folder, a process that names it in its arguments or environment or
+    /// is in one of the world's namespaces, a mount of it. Sees what this user may see; looks once, does not wait.
+    #[must_use]
+    pub fn remaining(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if fs::symlink_metadata(&self.state).is_ok() {
+            found.push(format!("folder {}", self.state.display()));
+        }
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let process = entry.path();
+            let is_process = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+            if is_process && let Some(why) = self.belongs(&process) {
+                let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+                found.push(format!(
+                    "process {} ({}): {why}",
+                    entry.file_name().display(),
+                    name.trim()
+                ));
+            }
+        }
+        found
+    }
+
+    fn belongs(&self, process: &Path) -> Option<String> {
+        let mark = self.state.as_os_str().as_encoded_bytes();
+        for file in ["cmdline", "environ", "mountinfo"] {
+            // Another user's process cannot be read, and is not of a world of this user either.
+            if fs::read(process.join(file)).is_ok_and(|text| contains(&text, mark)) {
+                return Some(format!("names the world in its {file}"));
+            }
+        }
+        let links = ["ns/net", "ns/mnt", "ns/pid"];
+        let namespaces = links
+            .iter()
+            .filter_map(|link| fs::read_link(process.join(link)).ok());
+        namespaces
+            .map(|link| link.to_string_lossy().into_owned())
+            .find(|name| self.namespaces.contains(name))
+            .map(|name| format!("is in {name}"))
+    }
+}
+
+/// A digit after it makes it the folder of another world, whose maker has a longer pid.
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    let mut windows = text.windows(part.len()).enumerate();
+    windows.any(|(at, window)| {
+        window == part && !text.get(at + part.len()).is_some_and(u8::is_ascii_digit)
+    })
+}

@@ -1,0 +1,2 @@
+//! A world is whole, and nothing of it stays.
+fn main() {}
