@@ -79,6 +79,60 @@ pub enum Place {
     Finalize,
 }
 
+/// Classes a whole problem document met at `place` (RFC 8555 §6.7, §6.7.1). A `compound` problem is as bad as the worst of its
+/// subproblems. The words are read only for what a CA says nowhere else: a paused name (a person must open a page; probed
+/// again like anything permanent), and a rate limit that is the CA's own load, not our quota. Total.
+#[must_use]
+pub fn classify_problem(problem: &Problem, http_status: Option<u16>, place: Place) -> FaultClass {
+    if unpause_url(&problem.detail).is_some() {
+        return FaultClass::Permanent;
+    }
+    match problem.kind.as_str() {
+        "rateLimited" if problem.detail.contains("Service busy") => FaultClass::Unavailable,
+        "compound" => problem
+            .subproblems
+            .iter()
+            .map(|s| classify(&s.kind, http_status, place))
+            .max_by_key(|class| severity(*class))
+            .unwrap_or_else(|| classify_status(http_status, place)),
+        kind => classify(kind, http_status, place),
+    }
+}
+
+/// How much a class says about what must happen first, for a problem that is several.
+fn severity(class: FaultClass) -> u8 {
+    match class {
+        FaultClass::Permanent => 7,
+        FaultClass::Account => 6,
+        FaultClass::RateLimited => 5,
+        FaultClass::Validation => 4,
+        FaultClass::Unavailable => 3,
+        FaultClass::Gone => 2,
+        FaultClass::Transient => 1,
+        FaultClass::NotReady => 0,
+    }
+}
+
+/// The instant in the detail of a `rateLimited` problem, "… retry after 2026-08-05 10:00:00 UTC …", which some answers give
+/// without a `Retry-After`.
+#[must_use]
+pub fn rate_limit_instant(problem: &Problem) -> Option<Timestamp> {
+    if problem.kind != "rateLimited" {
+        return None;
+    }
+    let (_, after) = problem.detail.split_once("retry after ")?;
+    let (text, _) = after.split_once(" UTC").or_else(|| after.split_once('Z'))?;
+    format!("{}Z", text.replace(' ', "T")).parse().ok()
+}
+
+/// The page that a person must open before the CA issues for a paused name again, when `detail` names one.
+#[must_use]
+pub fn unpause_url(detail: &str) -> Option<&str> {
+    detail
+        .split_whitespace()
+        .find(|word| word.starts_with("https://") && word.contains("/unpause"))
+}
+
 /// Classes a problem of type `kind` (without its URN prefix) met at `place` (acme.md §8). Total: unknown types are
 /// [`FaultClass::Transient`], or [`FaultClass::Unavailable`] for a status of 500 and above.
 #[must_use]
@@ -89,18 +143,34 @@ pub fn classify(kind: &str, http_status: Option<u16>, place: Place) -> FaultClas
         "unauthorized" => match place {
             Place::Challenge => FaultClass::Validation,
             Place::Read => FaultClass::Gone,
-            Place::Directory | Place::Account | Place::NewOrder | Place::Finalize => FaultClass::Account,
+            Place::Directory | Place::Account | Place::NewOrder | Place::Finalize => {
+                FaultClass::Account
+            }
         },
-        "accountDoesNotExist" | "externalAccountRequired" | "invalidContact" | "unsupportedContact" | "userActionRequired" => {
-            FaultClass::Account
-        }
+        "accountDoesNotExist"
+        | "externalAccountRequired"
+        | "invalidContact"
+        | "unsupportedContact"
+        | "userActionRequired" => FaultClass::Account,
         "caa" => FaultClass::Validation,
         "malformed" => match place {
             Place::Read => FaultClass::Gone,
-            Place::Directory | Place::Account | Place::NewOrder | Place::Challenge | Place::Finalize => FaultClass::Permanent,
+            Place::Directory
+            | Place::Account
+            | Place::NewOrder
+            | Place::Challenge
+            | Place::Finalize => FaultClass::Permanent,
         },
         "orderNotReady" => FaultClass::NotReady,
-        "badCSR" | "badPublicKey" | "badSignatureAlgorithm" | "badRevocationReason" | "invalidProfile" | "rejectedIdentifier"
+        // The request is repeated without `replaces`, or with a fresh nonce.
+        "alreadyReplaced" | "badNonce" => FaultClass::Transient,
+        "alreadyRevoked"
+        | "badCSR"
+        | "badPublicKey"
+        | "badSignatureAlgorithm"
+        | "badRevocationReason"
+        | "invalidProfile"
+        | "rejectedIdentifier"
         | "unsupportedIdentifier" => FaultClass::Permanent,
         "serverInternal" => FaultClass::Unavailable,
         _ => classify_status(http_status, place),

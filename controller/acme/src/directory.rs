@@ -1,0 +1,422 @@
+//! A directory (RFC 8555 §7.1.1) over one HTTP client, and the account at it (§7.3).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+use instant_acme::{Account, AccountCredentials, Key};
+use jiff::Timestamp;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use url::Url;
+
+use evercert_core::fault::{Fault, FaultClass, Place};
+
+use crate::account::AcmeAccount;
+use crate::fault::Attempt;
+use crate::jose::Signer;
+use crate::port::Acme;
+use crate::transport::{Answer, Limits, Transport, Wire, WireError, with_fresh_nonces};
+use crate::trust::build_client_config;
+use crate::wire::{WireAccount, WireDirectory};
+
+/// How a directory is reached.
+#[derive(Debug, Clone)]
+pub struct DirectoryConfig {
+    /// The directory's URL, https only.
+    pub url: String,
+    /// Further roots as PEM, beside the public ones and the system's.
+    pub ca_bundle: Option<Vec<u8>>,
+    /// The `User-Agent` of every request (RFC 8555 §6.1), such as `evercert/0.1.0`.
+    pub user_agent: String,
+    /// Longest time for a TCP connection.
+    pub connect_timeout: Duration,
+    /// Longest time for a whole request, from the look-up of the name to the last byte of the answer.
+    pub request_timeout: Duration,
+    /// How often a request is sent when the CA refuses its nonce (RFC 8555 §6.5), the first time counted.
+    pub nonce_attempts: u32,
+}
+
+impl DirectoryConfig {
+    /// The usual limits: 5 s to connect, 20 s for a request, 9 attempts at a nonce.
+    #[must_use]
+    pub fn new(url: impl Into<String>, user_agent: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            ca_bundle: None,
+            user_agent: user_agent.into(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(20),
+            nonce_attempts: 9,
+        }
+    }
+}
+
+/// Why a directory cannot be used. Each text is a sentence for the Issuer's condition; the remedy differs by variant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL cannot be read, or is not https: mend the spec.
+    #[error("the directory {url:?} is not an https URL: {why}")]
+    InvalidUrl {
+        /// The URL given.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The CA bundle holds no certificate, or one that cannot be read: mend the bundle.
+    #[error("the CA bundle cannot be used: {0}")]
+    InvalidBundle(String),
+    /// The server's certificate comes from nobody that is trusted: give its root as CA bundle.
+    #[error("the TLS certificate of {host} is not trusted: {why}")]
+    Untrusted {
+        /// Host and port of the directory.
+        host: String,
+        /// What the verifier says.
+        why: String,
+    },
+    /// No answer: a wrong URL, a network in between, or an outage.
+    #[error("the directory at {host} cannot be reached: {cause}")]
+    Unreachable {
+        /// Host and port of the directory.
+        host: String,
+        /// Why.
+        cause: WireError,
+    },
+    /// The CA, or what stands before it, has an outage or limits the rate: nothing to mend.
+    #[error("the CA at {host} is not available: it answers HTTP {status}")]
+    Outage {
+        /// Host and port of the directory.
+        host: String,
+        /// 429, or 500 and above.
+        status: u16,
+        /// When the CA wants to be asked again.
+        retry_after: Option<Timestamp>,
+    },
+    /// Somebody answers, but not with an ACME directory: mend the URL.
+    #[error("{url} is not an ACME directory: {why}")]
+    NotAcme {
+        /// The URL given.
+        url: String,
+        /// What was found instead.
+        why: String,
+    },
+}
+
+/// A directory, fetched once. Share one for each issuer: it holds the connections and the nonces.
+pub struct Directory {
+    url: String,
+    host: String,
+    content: WireDirectory,
+    transport: Transport,
+}
+
+impl Directory {
+    /// Fetches the directory: one request.
+    ///
+    /// # Errors
+    /// [`ConnectError`], one variant for each remedy.
+    pub async fn connect(
+        config: DirectoryConfig,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let invalid = |why: &str| ConnectError::InvalidUrl {
+            url: config.url.clone(),
+            why: why.to_owned(),
+        };
+        let url = Url::parse(&config.url).map_err(|e| invalid(&e.to_string()))?;
+        if url.scheme() != "https" {
+            return Err(invalid("its scheme is not https"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid("it holds a user name or a password"));
+        }
+        let host = url
+            .host_str()
+            .map(|h| {
+                url.port()
+                    .map_or_else(|| h.to_owned(), |p| format!("{h}:{p}"))
+            })
+            .unwrap_or_default();
+        let tls = build_client_config(config.ca_bundle.as_deref())
+            .await
+            .map_err(ConnectError::InvalidBundle)?;
+        let user_agent = HeaderValue::from_str(&config.user_agent).unwrap_or_else(|_| {
+            HeaderValue::from_static(concat!("evercert/", env!("CARGO_PKG_VERSION")))
+        });
+        let limits = Limits {
+            connect: config.connect_timeout,
+            request: config.request_timeout,
+            nonce_attempts: config.nonce_attempts.max(1),
+        };
+        let wire = Wire::new(tls, user_agent, limits);
+        // As the parser writes it, so that instant-acme's request for it is recognized.
+        let url_text = url.to_string();
+        let answer =
+            wire.send(Method::GET, &url_text, None)
+                .await
+                .map_err(|cause| match cause {
+                    WireError::Untrusted(why) => ConnectError::Untrusted {
+                        host: host.clone(),
+                        why,
+                    },
+                    cause => ConnectError::Unreachable {
+                        host: host.clone(),
+                        cause,
+                    },
+                })?;
+        let content = read_directory(&answer, &url_text, &host, now)?;
+        let origins = read_origins(&url, &content).map_err(|why| ConnectError::NotAcme {
+            url: url_text.clone(),
+            why,
+        })?;
+        let transport = Transport::new(
+            wire,
+            url_text.clone(),
+            answer.body,
+            content.new_nonce.clone(),
+            origins,
+        );
+        Ok(Arc::new(Self {
+            url: url_text,
+            host,
+            content,
+            transport,
+        }))
+    }
+
+    /// The directory's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The URL of the CA's terms of service, where it names some.
+    #[must_use]
+    pub fn terms_of_service(&self) -> Option<&str> {
+        self.content.meta.terms_of_service.as_deref()
+    }
+
+    /// Whether the CA wants every new account bound to one that it knows (RFC 8555 §7.3.4).
+    #[must_use]
+    pub fn external_account_required(&self) -> bool {
+        self.content.meta.external_account_required
+    }
+
+    /// The domains by which the CA recognizes itself in CAA records (RFC 8659).
+    #[must_use]
+    pub fn caa_identities(&self) -> &[String] {
+        &self.content.meta.caa_identities
+    }
+
+    /// The account of a key, which must be P-256 in PKCS#8.
+    ///
+    /// With a `known_uri` on one of the directory's origins nothing is sent: whether the CA still knows the account shows at
+    /// the first use. Else the account is looked up by its key (RFC 8555 §7.3.1), made only if `create` says so and the CA
+    /// does not know the key, and given `contact`, an e-mail address, if it has another (§7.3.2). Making one agrees to the
+    /// terms of service. Idempotent: the key is the account's identity, so a repetition finds what was made.
+    ///
+    /// # Errors
+    /// [`FaultClass::Account`] when a person must act: the key is of another kind or unknown and `create` is false, the
+    /// account is deactivated, the CA wants an external account or refuses the contact.
+    pub async fn account(
+        self: &Arc<Self>,
+        key_pkcs8_der: &[u8],
+        known_uri: Option<&str>,
+        contact: Option<&str>,
+        create: bool,
+        now: Timestamp,
+    ) -> Result<Arc<dyn Acme>, Fault> {
+        let attempt = self.attempt("account", Place::Account, now);
+        let unusable = || {
+            attempt.local(
+                FaultClass::Account,
+                "the account key is not a P-256 key in PKCS#8",
+            )
+        };
+        if Signer::parse(key_pkcs8_der, "").is_none() {
+            return Err(unusable());
+        }
+        let account = match known_uri.filter(|uri| self.transport.allows(uri)) {
+            Some(uri) => {
+                let restored = self
+                    .builder()
+                    .from_parts(uri.to_owned(), key_pkcs8_der.into(), self.url.clone())
+                    .await;
+                restored.map_err(|e| attempt.local(FaultClass::Account, &e.to_string()))?
+            }
+            None => {
+                self.look_up(key_pkcs8_der, contact, create, &attempt)
+                    .await?
+            }
+        };
+        let signer = Signer::parse(key_pkcs8_der, account.id()).ok_or_else(unusable)?;
+        Ok(Arc::new(AcmeAccount::new(
+            Arc::clone(self),
+            account,
+            signer,
+        )))
+    }
+
+    async fn look_up(
+        &self,
+        key: &[u8],
+        contact: Option<&str>,
+        create: bool,
+        attempt: &Attempt<'_>,
+    ) -> Result<Account, Fault> {
+        let (account, answer) = match self.new_account(key, true, attempt).await {
+            Err(fault)
+                if create
+                    && fault
+                        .problem
+                        .as_ref()
+                        .is_some_and(|p| p.kind == "accountDoesNotExist") =>
+            {
+                self.new_account(key, false, attempt).await?
+            }
+            found => found?,
+        };
+        if !self.transport.allows(account.id()) {
+            return Err(attempt.local(
+                FaultClass::Permanent,
+                "the account's URL is not on an origin of the directory",
+            ));
+        }
+        // A CA may answer with an empty body; then nothing is known of status and contact.
+        let content: WireAccount = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if let Some(status) = content.status.filter(|s| s != "valid") {
+            return Err(attempt.local(
+                FaultClass::Account,
+                &format!("the account {} is {status}: use another key", account.id()),
+            ));
+        }
+        if let Some(contact) = contact {
+            let wanted = if contact.starts_with("mailto:") {
+                contact.to_owned()
+            } else {
+                format!("mailto:{contact}")
+            };
+            if content.contact.as_deref() != Some(std::slice::from_ref(&wanted)) {
+                let attempt = Attempt {
+                    what: "contact of the account",
+                    ..*attempt
+                };
+                let contacts = [wanted.as_str()];
+                let call = with_fresh_nonces!(&self.transport, account.update_contacts(&contacts));
+                attempt.check_call(call)?;
+            }
+        }
+        Ok(account)
+    }
+
+    async fn new_account(
+        &self,
+        key: &[u8],
+        only_existing: bool,
+        attempt: &Attempt<'_>,
+    ) -> Result<(Account, Answer), Fault> {
+        let call = with_fresh_nonces!(&self.transport, async {
+            let der = PrivatePkcs8KeyDer::from(key.to_vec());
+            let key = (
+                Key::from_pkcs8_der(der.clone_key())?,
+                PrivateKeyDer::Pkcs8(der),
+            );
+            match only_existing {
+                true => self.builder().from_key(key, self.url.clone()).await,
+                false => self.builder().create_from_key(key, self.url.clone()).await,
+            }
+        });
+        let ((account, _), answer): ((Account, AccountCredentials), Answer) =
+            attempt.check_call(call)?;
+        Ok((account, answer))
+    }
+
+    fn builder(&self) -> instant_acme::AccountBuilder {
+        Account::builder_with_http(Box::new(self.transport.clone()))
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    pub(crate) fn attempt(&self, what: &'static str, place: Place, now: Timestamp) -> Attempt<'_> {
+        Attempt {
+            what,
+            place,
+            host: &self.host,
+            now,
+        }
+    }
+}
+
+fn read_directory(
+    answer: &Answer,
+    url: &str,
+    host: &str,
+    now: Timestamp,
+) -> Result<WireDirectory, ConnectError> {
+    let status = answer.status.as_u16();
+    let not_acme = |why: String| ConnectError::NotAcme {
+        url: url.to_owned(),
+        why,
+    };
+    if status == 429 || status >= 500 {
+        let retry_after = Attempt {
+            what: "directory",
+            place: Place::Directory,
+            host,
+            now,
+        }
+        .retry_after(answer);
+        return Err(ConnectError::Outage {
+            host: host.to_owned(),
+            status,
+            retry_after,
+        });
+    }
+    if answer.status.is_redirection() {
+        let target = answer.header("location").unwrap_or("an unknown place");
+        return Err(not_acme(format!(
+            "it redirects to {target}; give the directory's own URL"
+        )));
+    }
+    if !answer.status.is_success() {
+        return Err(not_acme(format!("it answers HTTP {status}")));
+    }
+    let json: serde_json::Value = serde_json::from_slice(&answer.body).map_err(|_| {
+        not_acme(format!(
+            "it answers with {}, not with JSON",
+            answer.header("content-type").unwrap_or("something else")
+        ))
+    })?;
+    let missing: Vec<&str> = ["newNonce", "newAccount", "newOrder"]
+        .into_iter()
+        .filter(|k| !json[*k].is_string())
+        .collect();
+    if !missing.is_empty() {
+        return Err(not_acme(format!("its JSON lacks {}", missing.join(", "))));
+    }
+    serde_json::from_value(json).map_err(|e| not_acme(format!("its JSON is not understood: {e}")))
+}
+
+/// The origins that the directory names, its own among them; all of them https.
+fn read_origins(url: &Url, content: &WireDirectory) -> Result<Vec<url::Origin>, String> {
+    let optional = [
+        &content.revoke_cert,
+        &content.key_change,
+        &content.renewal_info,
+    ];
+    let named = [&content.new_nonce, &content.new_account, &content.new_order]
+        .into_iter()
+        .chain(optional.into_iter().flatten());
+    let mut origins = vec![url.origin()];
+    for text in named {
+        let named = Url::parse(text)
+            .ok()
+            .filter(|u| u.scheme() == "https")
+            .ok_or_else(|| format!("it names {text:?}, which is not an https URL"))?;
+        if !origins.contains(&named.origin()) {
+            origins.push(named.origin());
+        }
+    }
+    Ok(origins)
+}

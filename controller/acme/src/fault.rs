@@ -1,0 +1,187 @@
+//! From an answer, or the lack of one, to a fault: nothing that the CA said is lost on the way.
+
+use evercert_core::fault::{
+    Fault, FaultClass, LONGEST_WAIT, Place, Problem, classify_problem, classify_status,
+    rate_limit_instant, unpause_url,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::transport::{Answer, Outcome, WireError};
+use crate::wire::{WireProblem, printable};
+
+/// What is being attempted, where in the protocol, at whom and when: enough to say what went wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) what: &'static str,
+    pub(crate) place: Place,
+    pub(crate) host: &'a str,
+    pub(crate) now: Timestamp,
+}
+
+impl Attempt<'_> {
+    /// An answer of status 2xx, else the fault.
+    pub(crate) fn check(&self, outcome: Outcome) -> Result<Answer, Fault> {
+        match outcome {
+            Ok(answer) if answer.status.is_success() => Ok(answer),
+            Ok(answer) => Err(self.refused(&answer)),
+            Err(error) => Err(self.unanswered(&error)),
+        }
+    }
+
+    /// The same for a call of instant-acme and its record.
+    pub(crate) fn check_call<T>(
+        &self,
+        (result, last): (Result<T, instant_acme::Error>, Option<Outcome>),
+    ) -> Result<(T, Answer), Fault> {
+        match (result, last) {
+            (Ok(value), Some(outcome)) => Ok((value, self.check(outcome)?)),
+            (Err(error), Some(outcome)) => {
+                let answer = self.check(outcome)?;
+                Err(self.unexpected(&answer, &error.to_string()))
+            }
+            (Ok(_), None) => Err(self.local(FaultClass::Transient, "nothing was sent")),
+            (Err(error), None) => Err(self.local(FaultClass::Transient, &error.to_string())),
+        }
+    }
+
+    /// Reads the JSON of a good answer.
+    pub(crate) fn parse<T: serde::de::DeserializeOwned>(
+        &self,
+        answer: &Answer,
+    ) -> Result<T, Fault> {
+        serde_json::from_slice(&answer.body).map_err(|e| self.unexpected(answer, &e.to_string()))
+    }
+
+    /// A fault that we find ourselves, without the CA having refused anything.
+    pub(crate) fn local(&self, class: FaultClass, why: &str) -> Fault {
+        Fault {
+            class,
+            problem: None,
+            http_status: None,
+            retry_after: None,
+            help_url: None,
+            detail: self.sentence(why),
+        }
+    }
+
+    /// A good status with a body that is none of ours: a CA with something new, or no CA at all.
+    fn unexpected(&self, answer: &Answer, why: &str) -> Fault {
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok();
+        let (class, body) = if is_json {
+            (FaultClass::Transient, "JSON")
+        } else {
+            (FaultClass::Unavailable, "no JSON")
+        };
+        let status = answer.status.as_u16();
+        let detail = self.sentence(&format!(
+            "the answer, HTTP {status} with {body}, is not understood: {}",
+            printable(why)
+        ));
+        Fault {
+            class,
+            problem: None,
+            http_status: Some(status),
+            retry_after: self.retry_after(answer),
+            help_url: None,
+            detail,
+        }
+    }
+
+    fn unanswered(&self, error: &WireError) -> Fault {
+        let class = match error {
+            WireError::ForeignOrigin(_) if self.place == Place::Read => FaultClass::Gone,
+            WireError::ForeignOrigin(_) => FaultClass::Permanent,
+            WireError::NameNotFound
+            | WireError::Refused
+            | WireError::TimedOut
+            | WireError::Untrusted(_)
+            | WireError::TooLarge
+            | WireError::NoNonce
+            | WireError::Broken(_) => FaultClass::Unavailable,
+        };
+        self.local(class, &printable(&error.to_string()))
+    }
+
+    fn refused(&self, answer: &Answer) -> Fault {
+        let status = answer.status.as_u16();
+        let wire = serde_json::from_slice::<WireProblem>(&answer.body).ok();
+        let instance = wire.as_ref().and_then(|w| w.instance.clone());
+        let problem = wire.and_then(WireProblem::into_problem);
+        let retry_after = self.retry_after(answer);
+        let Some(problem) = problem else {
+            return Fault {
+                class: classify_status(Some(status), self.place),
+                problem: None,
+                http_status: Some(status),
+                retry_after,
+                help_url: None,
+                detail: self.sentence(&format!("HTTP {status} without a problem document")),
+            };
+        };
+        let help = unpause_url(&problem.detail)
+            .map(str::to_owned)
+            .or(instance)
+            .or_else(|| terms_link(answer));
+        Fault {
+            class: classify_problem(&problem, Some(status), self.place),
+            http_status: Some(status),
+            retry_after: retry_after.or_else(|| self.bounded(rate_limit_instant(&problem)?)),
+            help_url: help
+                .filter(|u| u.starts_with("https://"))
+                .map(|u| printable(&u)),
+            detail: self.sentence(&format!(
+                "{} (HTTP {status}): {}",
+                problem.kind,
+                blame(&problem)
+            )),
+            problem: Some(problem),
+        }
+    }
+
+    /// The `Retry-After` of an answer (RFC 9110 §10.2.3: seconds or a date) as an instant from now to a day from now.
+    pub(crate) fn retry_after(&self, answer: &Answer) -> Option<Timestamp> {
+        let value = answer.header("retry-after")?;
+        if value.bytes().all(|b| b.is_ascii_digit()) {
+            let wait = value
+                .parse()
+                .map_or(LONGEST_WAIT, SignedDuration::from_secs)
+                .min(LONGEST_WAIT);
+            return self.now.checked_add(wait).ok();
+        }
+        self.bounded(jiff::fmt::rfc2822::parse(value).ok()?.timestamp())
+    }
+
+    fn bounded(&self, at: Timestamp) -> Option<Timestamp> {
+        Some(at.clamp(self.now, self.now.checked_add(LONGEST_WAIT).ok()?))
+    }
+
+    fn sentence(&self, why: &str) -> String {
+        format!("{} at {}: {why}", self.what, self.host)
+    }
+}
+
+/// The CA's words, and below them those for single names.
+fn blame(problem: &Problem) -> String {
+    let mut words = problem.detail.clone();
+    for sub in &problem.subproblems {
+        let name = sub.identifier.as_deref().unwrap_or("a name");
+        words.push_str(&format!("; {name}: {}: {}", sub.kind, sub.detail));
+    }
+    printable(&words)
+}
+
+/// The terms in a `Link` header (RFC 8555 §7.3.3).
+fn terms_link(answer: &Answer) -> Option<String> {
+    let links = answer
+        .headers
+        .get_all("link")
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    links.flat_map(|l| l.split(',')).find_map(|link| {
+        let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        parameters
+            .replace('"', "")
+            .contains("rel=terms-of-service")
+            .then(|| url.to_owned())
+    })
+}

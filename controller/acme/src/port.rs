@@ -1,0 +1,50 @@
+//! The port: what Evercert asks of a CA for one account.
+
+use async_trait::async_trait;
+use evercert_api::DnsName;
+use evercert_core::fault::Fault;
+use evercert_core::order::OrderView;
+use jiff::Timestamp;
+
+/// One account at one CA. Every call ends in bounded time, sends the fewest requests that the protocol allows, and never
+/// sleeps; `now` only turns a `Retry-After` into an instant and dates the view.
+///
+/// A URL that is not https on an origin of the directory is refused before any request: [`FaultClass::Gone`] where it was to
+/// be read, since an order that cannot be asked for is as good as lost, else [`FaultClass::Permanent`].
+///
+/// [`FaultClass::Gone`]: evercert_core::fault::FaultClass::Gone
+/// [`FaultClass::Permanent`]: evercert_core::fault::FaultClass::Permanent
+#[async_trait]
+pub trait Acme: Send + Sync {
+    /// The account's URL (RFC 8555 §7.3).
+    fn account_uri(&self) -> &str;
+
+    /// Places an order (RFC 8555 §7.4): one request. Refused as [`Permanent`](evercert_core::fault::FaultClass::Permanent)
+    /// unless the CA's order is for exactly `names` and all its URLs are on the directory's origins. The view's
+    /// authorizations are empty, whatever its state, so that the caller can record the URL at once: read the order next.
+    async fn new_order(&self, names: &[DnsName], now: Timestamp) -> Result<OrderView, Fault>;
+
+    /// Reads an order (RFC 8555 §7.1.3) and, while it is pending or when it is invalid, its authorizations (§7.1.4), some of
+    /// them at a time.
+    async fn read_order(&self, url: &str, now: Timestamp) -> Result<OrderView, Fault>;
+
+    /// Tells the CA that these challenges can be validated (RFC 8555 §7.5.1). Idempotent: a challenge that the CA is
+    /// validating or has decided already is left as it is, and what it decided is seen at the next read.
+    async fn accept(&self, challenge_urls: &[String], now: Timestamp) -> Result<(), Fault>;
+
+    /// Finalizes a ready order with a certificate signing request (RFC 8555 §7.4). Idempotent: an order in any other state is
+    /// returned as it was read, and nothing is sent.
+    async fn finalize(
+        &self,
+        order_url: &str,
+        csr_der: &[u8],
+        now: Timestamp,
+    ) -> Result<OrderView, Fault>;
+
+    /// Downloads the certificate of a valid order as a PEM chain, leaf first (RFC 8555 §7.4.2). May be repeated. An order
+    /// that is not valid yet is [`NotReady`](evercert_core::fault::FaultClass::NotReady).
+    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<String, Fault>;
+
+    /// Gives authorizations back (RFC 8555 §7.5.2). Idempotent: one that has ended already, or is gone, counts as done.
+    async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault>;
+}
