@@ -2,8 +2,17 @@
 //!
 //! No IO, no clock, no randomness: `now` is an argument, and the same input has the same answer on every machine.
 
+pub mod backoff;
 pub mod facts;
 pub mod fault;
+pub mod key;
+pub mod need;
 pub mod observe;
 pub mod order;
+pub mod ownership;
+pub mod permission;
 pub mod plan;
+pub mod renewal;
+pub mod report;
+pub mod routes;
+pub mod sentence;

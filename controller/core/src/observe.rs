@@ -1,1 +1,274 @@
-//! What was observed.
+//! What was observed: everything that [`crate::plan::plan`] may look at, gathered before it is asked.
+
+use evercert_api::{CertificateSpec, CertificateStatus, Reason};
+use jiff::Timestamp;
+
+use crate::facts::{CertificateFacts, Damage, KeyKind};
+use crate::fault::Fault;
+use crate::key::ObjectKey;
+use crate::order::OrderView;
+
+/// Everything that is known of one Certificate at one instant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// The Certificate.
+    pub key: ObjectKey,
+    /// Its generation.
+    pub generation: i64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Whether it is being deleted.
+    pub deleted: bool,
+    /// What the person wants.
+    pub spec: CertificateSpec,
+    /// What was last reported.
+    pub status: CertificateStatus,
+    /// The issuer that the spec names.
+    pub issuer: IssuerObservation,
+    /// The TLS Secret.
+    pub secret: SecretObservation,
+    /// The companion Secret.
+    pub companion: Companion,
+    /// The order that the status names, as last read at the CA.
+    pub order: OrderObservation,
+    /// Another Certificate that owns the Secret.
+    pub secret_owner: Option<String>,
+    /// Why a wanted name may not be had here.
+    pub refusal: Option<Refusal>,
+    /// The last intent to order that the ledger holds for this Certificate and that is not this process's own, under way.
+    pub intent: Option<Timestamp>,
+    /// Why no request may be sent to the directory now.
+    pub gate: Option<Gate>,
+    /// The solver.
+    pub solver: SolverState,
+    /// Whether the answers and routes of the open challenges are applied.
+    pub presented: Presented,
+    /// What the self-check saw, by name.
+    pub reach: Vec<(String, Reach)>,
+    /// Whether the scheduler grants an order now.
+    pub slot: bool,
+    /// Why the last write of the TLS Secret was refused, with the instant.
+    pub unwritable: Option<(Timestamp, String)>,
+}
+
+/// The issuer that the spec names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IssuerObservation {
+    /// It does not exist.
+    Missing,
+    /// It exists and cannot sign now.
+    NotReady {
+        /// Its own reason.
+        reason: String,
+        /// Its own sentence.
+        message: String,
+    },
+    /// It can sign.
+    Ready(IssuerFacts),
+}
+
+/// A ready issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerFacts {
+    /// `Kind/name`.
+    pub id: String,
+    /// The directory's URL, or [`SELF_SIGNED`].
+    pub directory: String,
+    /// The generation of its spec.
+    pub generation: i64,
+}
+
+/// The "directory" of a self-signed issuer.
+pub const SELF_SIGNED: &str = "self-signed";
+
+/// The TLS Secret that the spec names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretObservation {
+    /// It does not exist.
+    Missing,
+    /// It exists with another type, which cannot be changed.
+    WrongType(String),
+    /// It is somebody else's.
+    Foreign,
+    /// It is ours.
+    Ours(TlsSecret),
+}
+
+/// A TLS Secret of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSecret {
+    /// The leaf, if key and certificate are whole and belong together.
+    pub content: Result<CertificateFacts, Damage>,
+    /// What its annotations say, completed from the companion where the leaf is the same.
+    pub marks: Marks,
+    /// Whether the leaf is a marked fallback.
+    pub fallback: bool,
+    /// Whether label and annotations stand as we would write them.
+    pub marks_in_step: bool,
+}
+
+/// What the annotations say about the certificate in place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// `Kind/name` of the issuer that signed.
+    pub issuer: Option<String>,
+    /// The directory that signed.
+    pub directory: Option<String>,
+    /// The names wanted at issue, sorted.
+    pub names: Option<Vec<String>>,
+    /// The instant of issue.
+    pub issued_at: Option<Timestamp>,
+}
+
+/// The companion Secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Companion {
+    /// The kind of the pending key; `None` when there is none, or none that can be read.
+    pub pending_key: Option<KeyKind>,
+    /// The last good certificate, if whole, with its marks.
+    pub last_good: Option<(CertificateFacts, Marks)>,
+}
+
+/// What is known of the order that the status names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderObservation {
+    /// The status names no order.
+    None,
+    /// The status names an order that this process has not read yet.
+    Unread,
+    /// As last read.
+    Read(ReadOrder),
+    /// The last read failed.
+    Failed {
+        /// Why.
+        fault: Fault,
+        /// When.
+        at: Timestamp,
+        /// How many reads have failed in a row.
+        times: u32,
+    },
+}
+
+/// An order as last read, and what this process did with it since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadOrder {
+    /// The order.
+    pub view: OrderView,
+    /// URLs of the challenges that the CA was told are ready.
+    pub accepted: Vec<String>,
+    /// When the CA was last told something (a challenge accepted, finalized): a view read before that is old.
+    pub changed_at: Option<Timestamp>,
+}
+
+/// Why a wanted name may not be had here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// `NameNotAllowed` or `NameHeldElsewhere`.
+    pub reason: Reason,
+    /// Which name, who holds or forbids it, and what to do.
+    pub message: String,
+}
+
+/// Why no request may be sent to the directory now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    /// Until when.
+    pub until: Timestamp,
+    /// Why, as one word.
+    pub reason: Reason,
+    /// Why.
+    pub message: String,
+}
+
+/// The solver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SolverState {
+    /// Not asked for yet.
+    Absent,
+    /// Asked for, not answering yet.
+    Starting {
+        /// Since when.
+        since: Timestamp,
+        /// What holds it up.
+        what: String,
+    },
+    /// Answers.
+    Ready,
+}
+
+/// Whether the answers and routes of a Certificate's open challenges are applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presented {
+    /// The projection has not been told of these challenges.
+    No,
+    /// Being applied.
+    Pending,
+    /// Applied.
+    Applied,
+    /// Refused.
+    Failed(String),
+}
+
+/// What the self-check saw at the entry point for one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// The right answer, some times in a row.
+    Reachable,
+    /// There is no entry point to ask, or it cannot be reached from here: no reason to wait.
+    Unreachable(String),
+    /// A wrong answer.
+    Wrong {
+        /// Since when.
+        since: Timestamp,
+        /// When it was last looked at.
+        at: Timestamp,
+        /// What was seen, without a body.
+        what: String,
+    },
+}
+
+impl Observed {
+    /// The wanted names, sorted, without duplicates.
+    #[must_use]
+    pub fn wanted_names(&self) -> Vec<String> {
+        let mut names = self.spec.dns_names.clone();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The certificate in the Secret, if the Secret is ours and whole.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&CertificateFacts> {
+        match &self.secret {
+            SecretObservation::Ours(TlsSecret { content: Ok(facts), .. }) => Some(facts),
+            SecretObservation::Ours(_) | SecretObservation::Missing | SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+        }
+    }
+
+    /// Whether the Secret holds a certificate that is no fallback.
+    #[must_use]
+    pub fn issued(&self) -> Option<&CertificateFacts> {
+        match &self.secret {
+            SecretObservation::Ours(TlsSecret { content: Ok(facts), fallback: false, .. }) => Some(facts),
+            SecretObservation::Ours(_) | SecretObservation::Missing | SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+        }
+    }
+
+    /// Whether the Secret holds a usable certificate that is no fallback: whole, and within its validity (design §5).
+    #[must_use]
+    pub fn is_served_well(&self, now: Timestamp) -> bool {
+        self.issued().is_some_and(|c| c.is_valid_at(now))
+    }
+
+    /// A fingerprint of what a person can change to end a failure: spec and issuer.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let spec = serde_json::to_string(&self.spec).unwrap_or_default();
+        let (directory, generation) = match &self.issuer {
+            IssuerObservation::Ready(facts) => (facts.directory.as_str(), facts.generation.to_string()),
+            IssuerObservation::Missing | IssuerObservation::NotReady { .. } => ("", String::new()),
+        };
+        format!("{:016x}", evercert_api::children::stable_hash(&[&spec, directory, &generation]))
+    }
+}

@@ -3,7 +3,7 @@
 use evercert_api::DnsName;
 use jiff::Timestamp;
 
-use crate::fault::{Fault, Problem};
+use crate::fault::Problem;
 
 /// The state of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,26 +102,4 @@ impl OrderView {
             .filter_map(|a| a.challenge.as_ref().map(|c| (a, c)))
             .filter(|(_, c)| matches!(c.state, ProofState::Pending | ProofState::Processing))
     }
-}
-
-/// What is known of the order that a status names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OrderObservation {
-    /// The status names no order.
-    None,
-    /// The status names an order that this process has not read yet.
-    Unread,
-    /// As last read.
-    Read(OrderView),
-    /// The last read failed.
-    Failed {
-        /// Why.
-        fault: Fault,
-        /// When.
-        at: Timestamp,
-        /// How many reads have failed in a row.
-        times: u32,
-        /// The view before, if any.
-        last: Option<OrderView>,
-    },
 }

@@ -1,0 +1,57 @@
+//! Whose Secret it is (design §3).
+
+use jiff::Timestamp;
+
+/// A Certificate that names a Secret, as far as ownership goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant<'a> {
+    /// The Certificate's name.
+    pub name: &'a str,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// Which of several Certificates of one namespace owns the Secret that all of them name: the annotated one, else the older,
+/// else the first by name.
+#[must_use]
+pub fn find_owner<'a>(claimants: &[Claimant<'a>], annotated: Option<&str>) -> Option<&'a str> {
+    claimants
+        .iter()
+        .find(|c| Some(c.name) == annotated)
+        .or_else(|| claimants.iter().min_by_key(|c| (c.created_at, c.name)))
+        .map(|c| c.name)
+}
+
+/// Whether an existing Secret is the Certificate's: its annotation names the Certificate, or its leaf is one that we stored.
+#[must_use]
+pub fn is_ours(certificate: &str, annotated: Option<&str>, leaf: Option<&str>, stored_leaf: Option<&str>) -> bool {
+    annotated == Some(certificate) || (leaf.is_some() && leaf == stored_leaf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claimant(name: &str, second: i64) -> Claimant<'_> {
+        Claimant { name, created_at: Timestamp::from_second(second).unwrap() }
+    }
+
+    #[test]
+    fn the_annotated_certificate_owns_even_if_it_is_younger() {
+        assert_eq!(find_owner(&[claimant("old", 1), claimant("young", 2)], Some("young")), Some("young"));
+    }
+
+    #[test]
+    fn without_an_annotation_the_older_owns_then_the_first_by_name() {
+        assert_eq!(find_owner(&[claimant("b", 2), claimant("c", 1)], None), Some("c"));
+        assert_eq!(find_owner(&[claimant("b", 1), claimant("a", 1)], Some("gone")), Some("a"));
+    }
+
+    #[test]
+    fn a_secret_is_ours_by_its_annotation_or_by_a_leaf_that_we_stored() {
+        assert!(is_ours("site", Some("site"), None, None));
+        assert!(is_ours("site", None, Some("ab"), Some("ab")));
+        assert!(!is_ours("site", None, None, None));
+        assert!(!is_ours("site", Some("other"), Some("ab"), Some("cd")));
+    }
+}

@@ -1,0 +1,176 @@
+//! Who may have a name (design §3): the policy of a ClusterIssuer, and names that another namespace holds.
+
+use std::collections::BTreeMap;
+
+use evercert_api::Reason;
+use evercert_api::issuer::PolicyRule;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::observe::Refusal;
+
+/// Whether `policy` lets a namespace with `labels` have all of `names`. `others` is the number of Certificates that the
+/// namespace already has with this issuer, this one left out. An empty policy allows everything.
+#[must_use]
+pub fn check_policy(
+    policy: &[PolicyRule],
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    names: &[String],
+    others: usize,
+) -> Option<Refusal> {
+    if policy.is_empty() {
+        return None;
+    }
+    let refuse = |message| Some(Refusal { reason: Reason::NameNotAllowed, message });
+    let selecting: Vec<&PolicyRule> =
+        policy.iter().filter(|r| r.namespace_selector.as_ref().is_none_or(|s| selects(s, labels))).collect();
+    if selecting.is_empty() {
+        return refuse(format!(
+            "the ClusterIssuer's policy has no rule for namespace {namespace}: ask its owner for one, or use an Issuer of your own"
+        ));
+    }
+    for name in names {
+        let matching: Vec<&&PolicyRule> = selecting.iter().filter(|r| allows(r, name)).collect();
+        if matching.is_empty() {
+            return refuse(format!(
+                "the ClusterIssuer's policy does not allow {name} in namespace {namespace}: remove the name, or ask the issuer's owner \
+                 to add it to allowedNames"
+            ));
+        }
+        let room = |r: &&&PolicyRule| r.max_certificates.is_none_or(|most| others < usize::try_from(most).unwrap_or(usize::MAX));
+        if !matching.iter().any(room) {
+            return refuse(format!(
+                "the ClusterIssuer's policy allows namespace {namespace} no more Certificates (maxCertificates): delete one, or ask the \
+                 issuer's owner"
+            ));
+        }
+    }
+    None
+}
+
+/// Whether `selector` selects `labels` (all of matchLabels and matchExpressions). An unknown operator selects nothing.
+#[must_use]
+pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let by_label = selector.match_labels.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
+    by_label
+        && selector.match_expressions.iter().flatten().all(|e| {
+            let value = labels.get(&e.key);
+            let listed = || value.is_some_and(|v| e.values.iter().flatten().any(|x| x == v));
+            match e.operator.as_str() {
+                "In" => listed(),
+                "NotIn" => !listed(),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+fn allows(rule: &PolicyRule, name: &str) -> bool {
+    rule.allowed_names.is_empty()
+        || rule.allowed_names.iter().any(|allowed| {
+            allowed == name
+                || allowed.strip_prefix('*').is_some_and(|suffix| name.ends_with(suffix) && name.len() > suffix.len())
+        })
+}
+
+/// Who holds a host name: an Ingress or a Certificate of some namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The host name, exact.
+    pub host: &'a str,
+    /// When a Certificate that holds it was created; `None` for an Ingress.
+    pub certificate_since: Option<Timestamp>,
+    /// Whether the namespace shares its names (`evercert.dev/name-sharing: allow`).
+    pub shares: bool,
+}
+
+/// Whether another namespace holds one of `names`: an Ingress there, or a Certificate older than `created_at`.
+#[must_use]
+pub fn check_holders<'a>(
+    holders: impl IntoIterator<Item = Holder<'a>>,
+    namespace: &str,
+    created_at: Timestamp,
+    names: &[String],
+) -> Option<Refusal> {
+    holders
+        .into_iter()
+        .find(|h| {
+            h.namespace != namespace
+                && !h.shares
+                && h.certificate_since.is_none_or(|since| (since, h.namespace) < (created_at, namespace))
+                && names.iter().any(|n| n == h.host)
+        })
+        .map(|h| Refusal {
+            reason: Reason::NameHeldElsewhere,
+            message: format!(
+                "{} is held by {} in namespace {}: remove it there, or let that namespace share its names with the annotation \
+                 evercert.dev/name-sharing: allow",
+                h.host,
+                if h.certificate_since.is_some() { "an older Certificate" } else { "an Ingress" },
+                h.namespace
+            ),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &[(&str, &str)]) -> BTreeMap<String, String> {
+        text.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn rule(team: Option<&str>, names: &[&str], most: Option<u32>) -> PolicyRule {
+        PolicyRule {
+            namespace_selector: team.map(|t| LabelSelector { match_labels: Some(labels(&[("team", t)])), ..Default::default() }),
+            allowed_names: names.iter().map(|n| (*n).to_owned()).collect(),
+            max_certificates: most,
+        }
+    }
+
+    fn check(policy: &[PolicyRule], name: &str, others: usize) -> Option<String> {
+        check_policy(policy, "shop", &labels(&[("team", "a")]), &[name.to_owned()], others).map(|r| r.message)
+    }
+
+    #[test]
+    fn no_rule_allows_every_namespace_every_name() {
+        assert_eq!(check(&[], "x.y", 99), None);
+    }
+
+    #[test]
+    fn a_name_must_match_a_rule_that_selects_its_namespace() {
+        let policy = [rule(Some("b"), &["x.y"], None), rule(Some("a"), &["*.shop.example", "shop.example"], None)];
+        assert_eq!(check(&policy, "shop.example", 0), None);
+        assert_eq!(check(&policy, "a.b.shop.example", 0), None);
+        assert!(check(&policy, "x.y", 0).is_some_and(|m| m.contains("does not allow x.y")));
+        assert!(check(&policy, "evilshop.example", 0).is_some());
+        assert!(check(&policy, ".shop.example", 0).is_some());
+    }
+
+    #[test]
+    fn a_namespace_that_no_rule_selects_is_told_so() {
+        assert!(check(&[rule(Some("b"), &[], None)], "x.y", 0).is_some_and(|m| m.contains("no rule for namespace shop")));
+    }
+
+    #[test]
+    fn the_number_of_certificates_is_bounded() {
+        assert_eq!(check(&[rule(None, &[], Some(2))], "x.y", 1), None);
+        assert!(check(&[rule(None, &[], Some(2))], "x.y", 2).is_some_and(|m| m.contains("maxCertificates")));
+    }
+
+    #[test]
+    fn an_ingress_or_an_older_certificate_of_another_namespace_holds_a_name() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let holder = |namespace, since, shares| Holder { namespace, host: "x.y", certificate_since: since, shares };
+        let check = |h| check_holders([h], "mine", at(10), &["x.y".to_owned()]).is_some();
+        assert!(check(holder("other", None, false)));
+        assert!(check(holder("other", Some(at(5)), false)));
+        assert!(!check(holder("other", Some(at(15)), false)));
+        assert!(!check(holder("other", None, true)));
+        assert!(!check(holder("mine", None, false)));
+    }
+}

@@ -1,0 +1,54 @@
+//! Rows that end a pass before anything of the certificate is looked at.
+
+use evercert_api::{DnsName, Reason};
+use jiff::Timestamp;
+
+use super::{Plan, RECHECK, RESYNC, State, Step, later};
+use crate::observe::{Observed, SecretObservation};
+
+/// A Certificate that is being deleted: what is open for it is forgotten; the Secret stays.
+pub(super) fn plan_deleted(o: &Observed, now: Timestamp) -> Option<Plan> {
+    o.deleted.then(|| Plan {
+        step: Step::Forget,
+        ..Plan::wait("deleted", State::Idle, Reason::Idle, "the Certificate is being deleted", later(now, RESYNC))
+    })
+}
+
+/// A spec that the schema let through and that cannot be fulfilled all the same.
+pub(super) fn plan_invalid_spec(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let error = match o.spec.dns_names.iter().find_map(|n| DnsName::parse(n).err()) {
+        Some(error) => error.to_string(),
+        None if o.spec.dns_names.is_empty() => "spec.dnsNames is empty: list at least one host name".to_owned(),
+        None => return None,
+    };
+    Some(Plan::wait("spec invalid", State::Stalled, Reason::InvalidSpec, format!("spec.dnsNames: {error}"), later(now, RESYNC)))
+}
+
+/// Another Certificate owns the Secret.
+pub(super) fn plan_secret_conflict(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let owner = o.secret_owner.as_ref()?;
+    let message = format!("Secret {} belongs to Certificate {owner}: choose another spec.secretName", o.spec.secret_name);
+    Some(Plan::wait("secret conflict", State::Stalled, Reason::SecretNameConflict, message, later(now, RECHECK)))
+}
+
+/// The Secret is somebody else's, or of a type that cannot be changed: it is never touched.
+pub(super) fn plan_foreign_secret(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let name = &o.spec.secret_name;
+    let (reason, message) = match &o.secret {
+        SecretObservation::Foreign => (
+            Reason::SecretNotOurs,
+            format!(
+                "Secret {name} exists and was not made by Evercert, so it is not touched: choose another spec.secretName, or delete it"
+            ),
+        ),
+        SecretObservation::WrongType(kind) => (
+            Reason::SecretWrongType,
+            format!(
+                "Secret {name} is of type {kind}, which cannot be changed to kubernetes.io/tls: delete it, or choose another \
+                 spec.secretName"
+            ),
+        ),
+        SecretObservation::Missing | SecretObservation::Ours(_) => return None,
+    };
+    Some(Plan::wait("foreign secret", State::Stalled, reason, message, later(now, RECHECK)))
+}

@@ -1,0 +1,176 @@
+//! The decision table (design §2): the first row that matches wins. Pure and total: every observation has a plan.
+//!
+//! ```text
+//! guard   deleted · spec invalid · another Certificate owns the Secret · Secret of somebody else
+//! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it
+//! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
+//!         · proved reachable → accept · presented → probe · not presented → present
+//! start   nothing violated → settle · issuer · name · backing off · gate · Secret not writable · key · solver · slot → place
+//! ```
+
+mod guard;
+mod order;
+mod secret;
+mod start;
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod properties;
+
+use evercert_api::Reason;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::fault::Fault;
+use crate::observe::Observed;
+
+/// The one effect of a pass, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// No effect.
+    Wait,
+    /// The Certificate goes: forget what is open for it.
+    Forget,
+    /// Write the companion's last good certificate into the TLS Secret.
+    Restore,
+    /// Write a marked self-signed certificate into the TLS Secret.
+    WriteFallback {
+        /// Why, for the event.
+        cause: String,
+    },
+    /// Give up the order that the status names.
+    Abandon {
+        /// Why, for the event.
+        why: String,
+    },
+    /// Read the order at the CA.
+    Refresh,
+    /// Record a failed attempt and clear the order.
+    Record(Failure),
+    /// Download, check, keep in the companion, write into the TLS Secret.
+    Store,
+    /// Send the CSR.
+    Finalize,
+    /// Tell the CA that these challenges (by URL) are ready.
+    Accept(Vec<String>),
+    /// Ask the entry point for these names' challenges.
+    Probe(Vec<String>),
+    /// Have the open challenges answered and routed.
+    Present,
+    /// Drop the pending key from the companion.
+    DropPendingKey,
+    /// Put the label and the annotations of the TLS Secret in step.
+    MendMarks,
+    /// Make the key of the next certificate and keep it in the companion.
+    PrepareKey,
+    /// Have the solver started.
+    StartSolver,
+    /// Sign with the pending key itself (a self-signed issuer), keep in the companion, write into the TLS Secret.
+    SelfSign,
+    /// Record the intent in the ledger and place the order.
+    PlaceOrder,
+}
+
+/// A failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The word.
+    pub reason: Reason,
+    /// The sentence.
+    pub message: String,
+    /// The fault that the next attempt's instant is computed from.
+    pub fault: Fault,
+}
+
+/// What a pass does, says, and when the next one begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The row that decided.
+    pub row: &'static str,
+    /// The effect.
+    pub step: Step,
+    /// What goes on, for the conditions.
+    pub say: Say,
+    /// When to look again at the latest, if nothing wakes the Certificate before.
+    pub wake: Timestamp,
+}
+
+/// What goes on, for the conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Say {
+    /// The word.
+    pub reason: Reason,
+    /// The sentence.
+    pub message: String,
+    /// How it stands with the issuance.
+    pub state: State,
+}
+
+/// How it stands with the issuance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing to do.
+    Idle,
+    /// An attempt is under way.
+    Issuing,
+    /// No attempt can begin now.
+    Blocked,
+    /// No attempt begins until a person acts.
+    Stalled,
+}
+
+/// A wait for something that nobody announces.
+pub(crate) const RECHECK: SignedDuration = SignedDuration::from_secs(30);
+/// The wait of an object that is as it should be.
+pub(crate) const RESYNC: SignedDuration = SignedDuration::from_hours(24);
+
+impl Plan {
+    pub(crate) fn act(row: &'static str, step: Step, reason: Reason, message: impl Into<String>, now: Timestamp) -> Self {
+        Self { row, step, say: Say { reason, message: message.into(), state: State::Issuing }, wake: later(now, RECHECK) }
+    }
+
+    pub(crate) fn wait(row: &'static str, state: State, reason: Reason, message: impl Into<String>, wake: Timestamp) -> Self {
+        Self { row, step: Step::Wait, say: Say { reason, message: message.into(), state }, wake }
+    }
+
+    /// Whether the step cannot be taken back: it is planned again from live reads before it is done.
+    #[must_use]
+    pub fn is_irreversible(&self) -> bool {
+        matches!(self.step, Step::PlaceOrder | Step::Finalize)
+    }
+}
+
+/// `now` and `wait`, or `now` at the end of time.
+pub(crate) fn later(now: Timestamp, wait: SignedDuration) -> Timestamp {
+    now.checked_add(wait).unwrap_or(now)
+}
+
+type Row = fn(&Observed, Timestamp) -> Option<Plan>;
+
+/// The rows in order.
+const TABLE: &[Row] = &[
+    guard::plan_deleted,
+    guard::plan_invalid_spec,
+    guard::plan_secret_conflict,
+    guard::plan_foreign_secret,
+    secret::plan_restore,
+    secret::plan_fallback,
+    order::plan_abandon,
+    order::plan_order,
+    start::plan_settle,
+    start::plan_issuer,
+    start::plan_refused_name,
+    start::plan_lost_intent,
+    start::plan_backoff,
+    start::plan_gate,
+    start::plan_unwritable_secret,
+    start::plan_key,
+    start::plan_self_sign,
+    start::plan_solver,
+    start::plan_slot,
+];
+
+/// The plan for one Certificate. Total: where no row matches, the order is placed.
+#[must_use]
+pub fn plan(o: &Observed, now: Timestamp) -> Plan {
+    TABLE.iter().find_map(|row| row(o, now)).unwrap_or_else(|| start::place_order(now))
+}
