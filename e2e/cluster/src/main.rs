@@ -107,6 +107,7 @@ End it:
 }
 
 fn down(name: Option<&str>) -> Result<()> {
+    World::sweep();
     for world in World::list()
         .into_iter()
         .filter(|world| name.is_none_or(|name| name == world.name))

@@ -153,6 +153,20 @@ impl World {
         place::all().into_iter().map(summary).collect()
     }
 
+    /// The running world with this state folder, which may be another user's.
+    ///
+    /// # Errors
+    /// The folder is not a world's, or cannot be read.
+    pub fn open(state: &Path) -> Result<Self> {
+        Self::load(state, false)
+    }
+
+    /// Removes the folders of this user's worlds that nobody answers for: what a killed supervisor or a lost machine left.
+    /// [`World::up`] does it too.
+    pub fn sweep() {
+        place::sweep();
+    }
+
     fn load(state: &Path, inside: bool) -> Result<Self> {
         let record = Record::read(state)
             .with_context(|| format!("{} is not a world's folder", state.display()))?;
@@ -378,13 +392,12 @@ impl World {
             }
             None => ask_to_end(&self.state)?,
         }
+        // A supervisor that was killed could not sweep.
         if self.state.exists() {
-            bail!(
-                "the world ended, but its folder {} stayed",
-                self.state.display()
-            );
+            ask_to_end(&self.state)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 }
 
