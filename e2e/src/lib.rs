@@ -1,1 +1,22 @@
 //! The stories: what Evercert promises, tried on real parts.
+//!
+//! A [`Stage`] is a world with the CRDs, the operator's rights, the operator itself and a [`node`] that plays its pods; a
+//! [`Story`] has a namespace, a DNS domain and a CA of its own on it. Nothing here sleeps: [`wait_for`] waits on a condition,
+//! and when time is up it shows the evidence.
+
+pub mod audit;
+pub mod ca;
+pub mod curl;
+pub mod dns;
+pub mod history;
+pub mod leaf;
+pub mod manifest;
+pub mod node;
+pub mod operator;
+pub mod stage;
+pub mod story;
+pub mod wait;
+
+pub use stage::Stage;
+pub use story::Story;
+pub use wait::wait_for;

@@ -1,0 +1,211 @@
+//! Certificates that the API server refuses, and some at the edge that it takes.
+
+use serde_json::{Value, json};
+
+use super::{Case, long, merged, object};
+
+const KIND: &str = "Certificate";
+const CEL: &str = "x-kubernetes-validations";
+
+fn base() -> Value {
+    json!({"secretName": "site-tls", "dnsNames": ["www.example.com"], "issuerRef": {"name": "ca"}})
+}
+
+/// A Certificate with `patch` merged into a good spec.
+fn case(path: &'static str, keyword: &'static str, patch: &Value, says: impl Into<String>) -> Case {
+    Case { kind: KIND, path, keyword, spec: merged(&base(), patch), says: says.into() }
+}
+
+fn name_case(bad: &str, why: &str) -> Case {
+    let says = format!("spec.dnsNames[1]: Invalid value: {bad:?}: {why}");
+    case("spec.dnsNames[]", CEL, &json!({"dnsNames": ["www.example.com", bad]}), says)
+}
+
+pub(super) fn bad() -> Vec<Case> {
+    let mut cases = names();
+    cases.extend(references());
+    cases.extend(renewal());
+    cases.extend(keys_and_fallback());
+    cases
+}
+
+fn names() -> Vec<Case> {
+    let many: Vec<String> = (0..101).map(|n| format!("n{n}.example.com")).collect();
+    let not_a_name = "is not a host name: labels of letters, digits and inner hyphens, 63 at most each, joined by single dots, \
+                      none at the end";
+    let label = format!("{}.example.com", "a".repeat(64));
+    let mut cases = vec![
+        case("spec", "required dnsNames", &json!({"dnsNames": null}), "spec.dnsNames: Required value"),
+        case(
+            "spec.dnsNames",
+            CEL,
+            &json!({"dnsNames": []}),
+            "spec.dnsNames: Required value: list the host names of the certificate, 1 to 100 of them",
+        ),
+        case(
+            "spec.dnsNames",
+            "maxItems",
+            &json!({"dnsNames": many}),
+            "spec.dnsNames: Too many: 101: must have at most 100 items",
+        ),
+        case(
+            "spec.dnsNames",
+            "x-kubernetes-list-type",
+            &json!({"dnsNames": ["a.example.com", "b.example.com", "a.example.com"]}),
+            "spec.dnsNames[2]: Duplicate value: \"a.example.com\"",
+        ),
+        case(
+            "spec.dnsNames[]",
+            "maxLength",
+            &json!({"dnsNames": [format!("{}com", "a.".repeat(126))]}),
+            "spec.dnsNames[0]: Too long: may not be more than 253 bytes",
+        ),
+        name_case(
+            "*.example.com",
+            "is a wildcard, and HTTP-01, the only challenge there is, cannot prove one: list the host names themselves",
+        ),
+        name_case("Shop.example.com", "has upper-case letters: write it in lower case"),
+        name_case("bücher.example.com", "is not in its ASCII form: write the IDNA A-labels (xn--...)"),
+        name_case("localhost", "has one label only, and no CA signs that: write the full name, such as www.example.com"),
+    ];
+    let addresses = ["198.18.0.1", "fe80::1", "web.12"];
+    cases.extend(addresses.map(|bad| name_case(bad, "is an IP address or ends like one: dnsNames takes host names only")));
+    let malformed = ["a..example.com", ".example.com", "a.example.com.", "-a.example.com", "a-.example.com", "a_b.example.com"];
+    cases.extend(malformed.map(|bad| name_case(bad, not_a_name)));
+    cases.push(name_case(&label, not_a_name));
+    cases
+}
+
+fn references() -> Vec<Case> {
+    let not_an_object =
+        "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
+    vec![
+        Case { kind: KIND, path: "", keyword: "required spec", spec: Value::Null, says: "spec: Required value".into() },
+        case("spec", "required secretName", &json!({"secretName": null}), "spec.secretName: Required value"),
+        case(
+            "spec.secretName",
+            CEL,
+            &json!({"secretName": "Site TLS"}),
+            format!("spec.secretName: Invalid value: \"Site TLS\": {not_an_object}"),
+        ),
+        case(
+            "spec.secretName",
+            "maxLength",
+            &json!({"secretName": long("s", 254)}),
+            "spec.secretName: Too long: may not be more than 253 bytes",
+        ),
+        case("spec", "required issuerRef", &json!({"issuerRef": null}), "spec.issuerRef: Required value"),
+        case(
+            "spec.issuerRef",
+            "required name",
+            &json!({"issuerRef": {"name": null, "kind": "Issuer"}}),
+            "spec.issuerRef.name: Required value",
+        ),
+        case(
+            "spec.issuerRef.name",
+            CEL,
+            &json!({"issuerRef": {"name": ""}}),
+            format!("spec.issuerRef.name: Invalid value: \"\": {not_an_object}"),
+        ),
+        case(
+            "spec.issuerRef.name",
+            "maxLength",
+            &json!({"issuerRef": {"name": long("i", 254)}}),
+            "spec.issuerRef.name: Too long: may not be more than 253 bytes",
+        ),
+        case(
+            "spec.issuerRef.kind",
+            "enum",
+            &json!({"issuerRef": {"kind": "Vault"}}),
+            "spec.issuerRef.kind: Unsupported value: \"Vault\": supported values: \"Issuer\", \"ClusterIssuer\"",
+        ),
+    ]
+}
+
+fn renewal() -> Vec<Case> {
+    let duration = "must be a duration above zero in hours, minutes and seconds, such as 720h, 1h30m or 90s";
+    let percentage = "must be 1 to 66: a renewal with more than two thirds of the lifetime left would only spend orders";
+    let mut cases = vec![
+        case(
+            "spec",
+            CEL,
+            &json!({"renewBefore": "720h", "renewBeforePercentage": 30}),
+            "spec.renewBeforePercentage: Forbidden: renewBefore and renewBeforePercentage exclude each other: keep one of them",
+        ),
+        case(
+            "spec.renewBefore",
+            "maxLength",
+            &json!({"renewBefore": "1000000h1000000m1000000s"}),
+            "spec.renewBefore: Too long: may not be more than 21 bytes",
+        ),
+    ];
+    cases.extend(["30d", "0s", "", "1m1h", "-1h", "1.5h", "1234567h"].map(|bad| {
+        let says = format!("spec.renewBefore: Invalid value: {bad:?}: {duration}");
+        case("spec.renewBefore", CEL, &json!({"renewBefore": bad}), says)
+    }));
+    cases.extend([-1, 0, 67, 300].map(|bad| {
+        let says = format!("spec.renewBeforePercentage: Invalid value: {bad}: {percentage}");
+        case("spec.renewBeforePercentage", CEL, &json!({"renewBeforePercentage": bad}), says)
+    }));
+    cases
+}
+
+fn keys_and_fallback() -> Vec<Case> {
+    let ecdsa = "spec.privateKey.size: Invalid value: an ECDSA key has size 256 or 384; the sizes 2048, 3072 and 4096 want \
+                 algorithm RSA";
+    let rsa = "spec.privateKey.size: Invalid value: an RSA key has size 2048, 3072 or 4096; the sizes 256 and 384 want algorithm \
+               ECDSA";
+    let mut cases = vec![
+        case(
+            "spec.privateKey.algorithm",
+            "enum",
+            &json!({"privateKey": {"algorithm": "Ed25519"}}),
+            "spec.privateKey.algorithm: Unsupported value: \"Ed25519\": supported values: \"ECDSA\", \"RSA\"",
+        ),
+        case(
+            "spec.privateKey.rotationPolicy",
+            "enum",
+            &json!({"privateKey": {"rotationPolicy": "Sometimes"}}),
+            "spec.privateKey.rotationPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\"",
+        ),
+        case(
+            "spec.fallback.mode",
+            "enum",
+            &json!({"fallback": {"mode": "Plain"}}),
+            "spec.fallback.mode: Unsupported value: \"Plain\": supported values: \"SelfSigned\", \"None\"",
+        ),
+    ];
+    // Without an algorithm it is the default's, ECDSA.
+    cases.push(case("spec.privateKey", CEL, &json!({"privateKey": {"size": 2048}}), ecdsa));
+    cases.extend([0, 521, 70000].map(|size| {
+        case("spec.privateKey", CEL, &json!({"privateKey": {"algorithm": "ECDSA", "size": size}}), ecdsa)
+    }));
+    cases.extend([256, 1024, -2048].map(|size| {
+        case("spec.privateKey", CEL, &json!({"privateKey": {"algorithm": "RSA", "size": size}}), rsa)
+    }));
+    cases
+}
+
+pub(super) fn good() -> Vec<Value> {
+    let longest = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+    let many: Vec<String> = (0..100).map(|n| format!("n{n}.example.com")).collect();
+    let patches = [
+        json!({}),
+        json!({"dnsNames": ["a.b", "xn--bcher-kva.example", "1.example", "a.1b", longest]}),
+        json!({"dnsNames": many, "secretName": long("s.", 253)}),
+        json!({"renewBefore": "15s"}),
+        json!({"renewBefore": "999999h999999m999999s"}),
+        json!({"renewBeforePercentage": 66, "fallback": {"mode": "None"}, "issuerRef": {"kind": "ClusterIssuer"}}),
+        json!({"privateKey": {}, "fallback": {}}),
+        json!({"privateKey": {"size": 384, "rotationPolicy": "Never"}}),
+        json!({"privateKey": {"algorithm": "RSA"}}),
+        json!({"privateKey": {"algorithm": "RSA", "size": 3072}}),
+    ];
+    let mut objects: Vec<Value> = patches.iter().map(|patch| object(KIND, &merged(&base(), patch))).collect();
+    // A field written as null is as good as absent.
+    let mut null = object(KIND, &base());
+    null["spec"]["renewBefore"] = Value::Null;
+    null["spec"]["renewBeforePercentage"] = json!(30);
+    objects.push(null);
+    objects
+}

@@ -1,0 +1,40 @@
+//! The world's DNS, as the CA sees it: pebble-challtestsrv, changed by its management interface.
+
+use anyhow::{Context, Result};
+use evercert_cluster::address;
+
+use crate::curl;
+
+/// An address of the world's network that nobody has: connections to it are refused or time out.
+pub const NOWHERE: &str = "198.18.0.99";
+
+/// Every name without a record of its own leads to the ingress controller; from now on `host` leads to `addresses`.
+///
+/// # Errors
+/// The DNS server does not answer.
+pub fn point(host: &str, addresses: &[&str]) -> Result<()> {
+    clear(host)?;
+    send(
+        "add-a",
+        &serde_json::json!({"host": absolute(host), "addresses": addresses}),
+    )
+}
+
+/// Takes the record of `host` away, so that it leads to the ingress controller again.
+///
+/// # Errors
+/// The DNS server does not answer.
+pub fn clear(host: &str) -> Result<()> {
+    send("clear-a", &serde_json::json!({"host": absolute(host)}))
+}
+
+fn absolute(host: &str) -> String {
+    format!("{}.", host.trim_end_matches('.'))
+}
+
+fn send(path: &str, body: &serde_json::Value) -> Result<()> {
+    let url = format!("http://{}/{path}", address::DNS_MANAGEMENT);
+    curl::post(&url, &body.to_string())
+        .with_context(|| format!("POST {url}"))
+        .map(drop)
+}

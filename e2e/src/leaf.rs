@@ -1,0 +1,115 @@
+//! What a certificate says, as a test compares it.
+
+use anyhow::{Context, Result, ensure};
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem, X509Certificate};
+
+/// One certificate of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The subject's distinguished name.
+    pub subject: String,
+    /// The issuer's distinguished name.
+    pub issuer: String,
+    /// The DNS names of the subject alternative name, sorted.
+    pub names: Vec<String>,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// The serial number, hexadecimal, without separators.
+    pub serial: String,
+    /// SHA-256 of the DER form, hexadecimal.
+    pub sha256: String,
+    /// SubjectPublicKeyInfo, DER.
+    pub public_key: Vec<u8>,
+}
+
+impl Leaf {
+    /// Parses a chain in PEM, leaf first.
+    ///
+    /// # Errors
+    /// There is no certificate in it, or one that cannot be read.
+    pub fn parse_chain(pem: &[u8]) -> Result<Vec<Self>> {
+        let chain: Vec<Self> = Pem::iter_from_buffer(pem)
+            .map(|block| Self::parse_der(&block.context("reading PEM")?.contents))
+            .collect::<Result<_>>()?;
+        ensure!(!chain.is_empty(), "there is no certificate in it");
+        Ok(chain)
+    }
+
+    /// Parses one certificate in DER.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn parse_der(der: &[u8]) -> Result<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).context("reading a certificate")?;
+        let mut names = Vec::new();
+        for extension in certificate.extensions() {
+            if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
+                for name in &san.general_names {
+                    if let GeneralName::DNSName(name) = name {
+                        names.push((*name).to_owned());
+                    }
+                }
+            }
+        }
+        names.sort();
+        let validity = certificate.validity();
+        Ok(Self {
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+            names,
+            not_before: Timestamp::from_second(validity.not_before.timestamp())
+                .context("notBefore")?,
+            not_after: Timestamp::from_second(validity.not_after.timestamp())
+                .context("notAfter")?,
+            serial: hex(certificate.raw_serial()),
+            sha256: hex(digest::digest(&digest::SHA256, der).as_ref()),
+            public_key: certificate.public_key().raw.to_vec(),
+        })
+    }
+
+    /// Whether `at` is within the validity.
+    #[must_use]
+    pub fn is_valid_at(&self, at: Timestamp) -> bool {
+        self.not_before <= at && at <= self.not_after
+    }
+
+    /// Whether the private key in `pem` (PKCS #8) is the one of this certificate.
+    #[must_use]
+    pub fn has_key(&self, pem: &[u8]) -> bool {
+        use rcgen::PublicKeyData;
+        let Ok(text) = std::str::from_utf8(pem) else {
+            return false;
+        };
+        rcgen::KeyPair::from_pem(text)
+            .is_ok_and(|key| key.subject_public_key_info() == self.public_key)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_knows_its_names_and_its_key() {
+        let own =
+            rcgen::generate_simple_self_signed(vec!["b.test".into(), "a.test".into()]).unwrap();
+        let other = rcgen::KeyPair::generate().unwrap();
+        let chain = Leaf::parse_chain(own.cert.pem().as_bytes()).unwrap();
+        assert_eq!(chain[0].names, ["a.test", "b.test"]);
+        assert!(chain[0].has_key(own.signing_key.serialize_pem().as_bytes()));
+        assert!(!chain[0].has_key(other.serialize_pem().as_bytes()));
+        assert!(!chain[0].has_key(b"nonsense"));
+    }
+}

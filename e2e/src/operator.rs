@@ -1,0 +1,235 @@
+//! The operator under test: the real binary, with the rights of its ServiceAccount and no others.
+
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use evercert_cluster::{World, address};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The operator's namespace.
+pub const NAMESPACE: &str = "evercert-system";
+/// The operator's ServiceAccount.
+pub const SERVICE_ACCOUNT: &str = "evercert";
+/// The image that the operator gives to its solver, and that the node player knows.
+pub const IMAGE: &str = "localhost/evercert:dev";
+/// The ingress class of the world's ingress controller.
+pub const INGRESS_CLASS: &str = "contour";
+
+/// The operator as a process. It ends by SIGKILL when this value is dropped.
+#[derive(Debug)]
+pub struct Operator {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+/// The user name of the operator's calls in the audit log.
+#[must_use]
+pub fn user() -> String {
+    format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}")
+}
+
+impl Operator {
+    /// Gets a token for the operator's ServiceAccount, writes a kubeconfig with it, and starts the operator.
+    ///
+    /// # Errors
+    /// The ServiceAccount is missing, or the program is not built.
+    pub async fn start(world: &World, client: &Client) -> Result<Self> {
+        let kubeconfig = world.state().join("operator.kubeconfig");
+        write_kubeconfig(world, client, &kubeconfig).await?;
+        let mut operator = Self {
+            program: sibling("evercert")?,
+            kubeconfig,
+            log: world.state().join("operator.log"),
+            child: None,
+        };
+        operator.restart()?;
+        Ok(operator)
+    }
+
+    /// Starts the operator again, with the same arguments. The log is continued.
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.pid().is_some() {
+            bail!("the operator runs already");
+        }
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .context("opening the operator's log")?;
+        let child = Command::new(&self.program)
+            .args(arguments())
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("sharing a log")?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", self.program.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Ends the operator by SIGKILL, as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGKILL)
+    }
+
+    /// Asks the operator to end by SIGTERM, as a kubelet would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("the operator does not run")?;
+        kill(Pid::from_raw(child.id().cast_signed()), signal)
+            .with_context(|| format!("sending {signal}"))?;
+        child.wait().context("waiting for the operator's end")
+    }
+
+    /// Lets go of the process, which stays.
+    pub fn leave_running(&mut self) {
+        drop(self.child.take());
+    }
+
+    /// The pid while it runs.
+    pub fn pid(&mut self) -> Option<u32> {
+        let child = self.child.as_mut()?;
+        matches!(child.try_wait(), Ok(None)).then(|| child.id())
+    }
+
+    /// Resident memory, in bytes.
+    ///
+    /// # Errors
+    /// The operator does not run.
+    pub fn resident_memory(&mut self) -> Result<u64> {
+        resident_memory(self.pid().context("the operator does not run")?)
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// How the operator is told about the world that it is in.
+fn arguments() -> Vec<String> {
+    [
+        "controller",
+        "--namespace",
+        NAMESPACE,
+        "--solver-image",
+        IMAGE,
+    ]
+    .map(ToOwned::to_owned)
+    .to_vec()
+}
+
+/// A program that was built beside this one.
+///
+/// # Errors
+/// It is not there.
+pub fn sibling(name: &str) -> Result<PathBuf> {
+    let current = std::env::current_exe().context("finding the current program")?;
+    let found = current
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not built: cargo build -p evercert -p evercert-e2e"))
+}
+
+/// Resident memory of a process, in bytes (proc(5), VmRSS).
+///
+/// # Errors
+/// There is no such process.
+pub fn resident_memory(pid: u32) -> Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).context("reading a process's status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
+    let kilobytes: u64 = line
+        .trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse()
+        .context("VmRSS")?;
+    Ok(kilobytes * 1024)
+}
+
+async fn write_kubeconfig(world: &World, client: &Client, path: &Path) -> Result<()> {
+    use std::io::Write;
+    let token = token(client, NAMESPACE, SERVICE_ACCOUNT).await?;
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "world", "cluster": {
+            "server": format!("https://{}:{}", address::NODE, address::API_SERVER_PORT),
+            "certificate-authority": world.cluster_ca(),
+        }}],
+        "users": [{"name": "operator", "user": {"token": token}}],
+        "contexts": [{"name": "world", "context": {"cluster": "world", "user": "operator", "namespace": NAMESPACE}}],
+        "current-context": "world",
+    });
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("writing {}", path.display()))?;
+    writeln!(file, "{config:#}").context("writing a kubeconfig")
+}
+
+/// A token of a ServiceAccount, good for a day.
+///
+/// # Errors
+/// There is no such ServiceAccount.
+pub async fn token(client: &Client, namespace: &str, account: &str) -> Result<String> {
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(24 * 3600),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let answer: TokenRequest = accounts
+        .create_subresource("token", account, &PostParams::default(), &request)
+        .await
+        .with_context(|| format!("a token for {namespace}/{account}"))?;
+    Ok(answer
+        .status
+        .context("a token request without an answer")?
+        .token)
+}
