@@ -141,11 +141,11 @@ impl IssuerKind {
 #[x_kube(crates(kube_core = "::kube_core"))]
 #[x_kube(
     validation = Rule::new("self.algorithm != 'ECDSA' || !has(self.size) || self.size in [256, 384]")
-        .message("an ECDSA key has size 256 or 384")
+        .message("an ECDSA key has size 256 or 384; the sizes 2048, 3072 and 4096 want algorithm RSA")
         .reason(Reason::FieldValueInvalid)
         .field_path(".size"),
     validation = Rule::new("self.algorithm != 'RSA' || !has(self.size) || self.size in [2048, 3072, 4096]")
-        .message("an RSA key has size 2048, 3072 or 4096")
+        .message("an RSA key has size 2048, 3072 or 4096; the sizes 256 and 384 want algorithm ECDSA")
         .reason(Reason::FieldValueInvalid)
         .field_path(".size")
 )]

@@ -85,7 +85,7 @@ pub struct ClusterIssuerSpec {
     /// Which namespace may have which names; a name must match a rule that selects its namespace. No rule: every namespace,
     /// every name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50))]
+    #[schemars(length(max = 40))]
     pub policy: Vec<PolicyRule>,
 }
 

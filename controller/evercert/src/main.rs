@@ -1,2 +1,25 @@
-//! The one binary of Evercert.
-fn main() {}
+//! The one binary of Evercert: arguments, crypto provider, log and signals. What it does is in the crates that it calls.
+
+mod args;
+mod crds;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Crds(args) => crds::run(&args),
+        _ => unreachable!(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The whole chain of causes on one line.
+            eprintln!("evercert: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

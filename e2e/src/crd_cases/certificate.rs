@@ -13,12 +13,23 @@ fn base() -> Value {
 
 /// A Certificate with `patch` merged into a good spec.
 fn case(path: &'static str, keyword: &'static str, patch: &Value, says: impl Into<String>) -> Case {
-    Case { kind: KIND, path, keyword, spec: merged(&base(), patch), says: says.into() }
+    Case {
+        kind: KIND,
+        path,
+        keyword,
+        spec: merged(&base(), patch),
+        says: says.into(),
+    }
 }
 
 fn name_case(bad: &str, why: &str) -> Case {
     let says = format!("spec.dnsNames[1]: Invalid value: {bad:?}: {why}");
-    case("spec.dnsNames[]", CEL, &json!({"dnsNames": ["www.example.com", bad]}), says)
+    case(
+        "spec.dnsNames[]",
+        CEL,
+        &json!({"dnsNames": ["www.example.com", bad]}),
+        says,
+    )
 }
 
 pub(super) fn bad() -> Vec<Case> {
@@ -35,7 +46,12 @@ fn names() -> Vec<Case> {
                       none at the end";
     let label = format!("{}.example.com", "a".repeat(64));
     let mut cases = vec![
-        case("spec", "required dnsNames", &json!({"dnsNames": null}), "spec.dnsNames: Required value"),
+        case(
+            "spec",
+            "required dnsNames",
+            &json!({"dnsNames": null}),
+            "spec.dnsNames: Required value",
+        ),
         case(
             "spec.dnsNames",
             CEL,
@@ -64,24 +80,55 @@ fn names() -> Vec<Case> {
             "*.example.com",
             "is a wildcard, and HTTP-01, the only challenge there is, cannot prove one: list the host names themselves",
         ),
-        name_case("Shop.example.com", "has upper-case letters: write it in lower case"),
-        name_case("bücher.example.com", "is not in its ASCII form: write the IDNA A-labels (xn--...)"),
-        name_case("localhost", "has one label only, and no CA signs that: write the full name, such as www.example.com"),
+        name_case(
+            "Shop.example.com",
+            "has upper-case letters: write it in lower case",
+        ),
+        name_case(
+            "bücher.example.com",
+            "is not in its ASCII form: write the IDNA A-labels (xn--...)",
+        ),
+        name_case(
+            "localhost",
+            "has one label only, and no CA signs that: write the full name, such as www.example.com",
+        ),
     ];
     let addresses = ["198.18.0.1", "fe80::1", "web.12"];
-    cases.extend(addresses.map(|bad| name_case(bad, "is an IP address or ends like one: dnsNames takes host names only")));
-    let malformed = ["a..example.com", ".example.com", "a.example.com.", "-a.example.com", "a-.example.com", "a_b.example.com"];
+    cases.extend(addresses.map(|bad| {
+        name_case(
+            bad,
+            "is an IP address or ends like one: dnsNames takes host names only",
+        )
+    }));
+    let malformed = [
+        "a..example.com",
+        ".example.com",
+        "a.example.com.",
+        "-a.example.com",
+        "a-.example.com",
+        "a_b.example.com",
+    ];
     cases.extend(malformed.map(|bad| name_case(bad, not_a_name)));
     cases.push(name_case(&label, not_a_name));
     cases
 }
 
 fn references() -> Vec<Case> {
-    let not_an_object =
-        "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
+    let not_an_object = "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
     vec![
-        Case { kind: KIND, path: "", keyword: "required spec", spec: Value::Null, says: "spec: Required value".into() },
-        case("spec", "required secretName", &json!({"secretName": null}), "spec.secretName: Required value"),
+        Case {
+            kind: KIND,
+            path: "",
+            keyword: "required spec",
+            spec: Value::Null,
+            says: "spec: Required value".into(),
+        },
+        case(
+            "spec",
+            "required secretName",
+            &json!({"secretName": null}),
+            "spec.secretName: Required value",
+        ),
         case(
             "spec.secretName",
             CEL,
@@ -94,7 +141,12 @@ fn references() -> Vec<Case> {
             &json!({"secretName": long("s", 254)}),
             "spec.secretName: Too long: may not be more than 253 bytes",
         ),
-        case("spec", "required issuerRef", &json!({"issuerRef": null}), "spec.issuerRef: Required value"),
+        case(
+            "spec",
+            "required issuerRef",
+            &json!({"issuerRef": null}),
+            "spec.issuerRef: Required value",
+        ),
         case(
             "spec.issuerRef",
             "required name",
@@ -123,7 +175,8 @@ fn references() -> Vec<Case> {
 }
 
 fn renewal() -> Vec<Case> {
-    let duration = "must be a duration above zero in hours, minutes and seconds, such as 720h, 1h30m or 90s";
+    let duration =
+        "must be a duration above zero in hours, minutes and seconds, such as 720h, 1h30m or 90s";
     let percentage = "must be 1 to 66: a renewal with more than two thirds of the lifetime left would only spend orders";
     let mut cases = vec![
         case(
@@ -139,13 +192,20 @@ fn renewal() -> Vec<Case> {
             "spec.renewBefore: Too long: may not be more than 21 bytes",
         ),
     ];
-    cases.extend(["30d", "0s", "", "1m1h", "-1h", "1.5h", "1234567h"].map(|bad| {
-        let says = format!("spec.renewBefore: Invalid value: {bad:?}: {duration}");
-        case("spec.renewBefore", CEL, &json!({"renewBefore": bad}), says)
-    }));
+    cases.extend(
+        ["30d", "0s", "", "1m1h", "-1h", "1.5h", "1234567h"].map(|bad| {
+            let says = format!("spec.renewBefore: Invalid value: {bad:?}: {duration}");
+            case("spec.renewBefore", CEL, &json!({"renewBefore": bad}), says)
+        }),
+    );
     cases.extend([-1, 0, 67, 300].map(|bad| {
         let says = format!("spec.renewBeforePercentage: Invalid value: {bad}: {percentage}");
-        case("spec.renewBeforePercentage", CEL, &json!({"renewBeforePercentage": bad}), says)
+        case(
+            "spec.renewBeforePercentage",
+            CEL,
+            &json!({"renewBeforePercentage": bad}),
+            says,
+        )
     }));
     cases
 }
@@ -176,18 +236,39 @@ fn keys_and_fallback() -> Vec<Case> {
         ),
     ];
     // Without an algorithm it is the default's, ECDSA.
-    cases.push(case("spec.privateKey", CEL, &json!({"privateKey": {"size": 2048}}), ecdsa));
+    cases.push(case(
+        "spec.privateKey",
+        CEL,
+        &json!({"privateKey": {"size": 2048}}),
+        ecdsa,
+    ));
     cases.extend([0, 521, 70000].map(|size| {
-        case("spec.privateKey", CEL, &json!({"privateKey": {"algorithm": "ECDSA", "size": size}}), ecdsa)
+        case(
+            "spec.privateKey",
+            CEL,
+            &json!({"privateKey": {"algorithm": "ECDSA", "size": size}}),
+            ecdsa,
+        )
     }));
     cases.extend([256, 1024, -2048].map(|size| {
-        case("spec.privateKey", CEL, &json!({"privateKey": {"algorithm": "RSA", "size": size}}), rsa)
+        case(
+            "spec.privateKey",
+            CEL,
+            &json!({"privateKey": {"algorithm": "RSA", "size": size}}),
+            rsa,
+        )
     }));
     cases
 }
 
 pub(super) fn good() -> Vec<Value> {
-    let longest = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+    let longest = format!(
+        "{}.{}.{}.{}",
+        "a".repeat(63),
+        "b".repeat(63),
+        "c".repeat(63),
+        "d".repeat(61)
+    );
     let many: Vec<String> = (0..100).map(|n| format!("n{n}.example.com")).collect();
     let patches = [
         json!({}),
@@ -201,7 +282,10 @@ pub(super) fn good() -> Vec<Value> {
         json!({"privateKey": {"algorithm": "RSA"}}),
         json!({"privateKey": {"algorithm": "RSA", "size": 3072}}),
     ];
-    let mut objects: Vec<Value> = patches.iter().map(|patch| object(KIND, &merged(&base(), patch))).collect();
+    let mut objects: Vec<Value> = patches
+        .iter()
+        .map(|patch| object(KIND, &merged(&base(), patch)))
+        .collect();
     // A field written as null is as good as absent.
     let mut null = object(KIND, &base());
     null["spec"]["renewBefore"] = Value::Null;

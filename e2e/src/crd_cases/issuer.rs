@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use super::{Case, long, merged, object};
 
 const CEL: &str = "x-kubernetes-validations";
-const NOT_AN_OBJECT: &str =
-    "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
+const NOT_AN_OBJECT: &str = "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
 
 fn base() -> Value {
     json!({"acme": {
@@ -24,8 +23,18 @@ struct Wrong {
     says: String,
 }
 
-fn wrong(path: &'static str, keyword: &'static str, patch: &Value, says: impl Into<String>) -> Wrong {
-    Wrong { path, keyword, spec: merged(&base(), patch), says: says.into() }
+fn wrong(
+    path: &'static str,
+    keyword: &'static str,
+    patch: &Value,
+    says: impl Into<String>,
+) -> Wrong {
+    Wrong {
+        path,
+        keyword,
+        spec: merged(&base(), patch),
+        says: says.into(),
+    }
 }
 
 fn acme(path: &'static str, keyword: &'static str, patch: Value, says: impl Into<String>) -> Wrong {
@@ -37,24 +46,43 @@ pub(super) fn bad(kind: &'static str) -> Vec<Case> {
     let mut all = kinds_of_issuer();
     all.extend(account());
     all.extend(trust());
-    all.into_iter().map(|w| Case { kind, path: w.path, keyword: w.keyword, spec: w.spec, says: w.says }).collect()
+    all.into_iter()
+        .map(|w| Case {
+            kind,
+            path: w.path,
+            keyword: w.keyword,
+            spec: w.spec,
+            says: w.says,
+        })
+        .collect()
 }
 
 fn kinds_of_issuer() -> Vec<Wrong> {
-    let one = "spec: Invalid value: set exactly one of acme and selfSigned (written selfSigned: {})";
+    let one =
+        "spec: Invalid value: set exactly one of acme and selfSigned (written selfSigned: {})";
     vec![
-        Wrong { path: "", keyword: "required spec", spec: Value::Null, says: "spec: Required value".into() },
+        Wrong {
+            path: "",
+            keyword: "required spec",
+            spec: Value::Null,
+            says: "spec: Required value".into(),
+        },
         wrong("spec", CEL, &json!({"acme": null}), one),
         wrong("spec", CEL, &json!({"selfSigned": {}}), one),
     ]
 }
 
 fn account() -> Vec<Wrong> {
-    let directory =
-        "must be an https:// URL, or one of LetsEncrypt, LetsEncryptStaging, ZeroSSL, GoogleTrustServices";
-    let email = "must be one mail address, such as certificates@example.com, without a name or mailto:";
+    let directory = "must be an https:// URL, or one of LetsEncrypt, LetsEncryptStaging, ZeroSSL, GoogleTrustServices";
+    let email =
+        "must be one mail address, such as certificates@example.com, without a name or mailto:";
     let mut all = vec![
-        acme("spec.acme", "required directory", json!({"directory": null}), "spec.acme.directory: Required value"),
+        acme(
+            "spec.acme",
+            "required directory",
+            json!({"directory": null}),
+            "spec.acme.directory: Required value",
+        ),
         acme(
             "spec.acme.directory",
             "maxLength",
@@ -83,7 +111,9 @@ fn account() -> Vec<Wrong> {
             "spec.acme.accountKeySecretRef.name",
             CEL,
             json!({"accountKeySecretRef": {"name": "Account"}}),
-            format!("spec.acme.accountKeySecretRef.name: Invalid value: \"Account\": {NOT_AN_OBJECT}"),
+            format!(
+                "spec.acme.accountKeySecretRef.name: Invalid value: \"Account\": {NOT_AN_OBJECT}"
+            ),
         ),
         acme(
             "spec.acme.accountKeySecretRef.name",
@@ -92,12 +122,26 @@ fn account() -> Vec<Wrong> {
             "spec.acme.accountKeySecretRef.name: Too long: may not be more than 253 bytes",
         ),
     ];
-    let urls = ["http://ca.example.com/directory", "letsencrypt", "", "https://", "https://me:secret@ca.example.com/", "https://ca.example.com/#a"];
+    let urls = [
+        "http://ca.example.com/directory",
+        "letsencrypt",
+        "",
+        "https://",
+        "https://me:secret@ca.example.com/",
+        "https://ca.example.com/#a",
+    ];
     all.extend(urls.map(|bad| {
         let says = format!("spec.acme.directory: Invalid value: {bad:?}: {directory}");
         acme("spec.acme.directory", CEL, json!({"directory": bad}), says)
     }));
-    let mails = ["mailto:a@example.com", "a@example.com,b@example.com", "example.com", "a@b", "Me <a@example.com>", "a?x=1@example.com"];
+    let mails = [
+        "mailto:a@example.com",
+        "a@example.com,b@example.com",
+        "example.com",
+        "a@b",
+        "Me <a@example.com>",
+        "a?x=1@example.com",
+    ];
     all.extend(mails.map(|bad| {
         let says = format!("spec.acme.email: Invalid value: {bad:?}: {email}");
         acme("spec.acme.email", CEL, json!({"email": bad}), says)
@@ -162,7 +206,9 @@ fn trust() -> Vec<Wrong> {
             "spec.acme.http01.ingressClassName",
             CEL,
             json!({"http01": {"ingressClassName": "my class"}}),
-            format!("spec.acme.http01.ingressClassName: Invalid value: \"my class\": {NOT_AN_OBJECT}"),
+            format!(
+                "spec.acme.http01.ingressClassName: Invalid value: \"my class\": {NOT_AN_OBJECT}"
+            ),
         ),
         acme(
             "spec.acme.http01.ingressClassName",
@@ -173,9 +219,20 @@ fn trust() -> Vec<Wrong> {
     ]
 }
 
-fn policy(path: &'static str, keyword: &'static str, rules: Value, says: impl Into<String>) -> Case {
+fn policy(
+    path: &'static str,
+    keyword: &'static str,
+    rules: Value,
+    says: impl Into<String>,
+) -> Case {
     let spec = merged(&base(), &json!({ "policy": rules }));
-    Case { kind: "ClusterIssuer", path, keyword, spec, says: says.into() }
+    Case {
+        kind: "ClusterIssuer",
+        path,
+        keyword,
+        spec,
+        says: says.into(),
+    }
 }
 
 /// The cases of a ClusterIssuer's policy.
@@ -185,9 +242,15 @@ pub(super) fn bad_policies() -> Vec<Case> {
     let most = "must be 1 to 1000000; to allow none, let no rule select the namespace";
     let many: Vec<String> = (0..101).map(|n| format!("n{n}.example.com")).collect();
     let rules: Vec<Value> = (0..41).map(|n| json!({"maxCertificates": n + 1})).collect();
-    let selector = |expression: Value| json!([{"namespaceSelector": {"matchExpressions": [expression]}}]);
+    let selector =
+        |expression: Value| json!([{"namespaceSelector": {"matchExpressions": [expression]}}]);
     let mut cases = vec![
-        policy("spec.policy", "maxItems", json!(rules), "spec.policy: Too many: 41: must have at most 40 items"),
+        policy(
+            "spec.policy",
+            "maxItems",
+            json!(rules),
+            "spec.policy: Too many: 41: must have at most 40 items",
+        ),
         policy(
             "spec.policy[].allowedNames",
             "maxItems",
@@ -219,22 +282,54 @@ pub(super) fn bad_policies() -> Vec<Case> {
             "spec.policy[0].namespaceSelector.matchExpressions[0].operator: Required value",
         ),
     ];
-    cases.extend(["*", "a.*.com", "*a.example.com", "Example.com", "", "*.example.com."].map(|bad| {
-        let says = format!("spec.policy[0].allowedNames[0]: Invalid value: {bad:?}: {name}");
-        policy("spec.policy[].allowedNames[]", CEL, json!([{"allowedNames": [bad]}]), says)
-    }));
+    cases.extend(
+        [
+            "*",
+            "a.*.com",
+            "*a.example.com",
+            "Example.com",
+            "",
+            "*.example.com.",
+        ]
+        .map(|bad| {
+            let says = format!("spec.policy[0].allowedNames[0]: Invalid value: {bad:?}: {name}");
+            policy(
+                "spec.policy[].allowedNames[]",
+                CEL,
+                json!([{"allowedNames": [bad]}]),
+                says,
+            )
+        }),
+    );
     cases.extend([0_i64, -1, 5_000_000_000].map(|bad| {
         let says = format!("spec.policy[0].maxCertificates: Invalid value: {bad}: {most}");
-        policy("spec.policy[].maxCertificates", CEL, json!([{"maxCertificates": bad}]), says)
+        policy(
+            "spec.policy[].maxCertificates",
+            CEL,
+            json!([{"maxCertificates": bad}]),
+            says,
+        )
     }));
     cases
 }
 
 /// Good issuers of either kind, for `kind`.
 pub(super) fn good(kind: &'static str) -> Vec<Value> {
-    let names = ["LetsEncrypt", "LetsEncryptStaging", "ZeroSSL", "GoogleTrustServices"];
-    let urls = ["https://ca.example.com", "https://198.18.0.1:14000/dir", "https://[fe80::1]:8443/dir?a=b"];
-    let directories = names.iter().chain(&urls).map(|directory| json!({"acme": {"directory": directory}}));
+    let names = [
+        "LetsEncrypt",
+        "LetsEncryptStaging",
+        "ZeroSSL",
+        "GoogleTrustServices",
+    ];
+    let urls = [
+        "https://ca.example.com",
+        "https://198.18.0.1:14000/dir",
+        "https://[fe80::1]:8443/dir?a=b",
+    ];
+    let directories = names
+        .iter()
+        .chain(&urls)
+        .map(|directory| json!({"acme": {"directory": directory}}));
     let others = [
         json!({"acme": null, "selfSigned": {}}),
         json!({"acme": {"email": "oneill+certs@mail.example.com"}}),
@@ -243,7 +338,10 @@ pub(super) fn good(kind: &'static str) -> Vec<Value> {
         json!({"acme": {"caBundle": long("-----BEGIN CERTIFICATE-----", 262_144)}}),
         json!({"acme": {"caBundleSecretRef": {"name": "roots", "key": "ca.crt"}, "http01": {"ingressClassName": "contour"}}}),
     ];
-    directories.chain(others).map(|patch| object(kind, &merged(&base(), &patch))).collect()
+    directories
+        .chain(others)
+        .map(|patch| object(kind, &merged(&base(), &patch)))
+        .collect()
 }
 
 /// Good policies of a ClusterIssuer.
@@ -258,7 +356,17 @@ pub(super) fn good_policies() -> Vec<Value> {
             })
         })
         .collect();
-    [json!([]), json!([{}]), json!([{"allowedNames": ["local", "*.local"], "maxCertificates": 1}]), json!(rules)]
-        .map(|rules| object("ClusterIssuer", &merged(&base(), &json!({ "policy": rules }))))
-        .to_vec()
+    [
+        json!([]),
+        json!([{}]),
+        json!([{"allowedNames": ["local", "*.local"], "maxCertificates": 1}]),
+        json!(rules),
+    ]
+    .map(|rules| {
+        object(
+            "ClusterIssuer",
+            &merged(&base(), &json!({ "policy": rules })),
+        )
+    })
+    .to_vec()
 }

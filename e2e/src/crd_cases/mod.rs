@@ -42,12 +42,20 @@ impl Case {
     pub fn is_told_by(&self, message: &str) -> bool {
         let says = &self.says;
         let object = format!("{}.evercert.dev {NAME:?} is invalid: ", self.kind);
-        message.strip_prefix(object.as_str()).is_some_and(|told| told == says || told == format!("[{says}, {UNCHECKED}]"))
+        message
+            .strip_prefix(object.as_str())
+            .is_some_and(|told| told == says || told == format!("[{says}, {UNCHECKED}]"))
     }
 
     fn breaks(&self, rule: &Rule) -> bool {
-        let same_sentence = rule.sentence.as_deref().is_none_or(|sentence| self.says.ends_with(&format!(": {sentence}")));
-        self.kind == rule.kind && self.path == rule.path && self.keyword == rule.keyword && same_sentence
+        let same_sentence = rule
+            .sentence
+            .as_deref()
+            .is_none_or(|sentence| self.says.ends_with(&format!(": {sentence}")));
+        self.kind == rule.kind
+            && self.path == rule.path
+            && self.keyword == rule.keyword
+            && same_sentence
     }
 }
 
@@ -59,7 +67,11 @@ const UNCHECKED: &str = "<nil>: Invalid value: null: some validation rules were 
 #[must_use]
 pub fn bad() -> Vec<Case> {
     let mut cases = certificate::bad();
-    cases.extend(["Issuer", "ClusterIssuer"].into_iter().flat_map(issuer::bad));
+    cases.extend(
+        ["Issuer", "ClusterIssuer"]
+            .into_iter()
+            .flat_map(issuer::bad),
+    );
     cases.extend(issuer::bad_policies());
     cases
 }
@@ -68,7 +80,11 @@ pub fn bad() -> Vec<Case> {
 #[must_use]
 pub fn good() -> Vec<Value> {
     let mut objects = certificate::good();
-    objects.extend(["Issuer", "ClusterIssuer"].into_iter().flat_map(issuer::good));
+    objects.extend(
+        ["Issuer", "ClusterIssuer"]
+            .into_iter()
+            .flat_map(issuer::good),
+    );
     objects.extend(issuer::good_policies());
     objects
 }
@@ -83,16 +99,26 @@ pub fn missing(crds: &[CustomResourceDefinition]) -> anyhow::Result<Vec<String>>
     for crd in crds {
         rules.extend(list_rules(crd)?);
     }
-    let untried = rules.iter().filter(|rule| !cases.iter().any(|case| case.breaks(rule)));
-    let idle = cases.iter().filter(|case| !rules.iter().any(|rule| case.breaks(rule)));
+    let untried = rules
+        .iter()
+        .filter(|rule| !cases.iter().any(|case| case.breaks(rule)));
+    let idle = cases
+        .iter()
+        .filter(|case| !rules.iter().any(|rule| case.breaks(rule)));
     Ok(untried
         .map(|rule| format!("no case breaks {rule}"))
-        .chain(idle.map(|case| format!("no rule for the case {} {} {}: {}", case.kind, case.path, case.keyword, case.says)))
+        .chain(idle.map(|case| {
+            format!(
+                "no rule for the case {} {} {}: {}",
+                case.kind, case.path, case.keyword, case.says
+            )
+        }))
         .collect())
 }
 
 fn object(kind: &str, spec: &Value) -> Value {
-    let mut object = json!({"apiVersion": "evercert.dev/v1", "kind": kind, "metadata": {"name": NAME}});
+    let mut object =
+        json!({"apiVersion": "evercert.dev/v1", "kind": kind, "metadata": {"name": NAME}});
     if !spec.is_null() {
         object["spec"] = spec.clone();
     }
@@ -101,7 +127,9 @@ fn object(kind: &str, spec: &Value) -> Value {
 
 /// `base` with `patch` merged into it (RFC 7396).
 fn merged(base: &Value, patch: &Value) -> Value {
-    let Value::Object(changes) = patch else { return patch.clone() };
+    let Value::Object(changes) = patch else {
+        return patch.clone();
+    };
     let mut fields = base.as_object().cloned().unwrap_or_default();
     for (name, change) in changes {
         if change.is_null() {
@@ -116,7 +144,10 @@ fn merged(base: &Value, patch: &Value) -> Value {
 
 /// `<beginning>aaa…` of `length` characters.
 fn long(beginning: &str, length: usize) -> String {
-    format!("{beginning}{}", "a".repeat(length.saturating_sub(beginning.len())))
+    format!(
+        "{beginning}{}",
+        "a".repeat(length.saturating_sub(beginning.len()))
+    )
 }
 
 #[cfg(test)]
@@ -125,8 +156,12 @@ mod tests {
 
     fn committed() -> Vec<CustomResourceDefinition> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
-        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-        files.map(|file| serde_yaml_ng::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()).collect()
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        files
+            .map(|file| serde_yaml_ng::from_str(&std::fs::read_to_string(file).unwrap()).unwrap())
+            .collect()
     }
 
     #[test]
@@ -136,26 +171,47 @@ mod tests {
 
     #[test]
     fn a_new_rule_without_a_case_is_found() {
-        let mut crds: Vec<Value> = committed().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+        let mut crds: Vec<Value> = committed()
+            .iter()
+            .map(|crd| serde_json::to_value(crd).unwrap())
+            .collect();
         let name = crds.iter_mut().find_map(|crd| {
-            crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/secretName")
+            crd.pointer_mut(
+                "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/secretName",
+            )
         });
         let name = name.unwrap();
         name["minLength"] = json!(3);
-        name["x-kubernetes-validations"].as_array_mut().unwrap().push(json!({"rule": "true", "message": "is a new rule"}));
-        let crds: Vec<_> = crds.into_iter().map(|crd| serde_json::from_value(crd).unwrap()).collect();
+        name["x-kubernetes-validations"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"rule": "true", "message": "is a new rule"}));
+        let crds: Vec<_> = crds
+            .into_iter()
+            .map(|crd| serde_json::from_value(crd).unwrap())
+            .collect();
         let found = missing(&crds).unwrap();
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found.iter().any(|f| f.contains("minLength")) && found.iter().any(|f| f.contains("is a new rule")), "{found:?}");
+        assert!(
+            found.iter().any(|f| f.contains("minLength"))
+                && found.iter().any(|f| f.contains("is a new rule")),
+            "{found:?}"
+        );
     }
 
     #[test]
     fn every_good_object_can_be_read_by_the_controller() {
         for object in good() {
             let read = match object["kind"].as_str().unwrap() {
-                "Certificate" => serde_json::from_value::<evercert_api::Certificate>(object.clone()).map(drop),
-                "Issuer" => serde_json::from_value::<evercert_api::Issuer>(object.clone()).map(drop),
-                _ => serde_json::from_value::<evercert_api::ClusterIssuer>(object.clone()).map(drop),
+                "Certificate" => {
+                    serde_json::from_value::<evercert_api::Certificate>(object.clone()).map(drop)
+                }
+                "Issuer" => {
+                    serde_json::from_value::<evercert_api::Issuer>(object.clone()).map(drop)
+                }
+                _ => {
+                    serde_json::from_value::<evercert_api::ClusterIssuer>(object.clone()).map(drop)
+                }
             };
             assert!(read.is_ok(), "{read:?}: {object}");
         }

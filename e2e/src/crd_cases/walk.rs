@@ -22,7 +22,9 @@ pub struct Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.kind, self.path, self.keyword)?;
-        self.sentence.iter().try_for_each(|sentence| write!(f, " ({sentence})"))
+        self.sentence
+            .iter()
+            .try_for_each(|sentence| write!(f, " ({sentence})"))
     }
 }
 
@@ -43,6 +45,7 @@ const BOUNDS: &[&str] = &[
 /// Keywords that refuse nothing, or that the walk follows. A wrong `type` is refused before any rule, with Kubernetes' own words.
 const PLAIN: &[&str] = &[
     "type",
+    "title",
     "description",
     "default",
     "properties",
@@ -59,7 +62,11 @@ const PLAIN: &[&str] = &[
 pub fn list_rules(crd: &CustomResourceDefinition) -> Result<Vec<Rule>> {
     let kind = &crd.spec.names.kind;
     let version = crd.spec.versions.first().context("no version")?;
-    let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()).context("no schema")?;
+    let schema = version
+        .schema
+        .as_ref()
+        .and_then(|schema| schema.open_api_v3_schema.as_ref())
+        .context("no schema")?;
     let mut rules = Vec::new();
     walk(kind, "", &serde_json::to_value(schema)?, &mut rules)?;
     Ok(rules)
@@ -69,12 +76,18 @@ fn walk(kind: &str, path: &str, schema: &Value, rules: &mut Vec<Rule>) -> Result
     if path == "status" {
         return Ok(());
     }
-    let keywords = schema.as_object().with_context(|| format!("{path} is no schema"))?;
+    let keywords = schema
+        .as_object()
+        .with_context(|| format!("{path} is no schema"))?;
     for (keyword, value) in keywords {
         rules.extend(rules_of(kind, path, keyword, value)?);
     }
     for (name, inner) in object(keywords, "properties") {
-        let inner_path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let inner_path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
         walk(kind, &inner_path, inner, rules)?;
     }
     if let Some(items) = keywords.get("items") {
@@ -87,15 +100,24 @@ fn walk(kind: &str, path: &str, schema: &Value, rules: &mut Vec<Rule>) -> Result
 }
 
 fn rules_of(kind: &str, path: &str, keyword: &str, value: &Value) -> Result<Vec<Rule>> {
-    let rule = |keyword: String, sentence| Rule { kind: kind.to_owned(), path: path.to_owned(), keyword, sentence };
+    let rule = |keyword: String, sentence| Rule {
+        kind: kind.to_owned(),
+        path: path.to_owned(),
+        keyword,
+        sentence,
+    };
     Ok(match keyword {
-        "required" => texts(value).map(|field| rule(format!("required {field}"), None)).collect(),
+        "required" => texts(value)
+            .map(|field| rule(format!("required {field}"), None))
+            .collect(),
         "x-kubernetes-validations" => value
             .as_array()
             .into_iter()
             .flatten()
             .map(|cel| {
-                let sentence = cel["message"].as_str().with_context(|| format!("{path}: a rule without a sentence: {cel}"))?;
+                let sentence = cel["message"]
+                    .as_str()
+                    .with_context(|| format!("{path}: a rule without a sentence: {cel}"))?;
                 Ok(rule(keyword.to_owned(), Some(sentence.to_owned())))
             })
             .collect::<Result<_>>()?,
@@ -109,10 +131,21 @@ fn rules_of(kind: &str, path: &str, keyword: &str, value: &Value) -> Result<Vec<
     })
 }
 
-fn object<'a>(keywords: &'a Map<String, Value>, name: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    keywords.get(name).and_then(Value::as_object).into_iter().flatten()
+fn object<'a>(
+    keywords: &'a Map<String, Value>,
+    name: &str,
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    keywords
+        .get(name)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
 }
 
 fn texts(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }

@@ -1,0 +1,36 @@
+//! What the operator is told at its start, and by nobody else: no object of a tenant changes any of this.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The operator's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The operator's own namespace: solver, challenges, ledger, and the Secrets of every ClusterIssuer.
+    pub namespace: String,
+    /// The solver that it runs there.
+    pub solver: SolverConfig,
+    /// Whether a Certificate may have a name that another namespace holds, without that namespace's annotation.
+    pub name_sharing_allowed: bool,
+    /// The most objects of a kind that are reconciled at the same time, at least 1.
+    pub concurrency: u16,
+    /// The most orders that are under way at the CAs at the same time, at least 1.
+    pub max_orders: usize,
+    /// What the operator calls itself in each request to a CA (RFC 8555 §6.1).
+    pub user_agent: String,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served.
+    pub health_listen: SocketAddr,
+}
+
+/// The shape of the solver's Deployment and Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SolverConfig {
+    /// The image of its container, which holds this same binary.
+    pub image: String,
+    /// The ServiceAccount that may read the open challenges and nothing else.
+    pub service_account: String,
+    /// How long it stays after the last challenge has gone; `None` keeps it always.
+    pub idle: Option<Duration>,
+    /// The port that it listens on, unprivileged.
+    pub port: u16,
+}
