@@ -1,0 +1,234 @@
+//! Which user's Ingress covers a name, and in which class.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+
+use super::{ENTRY_POINTS, is_route};
+
+/// The annotation that named a class before `spec.ingressClassName` did.
+const LEGACY_CLASS: &str = "kubernetes.io/ingress.class";
+/// The annotation that makes an IngressClass the cluster's default.
+const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// An ingress class by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteClass(pub String);
+
+/// The hosts of the users' Ingresses, Evercert's own left out, by class.
+///
+/// An Ingress without a class counts for the cluster's default class; where there is no default, for every class.
+#[derive(Debug, Default)]
+pub struct IngressIndex {
+    default: Option<RouteClass>,
+    /// Classes that are known only by the annotation of a user's Ingress, no IngressClass of that name exists.
+    legacy: BTreeSet<RouteClass>,
+    exact: HashMap<String, Vec<Holder>>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, Vec<Holder>>,
+    /// Rules without host, and default backends.
+    every: Vec<Holder>,
+}
+
+/// An Ingress that has a rule for a host.
+#[derive(Debug, Clone)]
+struct Holder {
+    class: Option<RouteClass>,
+    addresses: Vec<IpAddr>,
+}
+
+/// What covers a name in a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cover {
+    /// The host that a rule for the name must carry.
+    pub(super) host: Option<String>,
+    /// Addresses in the status of the covering Ingresses, at most [`ENTRY_POINTS`].
+    pub(super) entry_points: Vec<IpAddr>,
+}
+
+impl IngressIndex {
+    /// Reads the cluster's Ingresses and classes; their order does not matter.
+    #[must_use]
+    pub fn new<'a>(
+        ingresses: impl IntoIterator<Item = &'a Ingress>,
+        classes: impl IntoIterator<Item = &'a IngressClass>,
+    ) -> Self {
+        let classes: Vec<&IngressClass> = classes.into_iter().collect();
+        let known: BTreeSet<&str> = classes
+            .iter()
+            .filter_map(|c| c.metadata.name.as_deref())
+            .collect();
+        let mut index = Self {
+            default: default_class(&classes),
+            ..Self::default()
+        };
+        for ingress in ingresses.into_iter().filter(|i| !is_route(i)) {
+            index.add(ingress, &known);
+        }
+        index
+    }
+
+    fn add(&mut self, ingress: &Ingress, known: &BTreeSet<&str>) {
+        let Some(spec) = &ingress.spec else { return };
+        let legacy = ingress
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(LEGACY_CLASS));
+        let class = match (&spec.ingress_class_name, legacy) {
+            (Some(name), _) => Some(RouteClass(name.clone())),
+            (None, Some(name)) => {
+                let class = RouteClass(name.clone());
+                if !known.contains(name.as_str()) {
+                    self.legacy.insert(class.clone());
+                }
+                Some(class)
+            }
+            (None, None) => self.default.clone(),
+        };
+        let holder = Holder {
+            class,
+            addresses: addresses(ingress),
+        };
+        if spec.default_backend.is_some() {
+            self.every.push(holder.clone());
+        }
+        for rule in spec.rules.iter().flatten() {
+            let holders = match rule.host.as_deref() {
+                None | Some("") => &mut self.every,
+                Some(host) => match host.strip_prefix("*.") {
+                    Some(suffix) => self.wildcard.entry(suffix.to_owned()).or_default(),
+                    None => self.exact.entry(host.to_owned()).or_default(),
+                },
+            };
+            holders.push(holder.clone());
+        }
+    }
+
+    /// The class for a route of `name`: the issuer's, else that of the Ingresses that serve the host where they agree, else
+    /// the cluster's default.
+    ///
+    /// # Errors
+    /// A sentence that begins with "no ingress class" and names the remedy.
+    pub fn class_for(&self, issuer: Option<&str>, name: &str) -> Result<RouteClass, String> {
+        if let Some(class) = issuer {
+            return Ok(RouteClass(class.to_owned()));
+        }
+        let of = |holders: &[Holder]| -> BTreeSet<RouteClass> {
+            holders.iter().filter_map(|h| h.class.clone()).collect()
+        };
+        let mut serving = of(self.exact(name));
+        if serving.is_empty() {
+            serving = of(self.wildcard(name));
+        }
+        if serving.len() <= 1
+            && let Some(class) = serving.pop_first()
+        {
+            return Ok(class);
+        }
+        if let Some(class) = &self.default {
+            return Ok(class.clone());
+        }
+        let why = if serving.is_empty() {
+            format!("the issuer names none, no Ingress serves {name}")
+        } else {
+            let names: Vec<&str> = serving.iter().map(|c| c.0.as_str()).collect();
+            format!(
+                "the issuer names none, Ingresses of the classes {} serve {name}",
+                names.join(", ")
+            )
+        };
+        Err(format!(
+            "no ingress class: {why}, and the cluster has no default IngressClass; set \
+             spec.acme.http01.ingressClassName on the issuer"
+        ))
+    }
+
+    /// Whether Ingresses of `class` say so by annotation only.
+    pub(super) fn is_legacy(&self, class: &RouteClass) -> bool {
+        self.legacy.contains(class)
+    }
+
+    /// The exact host, else the wildcard one label up, else a rule without host; the exact name where nothing covers it.
+    pub(super) fn cover(&self, class: &RouteClass, name: &str) -> Cover {
+        let in_class = |holders: &[Holder]| -> Option<Vec<IpAddr>> {
+            let mut found = false;
+            let mut addresses: Vec<IpAddr> = Vec::new();
+            for holder in holders
+                .iter()
+                .filter(|h| h.class.as_ref().is_none_or(|c| c == class))
+            {
+                found = true;
+                for address in &holder.addresses {
+                    if addresses.len() < ENTRY_POINTS && !addresses.contains(address) {
+                        addresses.push(*address);
+                    }
+                }
+            }
+            found.then_some(addresses)
+        };
+        let exact = || Some(name.to_owned());
+        if let Some(entry_points) = in_class(self.exact(name)) {
+            return Cover {
+                host: exact(),
+                entry_points,
+            };
+        }
+        if let Some(entry_points) = in_class(self.wildcard(name)) {
+            let host = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+            return Cover { host, entry_points };
+        }
+        if let Some(entry_points) = in_class(&self.every) {
+            return Cover {
+                host: None,
+                entry_points,
+            };
+        }
+        Cover {
+            host: exact(),
+            entry_points: Vec::new(),
+        }
+    }
+
+    fn exact(&self, name: &str) -> &[Holder] {
+        self.exact.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn wildcard(&self, name: &str) -> &[Holder] {
+        let suffix = name.split_once('.').map(|(_, rest)| rest);
+        suffix
+            .and_then(|s| self.wildcard.get(s))
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The addresses in an Ingress's status; host names there are left out.
+fn addresses(ingress: &Ingress) -> Vec<IpAddr> {
+    ingress
+        .status
+        .iter()
+        .filter_map(|s| s.load_balancer.as_ref())
+        .filter_map(|l| l.ingress.as_ref())
+        .flatten()
+        .filter_map(|i| i.ip.as_deref()?.parse().ok())
+        .collect()
+}
+
+/// The default class: of several the newest, then the first by name, as the API server's admission has it.
+fn default_class(classes: &[&IngressClass]) -> Option<RouteClass> {
+    let marked = classes.iter().filter(|c| {
+        let annotations = c.metadata.annotations.as_ref();
+        annotations
+            .and_then(|a| a.get(DEFAULT_CLASS))
+            .is_some_and(|v| v == "true")
+    });
+    let newest_first = |c: &&&IngressClass| {
+        let created = c.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        (std::cmp::Reverse(created), c.metadata.name.clone())
+    };
+    marked
+        .min_by_key(newest_first)
+        .and_then(|c| c.metadata.name.clone())
+        .map(RouteClass)
+}

@@ -1,0 +1,563 @@
+use std::collections::BTreeSet;
+
+use evercert_api::DnsName;
+use k8s_openapi::api::networking::v1::IngressClass;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn challenge(host: &str, token: &str) -> OpenChallenge {
+    let key_authorization = format!("{token}.thumb");
+    OpenChallenge::new(DnsName::parse(host).unwrap(), token, &key_authorization).unwrap()
+}
+
+fn certificate(key: &str, open: &[(&str, &str)]) -> CertificateChallenges {
+    let (namespace, name) = key.split_once('/').unwrap();
+    CertificateChallenges {
+        key: ObjectKey::new(namespace, name),
+        uid: format!("uid-of-{name}"),
+        class: None,
+        challenges: open
+            .iter()
+            .map(|(host, token)| challenge(host, token))
+            .collect(),
+    }
+}
+
+fn of_class(class: &str, mut certificate: CertificateChallenges) -> CertificateChallenges {
+    certificate.class = Some(class.to_owned());
+    certificate
+}
+
+fn user_ingress(namespace: &str, class: Option<&str>, hosts: &[Option<&str>]) -> Ingress {
+    serde_json::from_value(json!({
+        "metadata": { "name": "site", "namespace": namespace },
+        "spec": {
+            "ingressClassName": class,
+            "rules": hosts.iter().map(|h| json!({ "host": h })).collect::<Vec<_>>(),
+        },
+    }))
+    .unwrap()
+}
+
+fn with_address(mut ingress: Ingress, addresses: &[&str]) -> Ingress {
+    let status = json!({
+        "loadBalancer": { "ingress": addresses.iter().map(|a| json!({ "ip": a })).collect::<Vec<_>>() }
+    });
+    ingress.status = Some(serde_json::from_value(status).unwrap());
+    ingress
+}
+
+fn class(name: &str, default: bool) -> IngressClass {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": name,
+            "annotations": { "ingressclass.kubernetes.io/is-default-class": default.to_string() },
+        },
+    }))
+    .unwrap()
+}
+
+fn solver(addresses: &[&str]) -> SolverEndpoints {
+    SolverEndpoints {
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        port: 8089,
+    }
+}
+
+fn plan(
+    open: &[CertificateChallenges],
+    ingresses: &[Ingress],
+    classes: &[IngressClass],
+) -> RoutePlan {
+    plan_routes(
+        open,
+        &IngressIndex::new(ingresses, classes),
+        &solver(&["198.18.1.5"]),
+    )
+}
+
+/// The rules of every route Ingress: (namespace, class, host, path).
+fn rules(plan: &RoutePlan) -> Vec<(String, String, Option<String>, String)> {
+    let mut found = Vec::new();
+    for (namespace, routes) in &plan.namespaces {
+        for ingress in routes.owned_by("u").1 {
+            let spec = ingress.spec.unwrap();
+            for rule in spec.rules.unwrap() {
+                for path in rule.http.unwrap().paths {
+                    found.push((
+                        namespace.clone(),
+                        spec.ingress_class_name.clone().unwrap_or_default(),
+                        rule.host.clone(),
+                        path.path.unwrap(),
+                    ));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn hosts(plan: &RoutePlan) -> Vec<Option<String>> {
+    rules(plan)
+        .into_iter()
+        .map(|(_, _, host, _)| host)
+        .collect()
+}
+
+#[test]
+fn one_name_gets_one_service_one_slice_and_one_ingress() {
+    let open = [certificate("shop/web", &[("www.example.com", "tok1")])];
+    let plan = plan(&open, &[], &[class("contour", true)]);
+    let routes = &plan.namespaces["shop"];
+    let (slices, ingresses) = routes.owned_by("service-uid");
+    let service = service_name("shop");
+
+    let got = serde_json::to_value(&routes.service).unwrap();
+    assert_eq!(
+        got,
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": service,
+                "namespace": "shop",
+                "labels": { "evercert.dev/component": "route", "app.kubernetes.io/managed-by": "evercert" },
+                "ownerReferences": [{
+                    "apiVersion": "evercert.dev/v1", "kind": "Certificate", "name": "web", "uid": "uid-of-web",
+                    "controller": false, "blockOwnerDeletion": false,
+                }],
+            },
+            "spec": { "ports": [{ "name": "http", "port": 80, "protocol": "TCP", "targetPort": 8089 }] },
+        })
+    );
+
+    assert_eq!(slices.len(), 1);
+    let slice = serde_json::to_value(&slices[0]).unwrap();
+    assert_eq!(
+        slice["metadata"]["labels"]["kubernetes.io/service-name"],
+        json!(service)
+    );
+    assert_eq!(
+        slice["metadata"]["ownerReferences"][0]["uid"],
+        "service-uid"
+    );
+    assert_eq!(slice["addressType"], "IPv4");
+    assert_eq!(
+        slice["endpoints"],
+        json!([{ "addresses": ["198.18.1.5"], "conditions": { "ready": true } }])
+    );
+    // Contour answers 503 where the names of the ports differ.
+    assert_eq!(
+        slice["ports"],
+        json!([{ "name": "http", "port": 8089, "protocol": "TCP" }])
+    );
+
+    assert_eq!(ingresses.len(), 1);
+    let ingress = serde_json::to_value(&ingresses[0]).unwrap();
+    assert_eq!(ingress["metadata"]["ownerReferences"][0]["kind"], "Service");
+    assert_eq!(ingress["metadata"].get("annotations"), None);
+    assert_eq!(
+        ingress["spec"],
+        json!({
+            "ingressClassName": "contour",
+            "rules": [{
+                "host": "www.example.com",
+                "http": { "paths": [{
+                    "path": "/.well-known/acme-challenge/tok1",
+                    "pathType": "Exact",
+                    "backend": { "service": { "name": service, "port": { "name": "http" } } },
+                }] },
+            }],
+        })
+    );
+}
+
+#[test]
+fn ten_names_share_one_service_and_one_ingress() {
+    let names: Vec<(String, String)> = (0..10)
+        .map(|n| (format!("n{n}.example.com"), format!("t{n}")))
+        .collect();
+    let open: Vec<(&str, &str)> = names
+        .iter()
+        .map(|(h, t)| (h.as_str(), t.as_str()))
+        .collect();
+    let plan = plan(
+        &[certificate("shop/web", &open)],
+        &[],
+        &[class("contour", true)],
+    );
+    assert_eq!(plan.namespaces.len(), 1);
+    assert_eq!(plan.namespaces["shop"].owned_by("u").1.len(), 1);
+    assert_eq!(hosts(&plan).into_iter().collect::<BTreeSet<_>>().len(), 10);
+}
+
+#[test]
+fn an_exact_host_of_the_user_keeps_its_exact_host() {
+    let site = user_ingress(
+        "other",
+        Some("contour"),
+        &[Some("*.example.com"), Some("a.example.com"), None],
+    );
+    let open = [of_class(
+        "contour",
+        certificate("shop/web", &[("a.example.com", "t")]),
+    )];
+    assert_eq!(
+        hosts(&plan(&open, &[site], &[])),
+        [Some("a.example.com".to_owned())]
+    );
+}
+
+#[test]
+fn a_site_under_a_wildcard_is_not_shadowed() {
+    let site = user_ingress("other", Some("contour"), &[Some("*.example.com"), None]);
+    let open = [of_class(
+        "contour",
+        certificate("shop/web", &[("a.example.com", "t")]),
+    )];
+    assert_eq!(
+        hosts(&plan(&open, &[site], &[])),
+        [Some("*.example.com".to_owned())]
+    );
+}
+
+#[test]
+fn a_wildcard_covers_one_label_only() {
+    let site = user_ingress("other", Some("contour"), &[Some("*.example.com")]);
+    let open = [of_class(
+        "contour",
+        certificate(
+            "shop/web",
+            &[("a.b.example.com", "t"), ("example.com", "u")],
+        ),
+    )];
+    let got: BTreeSet<_> = hosts(&plan(&open, &[site], &[])).into_iter().collect();
+    let want = [
+        Some("a.b.example.com".to_owned()),
+        Some("example.com".to_owned()),
+    ];
+    assert_eq!(got, BTreeSet::from(want));
+}
+
+#[test]
+fn a_site_behind_a_rule_without_host_is_not_shadowed() {
+    let site = user_ingress("other", Some("contour"), &[None]);
+    let open = [of_class(
+        "contour",
+        certificate("shop/web", &[("a.example.com", "t")]),
+    )];
+    assert_eq!(hosts(&plan(&open, &[site], &[])), [None]);
+}
+
+#[test]
+fn a_site_behind_a_default_backend_is_not_shadowed() {
+    let mut site = user_ingress("other", Some("contour"), &[]);
+    site.spec.as_mut().unwrap().default_backend = Some(Default::default());
+    let open = [of_class(
+        "contour",
+        certificate("shop/web", &[("a.example.com", "t")]),
+    )];
+    assert_eq!(hosts(&plan(&open, &[site], &[])), [None]);
+}
+
+#[test]
+fn rules_of_another_class_do_not_cover_a_name() {
+    let other = user_ingress("other", Some("nginx"), &[Some("*.example.com"), None]);
+    let open = [of_class(
+        "contour",
+        certificate("shop/web", &[("a.example.com", "t")]),
+    )];
+    assert_eq!(
+        hosts(&plan(&open, &[other], &[])),
+        [Some("a.example.com".to_owned())]
+    );
+}
+
+#[test]
+fn an_ingress_without_class_counts_for_the_default_class_only() {
+    let site = user_ingress("other", None, &[Some("*.example.com")]);
+    let classes = [class("contour", true), class("nginx", false)];
+    let ours = certificate("shop/web", &[("a.example.com", "t")]);
+    let open = [of_class("nginx", ours.clone())];
+    assert_eq!(
+        hosts(&plan(&open, std::slice::from_ref(&site), &classes)),
+        [Some("a.example.com".to_owned())]
+    );
+    let open = [of_class("contour", ours.clone())];
+    assert_eq!(
+        hosts(&plan(&open, std::slice::from_ref(&site), &classes)),
+        [Some("*.example.com".to_owned())]
+    );
+    let open = [of_class("nginx", ours)];
+    assert_eq!(
+        hosts(&plan(&open, &[site], &[])),
+        [Some("*.example.com".to_owned())],
+        "no default: every class"
+    );
+}
+
+#[test]
+fn routes_of_our_own_cover_nothing_and_a_borrowed_label_hides_nothing() {
+    let open = [of_class(
+        "contour",
+        certificate("shop/web", &[("a.example.com", "t")]),
+    )];
+    let mut ours = user_ingress("shop", Some("contour"), &[None]);
+    ours.metadata.labels = Some([("evercert.dev/component".to_owned(), "route".to_owned())].into());
+    assert_eq!(
+        hosts(&plan(&open, std::slice::from_ref(&ours), &[])),
+        [None],
+        "label only"
+    );
+    let owner: Value = json!([{ "apiVersion": "v1", "kind": "Service", "name": service_name("shop"), "uid": "u" }]);
+    ours.metadata.owner_references = Some(serde_json::from_value(owner).unwrap());
+    assert_eq!(
+        hosts(&plan(&open, &[ours], &[])),
+        [Some("a.example.com".to_owned())]
+    );
+}
+
+#[test]
+fn the_class_is_the_issuers_then_that_of_the_site_then_the_default() {
+    let site = user_ingress("shop", Some("nginx"), &[Some("a.example.com")]);
+    let classes = [class("contour", true), class("nginx", false)];
+    let ours = certificate("shop/web", &[("a.example.com", "t")]);
+    let class_of = |certificate: &CertificateChallenges, sites: &[Ingress]| {
+        rules(&plan(std::slice::from_ref(certificate), sites, &classes))
+            .pop()
+            .unwrap()
+            .1
+    };
+    assert_eq!(
+        class_of(
+            &of_class("traefik", ours.clone()),
+            std::slice::from_ref(&site)
+        ),
+        "traefik"
+    );
+    assert_eq!(class_of(&ours, std::slice::from_ref(&site)), "nginx");
+    assert_eq!(class_of(&ours, &[]), "contour");
+    let second = user_ingress("shop", Some("traefik"), &[Some("a.example.com")]);
+    assert_eq!(
+        class_of(&ours, &[site, second]),
+        "contour",
+        "two classes serve the host"
+    );
+}
+
+#[test]
+fn without_any_class_the_sentence_names_the_remedy_and_other_names_go_on() {
+    let site = user_ingress("shop", Some("nginx"), &[Some("b.example.com")]);
+    let open = [certificate(
+        "shop/web",
+        &[("a.example.com", "t"), ("b.example.com", "u")],
+    )];
+    let plan = plan(&open, &[site], &[class("nginx", false)]);
+    let routes = &plan.certificates[&ObjectKey::new("shop", "web")];
+    assert_eq!(
+        routes.refused.as_deref(),
+        Some(
+            "no ingress class: the issuer names none, no Ingress serves a.example.com, and the cluster has no default \
+             IngressClass; set spec.acme.http01.ingressClassName on the issuer"
+        )
+    );
+    assert_eq!(hosts(&plan), [Some("b.example.com".to_owned())]);
+}
+
+#[test]
+fn of_two_default_classes_the_newest_wins() {
+    let mut old = class("a-old", true);
+    let mut new = class("z-new", true);
+    let at = |t: &str| Some(serde_json::from_value(json!(t)).unwrap());
+    old.metadata.creation_timestamp = at("2026-01-01T00:00:00Z");
+    new.metadata.creation_timestamp = at("2026-02-01T00:00:00Z");
+    let open = [certificate("shop/web", &[("a.example.com", "t")])];
+    let got = rules(&plan(&open, &[], &[old, new]));
+    assert_eq!(got[0].1, "z-new");
+}
+
+#[test]
+fn a_class_that_is_only_an_annotation_stays_one() {
+    let mut site = user_ingress("shop", None, &[Some("a.example.com")]);
+    site.metadata.annotations = Some(
+        [(
+            "kubernetes.io/ingress.class".to_owned(),
+            "Old_Nginx".to_owned(),
+        )]
+        .into(),
+    );
+    let open = [certificate("shop/web", &[("a.example.com", "t")])];
+    let plan = plan(&open, &[site], &[]);
+    let ingress = plan.namespaces["shop"].owned_by("u").1.remove(0);
+    assert_eq!(
+        ingress.metadata.annotations.unwrap()["kubernetes.io/ingress.class"],
+        "Old_Nginx"
+    );
+    assert_eq!(ingress.spec.unwrap().ingress_class_name, None);
+    assert!(ingress.metadata.name.unwrap().starts_with("old-nginx-"));
+}
+
+#[test]
+fn a_challenge_that_two_certificates_wait_for_has_one_route() {
+    let open = [
+        of_class(
+            "contour",
+            certificate("b/second", &[("a.example.com", "same")]),
+        ),
+        of_class(
+            "contour",
+            certificate("a/first", &[("a.example.com", "same")]),
+        ),
+    ];
+    let plan = plan(&open, &[], &[]);
+    assert_eq!(rules(&plan).len(), 1);
+    assert_eq!(plan.namespaces.keys().collect::<Vec<_>>(), ["a"]);
+    let of = |ns: &str, name: &str| &plan.certificates[&ObjectKey::new(ns, name)].paths;
+    assert_eq!(of("a", "first"), of("b", "second"));
+    assert_eq!(of("b", "second")[0].ingress.namespace, "a");
+}
+
+#[test]
+fn two_hundred_paths_fill_an_ingress_and_the_next_begins_a_second() {
+    let tokens: Vec<String> = (0..201).map(|n| format!("t{n:03}")).collect();
+    let open: Vec<(&str, &str)> = tokens
+        .iter()
+        .map(|t| ("a.example.com", t.as_str()))
+        .collect();
+    let plan = plan(
+        &[of_class("contour", certificate("shop/web", &open))],
+        &[],
+        &[],
+    );
+    let sizes: Vec<usize> = plan.namespaces["shop"]
+        .owned_by("u")
+        .1
+        .iter()
+        .map(|i| {
+            i.spec
+                .iter()
+                .flat_map(|s| s.rules.iter().flatten())
+                .flat_map(|r| &r.http)
+                .map(|h| h.paths.len())
+                .sum()
+        })
+        .collect();
+    assert_eq!(sizes, [200, 1]);
+    let used: BTreeSet<&ObjectKey> = plan.certificates[&ObjectKey::new("shop", "web")]
+        .paths
+        .iter()
+        .map(|p| &p.ingress)
+        .collect();
+    assert_eq!(used.len(), 2);
+}
+
+#[test]
+fn each_class_has_its_own_ingress() {
+    let open = [
+        of_class("contour", certificate("shop/a", &[("a.example.com", "t")])),
+        of_class("nginx", certificate("shop/b", &[("b.example.com", "u")])),
+    ];
+    let plan = plan(&open, &[], &[]);
+    let names: BTreeSet<String> = plan.namespaces["shop"]
+        .owned_by("u")
+        .1
+        .into_iter()
+        .map(|i| i.metadata.name.unwrap())
+        .collect();
+    assert_eq!(names.len(), 2);
+    let owners = plan.namespaces["shop"]
+        .service
+        .metadata
+        .owner_references
+        .as_ref()
+        .unwrap();
+    assert_eq!(
+        owners.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+}
+
+#[test]
+fn each_address_family_has_its_own_slice() {
+    let open = [of_class(
+        "contour",
+        certificate("shop/a", &[("a.example.com", "t")]),
+    )];
+    let families = |addresses: &[&str]| -> Vec<String> {
+        let plan = plan_routes(&open, &IngressIndex::default(), &solver(addresses));
+        plan.namespaces["shop"]
+            .owned_by("u")
+            .0
+            .into_iter()
+            .map(|s| s.address_type)
+            .collect()
+    };
+    assert_eq!(
+        families(&["198.18.1.5", "fd00::5", "198.18.1.6"]),
+        ["IPv4", "IPv6"]
+    );
+    assert_eq!(families(&["fd00::5"]), ["IPv6"]);
+    assert!(families(&[]).is_empty());
+}
+
+#[test]
+fn entry_points_are_the_addresses_of_the_covering_ingress_up_to_four() {
+    let many = [
+        "198.18.0.1",
+        "198.18.0.2",
+        "198.18.0.3",
+        "198.18.0.4",
+        "198.18.0.5",
+    ];
+    let sites = [
+        with_address(
+            user_ingress("x", Some("contour"), &[Some("*.example.com")]),
+            &many,
+        ),
+        with_address(
+            user_ingress("y", Some("nginx"), &[Some("a.example.com")]),
+            &["198.18.0.9"],
+        ),
+    ];
+    let open = [of_class(
+        "contour",
+        certificate("shop/web", &[("a.example.com", "t")]),
+    )];
+    let plan = plan(&open, &sites, &[]);
+    let path = &plan.certificates[&ObjectKey::new("shop", "web")].paths[0];
+    let got: Vec<String> = path.entry_points.iter().map(ToString::to_string).collect();
+    assert_eq!(got, &many[..4]);
+}
+
+#[test]
+fn names_stay_the_same_over_restarts_and_releases() {
+    assert_eq!(service_name("shop"), "evercert-6966465d-route");
+    let plan = plan(
+        &[of_class(
+            "contour",
+            certificate("shop/web", &[("a.example.com", "t")]),
+        )],
+        &[],
+        &[],
+    );
+    let ingress = &plan.certificates[&ObjectKey::new("shop", "web")].paths[0].ingress;
+    assert_eq!(ingress.to_string(), "shop/contour-519e3a3a-route");
+    let long = "x".repeat(63);
+    assert!(service_name(&long).len() + "-ipv6".len() <= 63);
+}
+
+#[test]
+fn the_order_of_the_input_does_not_matter() {
+    let mut open = vec![
+        of_class(
+            "contour",
+            certificate("b/b", &[("b.example.com", "t"), ("a.example.com", "u")]),
+        ),
+        of_class("contour", certificate("a/a", &[("c.example.com", "v")])),
+    ];
+    let first = plan(&open, &[], &[]);
+    open.reverse();
+    open[1].challenges.reverse();
+    assert_eq!(plan(&open, &[], &[]).namespaces, first.namespaces);
+}
