@@ -21,8 +21,8 @@ pub fn take_role() {
     let role = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
     let code = match (role.to_str(), args.as_slice()) {
-        (Some("supervise"), [state, tools, lifeline]) => {
-            supervise::supervise(Path::new(state), Path::new(tools), lifeline == "attached")
+        (Some("supervise"), [state, tools]) => {
+            supervise::supervise(Path::new(state), Path::new(tools))
         }
         (Some("enter"), [state, tools]) => supervise::enter(Path::new(state), Path::new(tools)),
         (Some("init"), [state, tools]) => init::init(Path::new(state), Path::new(tools)),

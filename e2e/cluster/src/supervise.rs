@@ -34,11 +34,11 @@ enum Event {
 }
 
 /// The supervisor: starts the world, waits for a reason to end it, ends it, removes its folder.
-pub(crate) fn supervise(state: &Path, tools: &Path, attached: bool) -> i32 {
+pub(crate) fn supervise(state: &Path, tools: &Path) -> i32 {
     // A session of its own: the terminal's Ctrl-C and hang-up go to the caller, and the caller's end is what counts.
     let _ = setsid();
     // Whoever asked for the end sees this connection close when the process ends, which is after the sweep.
-    let outcome = keep(state, tools, attached);
+    let outcome = keep(state, tools);
     if let Err(error) = &outcome {
         record::note_failure(state, &format!("supervisor: {error:#}"));
     }
@@ -50,14 +50,12 @@ pub(crate) fn supervise(state: &Path, tools: &Path, attached: bool) -> i32 {
     i32::from(outcome.is_err() || swept.is_err())
 }
 
-fn keep(state: &Path, tools: &Path, attached: bool) -> Result<Option<UnixStream>> {
+fn keep(state: &Path, tools: &Path) -> Result<Option<UnixStream>> {
     let (sender, events) = mpsc::channel();
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block().context("blocking signals")?;
     watch_signals(signals, sender.clone());
-    if attached {
-        watch_caller(sender.clone());
-    }
+    watch_caller(sender.clone());
     let listener =
         UnixListener::bind(state.join(record::CONTROL)).context("listening for `down`")?;
     watch_control(listener, sender.clone());
@@ -126,7 +124,11 @@ fn watch_signals(signals: SigSet, events: Sender<Event>) {
 
 fn watch_caller(events: Sender<Event>) {
     thread::spawn(move || {
-        read_to_the_end(std::io::stdin());
+        let mut word = [0; 4];
+        // The caller of a world that stays lets go of it with a word; any other end of the pipe is the caller's own.
+        if std::io::stdin().read_exact(&mut word).is_ok() && &word == record::KEEP {
+            return Ok(());
+        }
         events.send(Event::CallerGone)
     });
 }

@@ -1,5 +1,7 @@
 //! A world is whole, as root and as an ordinary user, and nothing of it stays, however it ends.
 
+#[path = "world/by_hand.rs"]
+mod by_hand;
 #[path = "world/end.rs"]
 mod end;
 #[path = "world/inside.rs"]
@@ -76,6 +78,10 @@ fn main() -> ExitCode {
         trial(
             "code_of_the_program_inside_is_returned",
             end::code_of_the_program_inside_is_returned,
+        ),
+        trial(
+            "kept_world_outlives_its_caller_names_what_died_and_ends_by_down",
+            by_hand::kept_world_outlives_its_caller,
         ),
         // Whoever runs the tests as an ordinary user has tried that way with all the others.
         trial(

@@ -16,6 +16,7 @@ use crate::{Pebble, address};
 
 const ETCD: &str = "http://127.0.0.1:2379";
 const XDS: &str = "127.0.0.1:8001";
+const ENVOY_BOOTSTRAP: &str = "envoy.json";
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 /// Contour's namespace, its rights bound to the user of its client certificate, and its class as the cluster's default.
 const CONTOUR: &str = include_str!("contour.yaml");
@@ -37,6 +38,7 @@ pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result
     start_etcd(&mut components, scratch)?;
     start_api_server(&mut components, state, scratch, &pki)?;
     start_ca(&mut components, scratch, &pki)?;
+    write_envoy_bootstrap(&components, scratch)?;
 
     components.wait_for("etcd", || listens("127.0.0.1:2379"))?;
     let (ca, cert, key) = (
@@ -53,10 +55,14 @@ pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result
         key.as_os_str(),
     ];
     let api = format!("https://{}:{}", address::NODE, address::API_SERVER_PORT);
-    components.wait_for("kube-apiserver", || gets(&format!("{api}/readyz"), admin))?;
-
-    start_controllers(&mut components, &pki)?;
+    let definitions = format!("{api}/apis/apiextensions.k8s.io/v1/customresourcedefinitions");
+    components.wait_for("kube-apiserver", || gets(&definitions, admin))?;
     create_ingress_objects(&components, tools, scratch, &pki)?;
+    // Ready means, among other things, that the controllers' roles exist.
+    components.wait_for("kube-apiserver's readyz", || {
+        gets(&format!("{api}/readyz"), admin)
+    })?;
+    start_controllers(&mut components, &pki)?;
     let discovery = [OsStr::new("--header"), OsStr::new(DISCOVERY)]
         .into_iter()
         .chain(admin);
@@ -233,19 +239,20 @@ fn create_ingress_objects(
     components.run("creating Contour's objects", &mut create)
 }
 
-fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()> {
-    let bootstrap = scratch.join("envoy.json");
-    let mut write_bootstrap: Command = components.program("contour");
-    write_bootstrap
+fn write_envoy_bootstrap(components: &Components, scratch: &Path) -> Result<()> {
+    let mut write: Command = components.program("contour");
+    write
         .arg("bootstrap")
-        .arg(&bootstrap)
+        .arg(scratch.join(ENVOY_BOOTSTRAP))
         .args(["--xds-address=127.0.0.1", "--xds-port=8001"])
         .arg(format!(
             "--admin-address={}",
             scratch.join("envoy-admin.sock").display()
         ));
-    components.run("writing Envoy's bootstrap", &mut write_bootstrap)?;
+    components.run("writing Envoy's bootstrap", &mut write)
+}
 
+fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()> {
     let mut contour = components.program("contour");
     contour
         .args([
@@ -281,7 +288,7 @@ fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Resu
     let mut envoy = components.program("envoy");
     envoy
         .arg("-c")
-        .arg(&bootstrap)
+        .arg(scratch.join(ENVOY_BOOTSTRAP))
         .args([
             "--service-cluster",
             "contour",

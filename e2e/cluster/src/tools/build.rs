@@ -49,6 +49,7 @@ pub(super) fn all(dir: &Path, progress: &dyn Fn(&str)) -> Result<()> {
                 .arg(out.join(program))
                 .arg(package)
                 .env("CGO_ENABLED", "0")
+                .env("GOWORK", "off")
                 .current_dir(&source);
             steps.run("building", program, &mut command)?;
         }

@@ -79,28 +79,45 @@ impl World {
         let log = fs::File::create(state.join(record::LOGS).join("supervisor.log"))
             .context("creating a log")?;
         let mut supervisor = role::command("supervise", &state, tools.dir())
-            .arg(if keep { "detached" } else { "attached" })
             .current_dir("/")
-            .stdin(if keep { Stdio::null() } else { Stdio::piped() })
+            .stdin(Stdio::piped())
             .stdout(log.try_clone().context("sharing a log")?)
             .stderr(log)
             .spawn()
             .context("starting the supervisor")?;
-        match wait_until_ready(&state, &mut supervisor) {
-            Ok(record) => Ok(Self {
-                state,
-                record,
-                tools,
-                inside: false,
-                supervisor: (!keep).then_some(supervisor),
-            }),
+        // Whatever happens until the world is ready ends it.
+        let record = match wait_until_ready(&state, &mut supervisor) {
+            Ok(record) => record,
             Err(error) => {
-                // With its folder goes the evidence, so the error was given it before.
-                drop(supervisor.stdin.take());
-                let _ = ask_to_end(&state);
-                Err(error)
+                release(supervisor, &state)?;
+                return Err(error);
             }
+        };
+        let mut world = Self {
+            state,
+            record,
+            tools,
+            inside: false,
+            supervisor: Some(supervisor),
+        };
+        if keep {
+            world.let_go()?;
         }
+        Ok(world)
+    }
+
+    /// From here on the world stays when this process goes.
+    fn let_go(&mut self) -> Result<()> {
+        let pipe = self
+            .supervisor
+            .as_mut()
+            .and_then(|supervisor| supervisor.stdin.as_mut());
+        if let Some(pipe) = pipe {
+            pipe.write_all(record::KEEP)
+                .context("telling the supervisor to keep the world")?;
+        }
+        self.supervisor = None;
+        Ok(())
     }
 
     /// The running world of this name, the youngest if there are several.
@@ -373,30 +390,8 @@ impl World {
 
     fn end(&mut self) -> Result<()> {
         match self.supervisor.take() {
-            Some(mut supervisor) => {
-                drop(supervisor.stdin.take());
-                let deadline = Instant::now() + GONE_WITHIN;
-                while supervisor
-                    .try_wait()
-                    .context("waiting for the supervisor")?
-                    .is_none()
-                {
-                    if Instant::now() > deadline {
-                        bail!(
-                            "the world {} did not end within {GONE_WITHIN:?}",
-                            self.state.display()
-                        );
-                    }
-                    thread::sleep(POLL);
-                }
-            }
-            None => ask_to_end(&self.state)?,
-        }
-        // A supervisor that was killed could not sweep.
-        if self.state.exists() {
-            ask_to_end(&self.state)
-        } else {
-            Ok(())
+            Some(supervisor) => release(supervisor, &self.state),
+            None => ask_to_end(&self.state),
         }
     }
 }
@@ -461,6 +456,31 @@ fn evidence(state: &Path) -> String {
         .map(|(path, text)| format!("\n--- {}\n{text}", path.display()))
         .collect();
     ends.concat()
+}
+
+/// Closes the pipe to the supervisor and waits until it has swept.
+fn release(mut supervisor: Child, state: &Path) -> Result<()> {
+    drop(supervisor.stdin.take());
+    let deadline = Instant::now() + GONE_WITHIN;
+    while supervisor
+        .try_wait()
+        .context("waiting for the supervisor")?
+        .is_none()
+    {
+        if Instant::now() > deadline {
+            bail!(
+                "the world {} did not end within {GONE_WITHIN:?}",
+                state.display()
+            );
+        }
+        thread::sleep(POLL);
+    }
+    // One that was killed could not sweep.
+    if state.exists() {
+        ask_to_end(state)
+    } else {
+        Ok(())
+    }
 }
 
 fn ask_to_end(state: &Path) -> Result<()> {

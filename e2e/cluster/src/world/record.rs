@@ -19,6 +19,8 @@ pub(crate) const READY: &str = "ready";
 pub(crate) const PIDS: &str = "pid";
 /// The word on the control socket that ends a world.
 pub(crate) const DOWN: &[u8; 4] = b"down";
+/// The word on the supervisor's pipe that makes a world stay without its caller.
+pub(crate) const KEEP: &[u8; 4] = b"keep";
 const FAILED: &str = "failed";
 const RECORD: &str = "world.json";
 

@@ -211,7 +211,7 @@ fn hold(subject: &mut Command) -> Result<(Child, Traces)> {
     Ok((parent, traces))
 }
 
-fn gone(traces: &Traces) -> Result<()> {
+pub(crate) fn gone(traces: &Traces) -> Result<()> {
     wait::until("nothing of the world stays", || {
         let remaining = traces.remaining();
         if remaining.is_empty() {
