@@ -31,6 +31,8 @@ pub struct Count {
     pub finalized: usize,
     /// Certificates that it signed.
     pub certificates: usize,
+    /// Requests for a new account (RFC 8555 §7.3).
+    pub accounts: usize,
     /// Requests of any kind, the directory and nonces among them.
     pub requests: usize,
 }
@@ -153,6 +155,7 @@ impl Count {
             orders: handled(" POST /order-plz "),
             challenges: handled(" POST /chalZ/ "),
             finalized: handled(" POST /finalize-order/ "),
+            accounts: handled(" POST /sign-me-up "),
             certificates: log
                 .lines()
                 .filter(|line| line.contains("Issued certificate serial"))

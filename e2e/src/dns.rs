@@ -5,8 +5,8 @@ use evercert_cluster::address;
 
 use crate::curl;
 
-/// An address of the world's network that nobody has: connections to it are refused or time out.
-pub const NOWHERE: &str = "198.18.0.99";
+/// An address with nothing at port 80: connections to it are refused at once.
+pub const NOWHERE: &str = address::NODE;
 
 /// Every name without a record of its own leads to the ingress controller; from now on `host` leads to `addresses`.
 ///

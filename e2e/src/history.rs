@@ -108,7 +108,7 @@ impl History {
     fn take(&self, event: Event<Secret>) {
         self.with(|seen| match event {
             Event::Apply(secret) | Event::InitApply(secret) => {
-                seen.versions.push(Version::of(&secret, Timestamp::now()))
+                seen.versions.push(Version::of(&secret, Timestamp::now()));
             }
             Event::Init => seen.lists += 1,
             Event::Delete(_) | Event::InitDone => {}

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod ca;
+pub mod crd_cases;
 pub mod curl;
 pub mod dns;
 pub mod history;

@@ -183,7 +183,7 @@ fn show(kind: &str, mut object: DynamicObject) -> String {
         .and_then(|data| data.as_object_mut())
     {
         data.values_mut().for_each(|value| {
-            *value = format!("({} characters)", value.as_str().map_or(0, str::len)).into()
+            *value = format!("({} characters)", value.as_str().map_or(0, str::len)).into();
         });
     }
     let yaml = serde_yaml_ng::to_string(&object).unwrap_or_else(|error| error.to_string());

@@ -68,7 +68,7 @@ pub async fn play(client: Client, images: Images, dir: PathBuf, cluster_ca: Path
     loop {
         match events.try_next().await {
             Ok(Some(Event::Apply(pod) | Event::InitApply(pod))) => {
-                kubelet.clone().see(pod, &mut running).await
+                kubelet.clone().see(pod, &mut running).await;
             }
             Ok(Some(Event::Delete(pod))) => {
                 if let Some(wish) = running.remove(&pod.uid().unwrap_or_default()) {

@@ -5,6 +5,18 @@
 //! themselves; last what is said about all of them together.
 
 mod app;
+mod crash;
+mod damage;
+mod ending;
+mod foreign;
+mod forged;
+mod issue;
+mod numbers;
+mod permission;
+mod refused;
+mod renew;
+mod schema;
+mod unreachable;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,16 +44,32 @@ macro_rules! tales {
     };
 }
 
+/// Those that wait longest come first.
 fn side_by_side() -> Vec<Tale> {
-    [app::tales()].into_iter().flatten().collect()
+    let modules = [
+        refused::tales(),
+        unreachable::tales(),
+        renew::tales(),
+        permission::tales(),
+        app::tales(),
+        schema::tales(),
+        issue::tales(),
+        damage::tales(),
+        foreign::tales(),
+        forged::tales(),
+    ];
+    modules.into_iter().flatten().collect()
 }
 
 fn one_by_one() -> Vec<Tale> {
-    Vec::new()
+    [crash::tales(), numbers::tales()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn at_the_end() -> Vec<Tale> {
-    Vec::new()
+    ending::tales()
 }
 
 fn main() -> ExitCode {
