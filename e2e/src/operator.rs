@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -22,6 +23,9 @@ pub const SERVICE_ACCOUNT: &str = "evercert";
 pub const IMAGE: &str = "localhost/evercert:dev";
 /// The ingress class of the world's ingress controller.
 pub const INGRESS_CLASS: &str = "contour";
+
+/// Where the operator serves its health.
+const HEALTH: &str = "127.0.0.1:8080";
 
 /// The operator as a process. It ends by SIGKILL when this value is dropped.
 #[derive(Debug)]
@@ -72,6 +76,8 @@ impl Operator {
         let child = Command::new(&self.program)
             .args(arguments())
             .env("KUBECONFIG", &self.kubeconfig)
+            // Ctrl-C in a terminal is not for it: it ends with the stage or with the world.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("sharing a log")?)
             .stderr(log)
@@ -141,15 +147,16 @@ impl Drop for Operator {
 
 /// How the operator is told about the world that it is in.
 fn arguments() -> Vec<String> {
-    [
-        "controller",
-        "--namespace",
-        NAMESPACE,
-        "--solver-image",
-        IMAGE,
-    ]
-    .map(ToOwned::to_owned)
-    .to_vec()
+    let given = [
+        ("--namespace", NAMESPACE),
+        ("--solver-image", IMAGE),
+        ("--health-listen", HEALTH),
+    ];
+    let words = given.iter().flat_map(|(name, value)| [*name, *value]);
+    std::iter::once("controller")
+        .chain(words)
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 /// A program that was built beside this one.

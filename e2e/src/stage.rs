@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -37,13 +38,16 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets the stage in `world`, which this process has to be in, and starts the operator.
+    /// Sets the stage in `world`, which this process has to be in, and starts the operator. Tells each step to `progress`.
     ///
     /// # Errors
     /// A part does not get ready.
-    pub async fn set(world: World) -> Result<Self> {
+    pub async fn set(world: World, progress: &dyn Fn(&str)) -> Result<Self> {
         let client = client(&world.kubeconfig()).await?;
         install(&client).await?;
+        progress(
+            "the custom resources are served, and the operator's ServiceAccount has its rights",
+        );
         let node = start_node(&world)?;
         let nodes: Api<Node> = Api::all(client.clone());
         wait_for("the played node", Duration::from_secs(20), async || {
@@ -52,7 +56,9 @@ impl Stage {
         .await
         .with_context(|| tail(&world.state().join("node.log"), 20))?;
         let history = History::record(client.clone());
+        progress("a node is there, whose pods are played as processes");
         let operator = Mutex::new(Operator::start(&world, &client).await?);
+        progress("the operator runs, with the rights of its ServiceAccount");
         // The world's own Pebble has the first pair of ports.
         Ok(Self {
             world,
@@ -184,6 +190,8 @@ fn start_node(world: &World) -> Result<Child> {
         .arg(world.state().join("node"))
         .arg("--cluster-ca")
         .arg(world.cluster_ca())
+        // Ctrl-C in a terminal is not for it: it ends with the stage or with the world.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("sharing a log")?)
         .stderr(log)

@@ -96,7 +96,7 @@ fn run(mut args: Arguments) -> Result<ExitCode> {
     };
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = Arc::new(Runtime::new().context("starting a runtime")?);
-    let stage = Arc::new(runtime.block_on(Stage::set(world))?);
+    let stage = Arc::new(runtime.block_on(Stage::set(world, &|_| {}))?);
     let threads = args.test_threads.unwrap_or(SIDE_BY_SIDE);
     let mut code = ExitCode::SUCCESS;
     for (tales, threads) in [
