@@ -10,11 +10,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use instant_acme::{Account, Identifier, NewOrder, Order};
 use jiff::Timestamp;
 
+use crate::client::{Answer, Outcome};
 use crate::directory::Directory;
 use crate::fault::Attempt;
 use crate::jose::Signer;
 use crate::port::Acme;
-use crate::transport::{Answer, Outcome, Transport, is_base64url, with_fresh_nonces};
+use crate::transport::{Transport, is_base64url, with_fresh_nonces};
 use crate::wire::{WireAuthorization, WireChallenge, WireOrder, WireProblem, WireProofStatus};
 
 /// Requests for one order under way at a time: enough for a hundred names in seconds, far below what any CA limits.
@@ -44,6 +45,9 @@ impl AcmeAccount {
         url: &str,
         attempt: &Attempt<'_>,
     ) -> Result<(Order, WireOrder, Answer), Fault> {
+        self.transport()
+            .permit(url)
+            .map_err(|e| attempt.unanswered(&e))?;
         let call = with_fresh_nonces!(self.transport(), self.account.order(url.to_owned()));
         let (order, answer) = attempt.check_call(call)?;
         let wire = self.read(&answer, attempt)?;
@@ -95,7 +99,7 @@ impl AcmeAccount {
                 .iter()
                 .filter_map(|(_, at)| *at)
                 .chain(view.retry_after)
-                .min();
+                .max();
             view.authorizations = read.into_iter().map(|(a, _)| a).collect();
         }
         Ok(view)
@@ -161,8 +165,9 @@ impl AcmeAccount {
     }
 
     async fn accept_one(&self, url: &str, attempt: &Attempt<'_>) -> Result<(), Fault> {
-        let Err(fault) = attempt.check(self.post(url, b"{}").await) else {
-            return Ok(());
+        let fault = match attempt.check(self.post(url, b"{}").await) {
+            Ok(answer) => return attempt.parse::<WireChallenge>(&answer).map(drop),
+            Err(fault) => fault,
         };
         // A CA refuses a challenge that it has decided already; only the challenge itself tells that from a bad request.
         if fault.problem.as_ref().is_none_or(|p| p.kind != "malformed") {

@@ -12,12 +12,13 @@ use url::Url;
 use evercert_core::fault::{Fault, FaultClass, Place};
 
 use crate::account::AcmeAccount;
+use crate::client::{Answer, Limits, Wire, WireError};
 use crate::fault::Attempt;
 use crate::jose::Signer;
 use crate::port::Acme;
-use crate::transport::{Answer, Limits, Transport, Wire, WireError, with_fresh_nonces};
+use crate::transport::{Transport, with_fresh_nonces};
 use crate::trust::build_client_config;
-use crate::wire::{WireAccount, WireDirectory};
+use crate::wire::{WireAccount, WireDirectory, printable};
 
 /// How a directory is reached.
 #[derive(Debug, Clone)]
@@ -320,9 +321,11 @@ impl Directory {
                 Key::from_pkcs8_der(der.clone_key())?,
                 PrivateKeyDer::Pkcs8(der),
             );
-            match only_existing {
-                true => self.builder().from_key(key, self.url.clone()).await,
-                false => self.builder().create_from_key(key, self.url.clone()).await,
+            let (builder, url) = (self.builder(), self.url.clone());
+            if only_existing {
+                builder.from_key(key, url).await
+            } else {
+                builder.create_from_key(key, url).await
             }
         });
         let ((account, _), answer): ((Account, AccountCredentials), Answer) =
@@ -374,7 +377,7 @@ fn read_directory(
         });
     }
     if answer.status.is_redirection() {
-        let target = answer.header("location").unwrap_or("an unknown place");
+        let target = printable(answer.header("location").unwrap_or("an unknown place"));
         return Err(not_acme(format!(
             "it redirects to {target}; give the directory's own URL"
         )));
@@ -383,14 +386,12 @@ fn read_directory(
         return Err(not_acme(format!("it answers HTTP {status}")));
     }
     let json: serde_json::Value = serde_json::from_slice(&answer.body).map_err(|_| {
-        not_acme(format!(
-            "it answers with {}, not with JSON",
-            answer.header("content-type").unwrap_or("something else")
-        ))
+        let kind = printable(answer.header("content-type").unwrap_or("something else"));
+        not_acme(format!("it answers with {kind}, not with JSON"))
     })?;
     let missing: Vec<&str> = ["newNonce", "newAccount", "newOrder"]
         .into_iter()
-        .filter(|k| !json[*k].is_string())
+        .filter(|k| !json.get(k).is_some_and(serde_json::Value::is_string))
         .collect();
     if !missing.is_empty() {
         return Err(not_acme(format!("its JSON lacks {}", missing.join(", "))));

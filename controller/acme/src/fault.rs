@@ -6,7 +6,7 @@ use evercert_core::fault::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use crate::transport::{Answer, Outcome, WireError};
+use crate::client::{Answer, Outcome, WireError};
 use crate::wire::{WireProblem, printable};
 
 /// What is being attempted, where in the protocol, at whom and when: enough to say what went wrong.
@@ -87,7 +87,8 @@ impl Attempt<'_> {
         }
     }
 
-    fn unanswered(&self, error: &WireError) -> Fault {
+    /// No answer.
+    pub(crate) fn unanswered(&self, error: &WireError) -> Fault {
         let class = match error {
             WireError::ForeignOrigin(_) if self.place == Place::Read => FaultClass::Gone,
             WireError::ForeignOrigin(_) => FaultClass::Permanent,
@@ -160,13 +161,15 @@ impl Attempt<'_> {
     }
 }
 
-/// The CA's words, and below them those for single names.
+/// The CA's words, and after them those for single names.
 fn blame(problem: &Problem) -> String {
-    let mut words = problem.detail.clone();
-    for sub in &problem.subproblems {
+    let parts = problem.subproblems.iter().map(|sub| {
         let name = sub.identifier.as_deref().unwrap_or("a name");
-        words.push_str(&format!("; {name}: {}: {}", sub.kind, sub.detail));
-    }
+        format!("; {name}: {}: {}", sub.kind, sub.detail)
+    });
+    let words: String = std::iter::once(problem.detail.clone())
+        .chain(parts)
+        .collect();
     printable(&words)
 }
 

@@ -5,7 +5,11 @@
 //! sleeps and nothing polls; no key, token or nonce is logged. It may not decide anything: what follows from a fault or a
 //! state is core's business.
 
+// A fault goes up through futures that are larger by far, and at most once for a request.
+#![allow(clippy::result_large_err)]
+
 mod account;
+mod client;
 mod directory;
 mod fault;
 mod jose;
@@ -14,6 +18,6 @@ mod transport;
 mod trust;
 mod wire;
 
+pub use client::WireError;
 pub use directory::{ConnectError, Directory, DirectoryConfig};
 pub use port::Acme;
-pub use transport::WireError;

@@ -1,216 +1,28 @@
-//! One HTTP client for one directory, under instant-acme and beside it: time-outs, a cap on bodies, our User-Agent, one store
-//! of nonces, no request to a foreign origin, and a record of the last answer, so that no status or header is lost.
+//! The HTTP client as held to one directory, under instant-acme and beside it: one store of nonces, no request to a foreign
+//! origin, and a record of the last answer, so that no status or header is lost.
 
 use std::cell::RefCell;
-use std::error::Error as StdError;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::GaiResolver;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
-use rustls::ClientConfig;
-use tower::ServiceExt;
-use tower::util::MapErr;
 use url::{Origin, Url};
 
+use crate::client::{Answer, Outcome, Wire, WireError};
 use crate::jose::Signer;
 
-/// Largest body read: a chain is a few kilobytes, an order of a hundred names some ten.
-const LARGEST_BODY: usize = 1024 * 1024;
-/// Nonces kept: as many as requests run at a time.
+/// Nonces kept: twice as many as requests run at a time.
 const MOST_NONCES: usize = 16;
 /// A CA forgets nonces; an older one would only be refused.
 const OLDEST_NONCE: Duration = Duration::from_mins(2);
-/// Below what proxies and CAs close idle connections at, so that a request seldom meets one that is just being closed.
-const IDLE_CONNECTION: Duration = Duration::from_secs(15);
-
-/// Why there was no answer. The texts finish the sentence "the CA could not be asked: …".
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// The host name does not resolve.
-    #[error("its host name is not found")]
-    NameNotFound,
-    /// Nobody listens there.
-    #[error("the connection is refused")]
-    Refused,
-    /// No connection within the connect time-out, or no whole answer within the request time-out.
-    #[error("it does not answer in time")]
-    TimedOut,
-    /// The server's TLS certificate is not trusted; the text says why.
-    #[error("its TLS certificate is not trusted: {0}")]
-    Untrusted(String),
-    /// The answer is larger than 1 MiB.
-    #[error("its answer is larger than 1 MiB")]
-    TooLarge,
-    /// The URL is not https, or not on an origin that the directory names; nothing was sent.
-    #[error("the URL {0} is not on an origin of the directory")]
-    ForeignOrigin(String),
-    /// newNonce was answered without a nonce (RFC 8555 §7.2).
-    #[error("it gives no nonce")]
-    NoNonce,
-    /// Anything else; the text is the chain of causes.
-    #[error("{0}")]
-    Broken(String),
-}
-
-/// A whole answer, of any status.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-/// What one request came to.
-pub(crate) type Outcome = Result<Answer, WireError>;
-
-impl Answer {
-    /// The value of a header, if it is there, is text and is not empty.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .map(str::trim)
-            .filter(|v| !v.is_empty())
-    }
-
-    /// Whether only the nonce was refused (RFC 8555 §6.5).
-    pub(crate) fn is_bad_nonce(&self) -> bool {
-        #[derive(serde::Deserialize)]
-        struct Kind {
-            r#type: String,
-        }
-        self.status == StatusCode::BAD_REQUEST
-            && serde_json::from_slice::<Kind>(&self.body)
-                .is_ok_and(|k| k.r#type == "urn:ietf:params:acme:error:badNonce")
-    }
-}
-
-/// The limits of time and of repetition.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) connect: Duration,
-    pub(crate) request: Duration,
-    pub(crate) nonce_attempts: u32,
-}
-
-/// The HTTP client. Cheap to clone; clones share connections.
-#[derive(Clone)]
-pub(crate) struct Wire {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
-    user_agent: HeaderValue,
-    limits: Limits,
-}
-
-type Resolver = MapErr<GaiResolver, fn(io::Error) -> Unresolved>;
-
-/// Marks the failure of a name look-up among the causes of an error.
-#[derive(Debug, thiserror::Error)]
-#[error("name not found")]
-struct Unresolved;
-
-impl Wire {
-    pub(crate) fn new(tls: ClientConfig, user_agent: HeaderValue, limits: Limits) -> Self {
-        let unresolved: fn(io::Error) -> Unresolved = |_| Unresolved;
-        let mut tcp = HttpConnector::new_with_resolver(GaiResolver::new().map_err(unresolved));
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(limits.connect));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(https);
-        Self {
-            client,
-            user_agent,
-            limits,
-        }
-    }
-
-    /// One request, and the whole answer within the time-out. Redirects are not followed: no CA sends one.
-    pub(crate) async fn send(&self, method: Method, url: &str, body: Option<Bytes>) -> Outcome {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(url)
-            .header(USER_AGENT, &self.user_agent);
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/jose+json");
-        }
-        let request = request
-            .body(Full::new(body.unwrap_or_default()))
-            .map_err(|e| WireError::Broken(e.to_string()))?;
-        let whole = async {
-            let (parts, body) = self
-                .client
-                .request(request)
-                .await
-                .map_err(|e| explain(&e))?
-                .into_parts();
-            let body = Limited::new(body, LARGEST_BODY)
-                .collect()
-                .await
-                .map_err(|e| explain(e.as_ref()))?;
-            Ok(Answer {
-                status: parts.status,
-                headers: parts.headers,
-                body: body.to_bytes(),
-            })
-        };
-        tokio::time::timeout(self.limits.request, whole)
-            .await
-            .unwrap_or(Err(WireError::TimedOut))
-    }
-}
-
-/// The first cause that says something to a person.
-fn explain(error: &(dyn StdError + 'static)) -> WireError {
-    let mut texts = Vec::new();
-    let mut cause = Some(error);
-    while let Some(e) = cause {
-        if e.is::<Unresolved>() {
-            return WireError::NameNotFound;
-        }
-        if e.is::<LengthLimitError>() {
-            return WireError::TooLarge;
-        }
-        if let Some(tls) = e.downcast_ref::<rustls::Error>() {
-            return match tls {
-                rustls::Error::InvalidCertificate(why) => WireError::Untrusted(why.to_string()),
-                other => WireError::Broken(format!("TLS fails: {other}")),
-            };
-        }
-        let io = e.downcast_ref::<io::Error>();
-        match io.map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => return WireError::Refused,
-            Some(io::ErrorKind::TimedOut) => return WireError::TimedOut,
-            _ => texts.push(e.to_string()),
-        }
-        // The source of an io::Error skips the error that it wraps.
-        cause = match io.and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => e.source(),
-        };
-    }
-    texts.dedup();
-    WireError::Broken(texts.join(": "))
-}
+/// The header of a nonce (RFC 8555 §6.5.1).
+const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
 /// The client as held to one directory.
 #[derive(Clone)]
@@ -288,6 +100,15 @@ impl Transport {
         Url::parse(url).is_ok_and(|u| u.scheme() == "https" && self.0.origins.contains(&u.origin()))
     }
 
+    /// The same as a result.
+    pub(crate) fn permit(&self, url: &str) -> Result<(), WireError> {
+        if self.allows(url) {
+            Ok(())
+        } else {
+            Err(WireError::ForeignOrigin(url.to_owned()))
+        }
+    }
+
     /// How often a request is signed anew after badNonce (RFC 8555 §6.5), the first time counted.
     pub(crate) fn nonce_attempts(&self) -> u32 {
         self.0.wire.limits.nonce_attempts
@@ -297,9 +118,7 @@ impl Transport {
     pub(crate) async fn post(&self, signer: &Signer, url: &str, payload: &[u8]) -> Outcome {
         let mut attempt = 1;
         loop {
-            if !self.allows(url) {
-                return Err(WireError::ForeignOrigin(url.to_owned()));
-            }
+            self.permit(url)?;
             let nonce = match self.nonce().await? {
                 Nonce::Fresh(nonce) => nonce,
                 Nonce::Refused(answer) => return Ok(answer),
@@ -318,9 +137,7 @@ impl Transport {
 
     /// One request, and the nonce of its answer kept.
     async fn ask(&self, method: Method, url: &str, body: Option<Bytes>) -> Outcome {
-        if !self.allows(url) {
-            return Err(WireError::ForeignOrigin(url.to_owned()));
-        }
+        self.permit(url)?;
         let mut answer = self.0.wire.send(method, url, body).await?;
         if answer.is_bad_nonce() {
             // A CA that restarted has forgotten them all.
@@ -328,7 +145,7 @@ impl Transport {
         }
         if let Some(nonce) = answer
             .headers
-            .remove("replay-nonce")
+            .remove(REPLAY_NONCE)
             .and_then(|v| v.to_str().ok().map(str::to_owned))
         {
             // An empty nonce, as seen with some 429, would be refused.
@@ -388,10 +205,7 @@ impl Transport {
                     let nonce = HeaderValue::from_str(&nonce).map_err(http::Error::from)?;
                     return Ok(reply(
                         StatusCode::OK,
-                        HeaderMap::from_iter([(
-                            "replay-nonce".parse().map_err(http::Error::from)?,
-                            nonce,
-                        )]),
+                        HeaderMap::from_iter([(REPLAY_NONCE, nonce)]),
                         Bytes::new(),
                     ));
                 }

@@ -139,7 +139,7 @@ pub fn unpause_url(detail: &str) -> Option<&str> {
 pub fn classify(kind: &str, http_status: Option<u16>, place: Place) -> FaultClass {
     match kind {
         "rateLimited" => FaultClass::RateLimited,
-        "connection" | "dns" | "tls" | "incorrectResponse" => FaultClass::Validation,
+        "connection" | "dns" | "tls" | "incorrectResponse" | "caa" => FaultClass::Validation,
         "unauthorized" => match place {
             Place::Challenge => FaultClass::Validation,
             Place::Read => FaultClass::Gone,
@@ -152,7 +152,6 @@ pub fn classify(kind: &str, http_status: Option<u16>, place: Place) -> FaultClas
         | "invalidContact"
         | "unsupportedContact"
         | "userActionRequired" => FaultClass::Account,
-        "caa" => FaultClass::Validation,
         "malformed" => match place {
             Place::Read => FaultClass::Gone,
             Place::Directory
@@ -192,3 +191,187 @@ pub fn classify_status(http_status: Option<u16>, place: Place) -> FaultClass {
 
 /// The longest time that a single `Retry-After` is believed for; after it the CA is asked again.
 pub const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACES: [Place; 6] = [
+        Place::Directory,
+        Place::Account,
+        Place::NewOrder,
+        Place::Read,
+        Place::Challenge,
+        Place::Finalize,
+    ];
+
+    fn problem(kind: &str, detail: &str, subproblems: &[&str]) -> Problem {
+        let sub = |kind: &&str| Subproblem {
+            identifier: Some("a.example".into()),
+            kind: (*kind).into(),
+            detail: String::new(),
+        };
+        Problem {
+            kind: kind.into(),
+            detail: detail.into(),
+            subproblems: subproblems.iter().map(sub).collect(),
+        }
+    }
+
+    #[test]
+    fn types_that_mean_the_same_everywhere_are_classed_the_same_everywhere() {
+        use FaultClass::{
+            Account, NotReady, Permanent, RateLimited, Transient, Unavailable, Validation,
+        };
+        let table = [
+            ("accountDoesNotExist", Account),
+            ("alreadyReplaced", Transient),
+            ("alreadyRevoked", Permanent),
+            ("badCSR", Permanent),
+            ("badNonce", Transient),
+            ("badPublicKey", Permanent),
+            ("badRevocationReason", Permanent),
+            ("badSignatureAlgorithm", Permanent),
+            ("caa", Validation),
+            ("connection", Validation),
+            ("dns", Validation),
+            ("externalAccountRequired", Account),
+            ("incorrectResponse", Validation),
+            ("invalidContact", Account),
+            ("invalidProfile", Permanent),
+            ("orderNotReady", NotReady),
+            ("rateLimited", RateLimited),
+            ("rejectedIdentifier", Permanent),
+            ("serverInternal", Unavailable),
+            ("tls", Validation),
+            ("unsupportedContact", Account),
+            ("unsupportedIdentifier", Permanent),
+            ("userActionRequired", Account),
+        ];
+        for (kind, class) in table {
+            for place in PLACES {
+                assert_eq!(
+                    classify(kind, Some(403), place),
+                    class,
+                    "{kind} at {place:?}"
+                );
+                assert_eq!(
+                    classify_problem(&problem(kind, "words", &[]), Some(403), place),
+                    class,
+                    "{kind} at {place:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn unauthorized_and_malformed_mean_what_the_place_makes_of_them() {
+        use FaultClass::{Account, Gone, Permanent, Validation};
+        let unauthorized = PLACES.map(|p| classify("unauthorized", Some(403), p));
+        assert_eq!(
+            unauthorized,
+            [Account, Account, Account, Gone, Validation, Account]
+        );
+        let malformed = PLACES.map(|p| classify("malformed", Some(400), p));
+        assert_eq!(
+            malformed,
+            [Permanent, Permanent, Permanent, Gone, Permanent, Permanent]
+        );
+    }
+
+    #[test]
+    fn unknown_types_and_bare_statuses_follow_the_status() {
+        for kind in ["somethingNew", "", "about:blank"] {
+            assert_eq!(
+                classify(kind, Some(400), Place::NewOrder),
+                FaultClass::Transient
+            );
+            assert_eq!(
+                classify(kind, Some(500), Place::NewOrder),
+                FaultClass::Unavailable
+            );
+            assert_eq!(classify(kind, Some(404), Place::Read), FaultClass::Gone);
+        }
+        assert_eq!(classify_status(None, Place::Read), FaultClass::Unavailable);
+        assert_eq!(
+            classify_status(Some(429), Place::NewOrder),
+            FaultClass::RateLimited
+        );
+        assert_eq!(
+            classify_status(Some(503), Place::Read),
+            FaultClass::Unavailable
+        );
+        assert_eq!(classify_status(Some(410), Place::Read), FaultClass::Gone);
+        assert_eq!(
+            classify_status(Some(404), Place::Directory),
+            FaultClass::Permanent
+        );
+        assert_eq!(
+            classify_status(Some(404), Place::NewOrder),
+            FaultClass::Transient
+        );
+    }
+
+    #[test]
+    fn compound_problem_is_as_bad_as_its_worst_part() {
+        let class = |subs: &[&str]| {
+            classify_problem(&problem("compound", "", subs), Some(400), Place::NewOrder)
+        };
+        assert_eq!(
+            class(&["caa", "rejectedIdentifier", "dns"]),
+            FaultClass::Permanent
+        );
+        assert_eq!(class(&["dns", "rateLimited"]), FaultClass::RateLimited);
+        assert_eq!(class(&["serverInternal", "caa"]), FaultClass::Validation);
+        assert_eq!(class(&[]), FaultClass::Transient);
+    }
+
+    #[test]
+    fn paused_name_is_told_by_its_page_and_load_shedding_by_its_words() {
+        let paused = "Your account is temporarily prevented from requesting certificates for a.example and possibly others. \
+                      Please visit: https://portal.example/sfe/v1/unpause?jwt=abc";
+        assert_eq!(
+            unpause_url(paused),
+            Some("https://portal.example/sfe/v1/unpause?jwt=abc")
+        );
+        assert_eq!(
+            classify_problem(
+                &problem("rateLimited", paused, &[]),
+                Some(429),
+                Place::NewOrder
+            ),
+            FaultClass::Permanent
+        );
+        let busy = problem("rateLimited", "Service busy; retry later.", &[]);
+        assert_eq!(
+            classify_problem(&busy, Some(429), Place::NewOrder),
+            FaultClass::Unavailable
+        );
+        assert_eq!(unpause_url("see https://docs.example/limits"), None);
+    }
+
+    #[test]
+    fn rate_limit_without_header_names_its_instant_in_words() {
+        let words = "too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s, \
+                     retry after 2026-08-05 10:11:12 UTC: see https://docs.example";
+        let at = "2026-08-05T10:11:12Z".parse().ok();
+        assert_eq!(rate_limit_instant(&problem("rateLimited", words, &[])), at);
+        assert_eq!(
+            rate_limit_instant(&problem(
+                "rateLimited",
+                "retry after 2026-08-05T10:11:12Z.",
+                &[]
+            )),
+            at
+        );
+        assert_eq!(rate_limit_instant(&problem("malformed", words, &[])), None);
+        assert_eq!(
+            rate_limit_instant(&problem("rateLimited", "retry after lunch UTC", &[])),
+            None
+        );
+        assert_eq!(
+            rate_limit_instant(&problem("rateLimited", "too many", &[])),
+            None
+        );
+    }
+}

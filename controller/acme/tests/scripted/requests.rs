@@ -1,0 +1,148 @@
+//! Requests: nonces, time-outs.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use evercert_acme::{ConnectError, Directory, WireError};
+use evercert_core::fault::FaultClass;
+use evercert_core::order::OrderState;
+
+use crate::ca::{Reply, ScriptedCa};
+use crate::support::{account_key, now};
+use crate::{NAME, new_order};
+
+#[tokio::test]
+async fn refused_nonces_are_bounded_and_never_sent_twice() {
+    let ca = ScriptedCa::start().await;
+    let acme = ca.account().await;
+    let bad = Reply::problem(400, "badNonce", "unknown nonce");
+    let mut sent = BTreeSet::new();
+    for path in ["/new-order", "/order/1", "/challenge/1"] {
+        ca.on(path, bad.clone());
+        ca.asked();
+        let fault = match path {
+            "/new-order" => new_order(&*acme).await.unwrap_err(),
+            "/order/1" => acme.read_order(&ca.url(path), now()).await.unwrap_err(),
+            _ => acme.accept(&[ca.url(path)], now()).await.unwrap_err(),
+        };
+        assert_eq!(fault.class, FaultClass::Transient);
+        assert_eq!(fault.problem.unwrap().kind, "badNonce");
+        let (posts, others): (Vec<_>, Vec<_>) =
+            ca.asked().into_iter().partition(|a| a.method == "POST");
+        assert_eq!(posts.len(), 9, "{posts:?}");
+        // Each nonce comes from the answer before: newNonce is asked for the very first only.
+        assert_eq!(
+            others.len(),
+            usize::from(path == "/new-order"),
+            "{others:?}"
+        );
+        sent.extend(
+            posts
+                .iter()
+                .map(|p| p.protected["nonce"].as_str().unwrap().to_owned()),
+        );
+    }
+    assert_eq!(sent.len(), 27);
+
+    // Eight refusals, then an answer: nobody notices.
+    let order = Reply::json(&ca.order("valid", &[NAME]));
+    ca.on_in_turn("/order/1", std::iter::repeat_n(bad, 8).chain([order]));
+    let view = acme.read_order(&ca.url("/order/1"), now()).await.unwrap();
+    assert_eq!(view.state, OrderState::Valid);
+}
+
+#[tokio::test]
+async fn empty_nonce_is_never_sent() {
+    let ca = ScriptedCa::start().await;
+    let acme = ca.account().await;
+    let limited = Reply::problem(429, "rateLimited", "").without_nonce();
+    for refusal in [limited.clone(), limited.header("replay-nonce", "")] {
+        ca.on("/new-order", refusal);
+        assert_eq!(
+            new_order(&*acme).await.unwrap_err().class,
+            FaultClass::RateLimited
+        );
+        assert_eq!(
+            new_order(&*acme).await.unwrap_err().class,
+            FaultClass::RateLimited
+        );
+    }
+    let posts: Vec<_> = ca
+        .asked()
+        .into_iter()
+        .filter(|a| a.method == "POST")
+        .collect();
+    assert_eq!(posts.len(), 4);
+    assert!(
+        posts.iter().all(|p| p.protected["nonce"]
+            .as_str()
+            .is_some_and(|n| n.starts_with("nonce-"))),
+        "{posts:?}"
+    );
+
+    ca.on(
+        "/nonce",
+        Reply::text(503, "text/html", "busy")
+            .header("retry-after", "5")
+            .without_nonce(),
+    );
+    let fault = new_order(&*acme).await.unwrap_err();
+    assert_eq!(
+        (fault.class, fault.http_status, fault.retry_after.is_some()),
+        (FaultClass::Unavailable, Some(503), true)
+    );
+    ca.on("/nonce", Reply::text(200, "text/plain", "").without_nonce());
+    let fault = new_order(&*acme).await.unwrap_err();
+    assert_eq!(fault.class, FaultClass::Unavailable);
+    assert!(fault.detail.contains("no nonce"), "{}", fault.detail);
+}
+
+#[tokio::test]
+async fn slow_answer_ends_at_the_time_out() {
+    let ca = ScriptedCa::start().await;
+    let mut config = ca.config();
+    config.request_timeout = Duration::from_millis(300);
+    let directory = Directory::connect(config.clone(), now()).await.unwrap();
+    let acme = directory
+        .account(
+            &account_key(),
+            Some(&ca.url("/account/1")),
+            None,
+            false,
+            now(),
+        )
+        .await
+        .unwrap();
+    ca.on("/new-order", Reply::hang());
+    ca.on("/challenge/1", Reply::hang());
+    ca.on("/dir", Reply::hang());
+    let begin = Instant::now();
+    for fault in [
+        new_order(&*acme).await.unwrap_err(),
+        acme.accept(&[ca.url("/challenge/1")], now())
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(
+            (fault.class, fault.http_status),
+            (FaultClass::Unavailable, None)
+        );
+        assert!(
+            fault.detail.contains("does not answer in time"),
+            "{}",
+            fault.detail
+        );
+    }
+    let again = Directory::connect(config, now()).await.err().unwrap();
+    assert!(
+        matches!(
+            again,
+            ConnectError::Unreachable {
+                cause: WireError::TimedOut,
+                ..
+            }
+        ),
+        "{again}"
+    );
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
