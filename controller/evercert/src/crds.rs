@@ -3,12 +3,22 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use evercert_api::crd;
 
-use crate::args::CrdsArgs;
+#[derive(Args, Debug)]
+pub(crate) struct CrdsArgs {
+    /// Write a file for each definition into this folder instead of printing
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
+    output: Option<PathBuf>,
+
+    /// Compare the files in this folder with the definitions; exit code 1 when they differ
+    #[arg(long, value_name = "DIR")]
+    check: Option<PathBuf>,
+}
 
 /// The first line of each file.
 const HEADER: &str =
@@ -92,9 +102,14 @@ fn find_stale(folder: &Path, files: &[File]) -> Result<Vec<String>> {
         }
     }
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".yaml") && !files.iter().any(|file| file.name == name) {
-            stale.push(name);
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+            && !files.iter().any(|file| file.name == name)
+        {
+            stale.push(name.into_owned());
         }
     }
     Ok(stale)

@@ -2,6 +2,9 @@
 
 mod args;
 mod crds;
+mod log;
+mod serve;
+mod solver;
 
 use std::process::ExitCode;
 
@@ -11,8 +14,8 @@ use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Solver(args) => solver::run(args),
         Command::Crds(args) => crds::run(&args),
-        _ => unreachable!(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,218 @@
+//! `evercert controller`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use evercert_api::duration::parse_duration;
+use evercert_operator::{Config, SolverConfig};
+
+use crate::log::LogArgs;
+use crate::serve;
+
+#[derive(Args, Debug)]
+pub(crate) struct ControllerArgs {
+    /// The operator's own namespace: its solver and ledger, and the Secrets of ClusterIssuers
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: String,
+
+    /// Whether a Certificate may have a name that stands in an Ingress or an older Certificate of another namespace
+    #[arg(long, env = "EVERCERT_NAME_SHARING", value_enum, default_value_t = NameSharing::Refuse)]
+    name_sharing: NameSharing,
+
+    /// The most orders under way at the same time
+    #[arg(
+        long,
+        env = "EVERCERT_MAX_ORDERS",
+        value_name = "COUNT",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    max_orders: u16,
+
+    /// The most objects of a kind reconciled at the same time
+    #[arg(
+        long,
+        env = "EVERCERT_CONCURRENCY",
+        value_name = "COUNT",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    concurrency: u16,
+
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(
+        long,
+        env = "EVERCERT_HEALTH_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
+    health_listen: SocketAddr,
+
+    /// The solver's image, which holds this same program
+    #[arg(
+        long,
+        env = "EVERCERT_SOLVER_IMAGE",
+        value_name = "IMAGE",
+        help_heading = "Solver"
+    )]
+    solver_image: String,
+
+    /// The solver's ServiceAccount
+    #[arg(
+        long,
+        env = "EVERCERT_SOLVER_SERVICE_ACCOUNT",
+        value_name = "NAME",
+        default_value = "evercert-solver",
+        help_heading = "Solver"
+    )]
+    solver_service_account: String,
+
+    /// The port that the solver listens on
+    #[arg(
+        long,
+        env = "EVERCERT_SOLVER_PORT",
+        value_name = "PORT",
+        default_value_t = 8089,
+        value_parser = clap::value_parser!(u16).range(1024..),
+        help_heading = "Solver"
+    )]
+    solver_port: u16,
+
+    /// How long the solver stays after the last challenge, such as 10m or 1h30m; `always` never removes it
+    #[arg(
+        long,
+        env = "EVERCERT_SOLVER_IDLE",
+        value_name = "DURATION",
+        default_value = "10m",
+        value_parser = parse_idle,
+        help_heading = "Solver"
+    )]
+    solver_idle: Idle,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum NameSharing {
+    /// Not unless the other namespace is annotated evercert.dev/name-sharing: allow
+    Refuse,
+    /// Always: for clusters where every namespace is trusted
+    Allow,
+}
+
+/// How long the solver stays when it has nothing to answer; `None` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Idle(Option<Duration>);
+
+fn parse_idle(text: &str) -> Result<Idle, String> {
+    if text == "always" {
+        return Ok(Idle(None));
+    }
+    parse_duration(text)
+        .and_then(|idle| Duration::try_from(idle).ok())
+        .map(|idle| Idle(Some(idle)))
+        .ok_or_else(|| {
+            "write a duration above zero such as 90s, 10m or 1h30m, or always".to_owned()
+        })
+}
+
+/// Runs the operator until a signal ends it.
+pub(crate) fn run(args: &ControllerArgs) -> Result<()> {
+    let config = build_config(args);
+    serve::run(&args.log, async {
+        let client = serve::connect().await?;
+        Ok(evercert_operator::run(client, config, serve::shutdown()?).await?)
+    })
+}
+
+fn build_config(args: &ControllerArgs) -> Config {
+    Config {
+        namespace: args.namespace.clone(),
+        solver: SolverConfig {
+            image: args.solver_image.clone(),
+            service_account: args.solver_service_account.clone(),
+            idle: args.solver_idle.0,
+            port: args.solver_port,
+        },
+        name_sharing_allowed: args.name_sharing == NameSharing::Allow,
+        concurrency: args.concurrency,
+        max_orders: usize::from(args.max_orders),
+        user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
+        health_listen: args.health_listen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    const NEEDED: [&str; 6] = [
+        "evercert",
+        "controller",
+        "--namespace",
+        "certs",
+        "--solver-image",
+        "evercert:1",
+    ];
+
+    fn config(more: &[&str]) -> Result<Config, String> {
+        match Cli::try_parse_from(NEEDED.iter().chain(more))
+            .map_err(|e| e.to_string())?
+            .command
+        {
+            Command::Controller(args) => Ok(build_config(&args)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn namespace_and_image_are_all_that_must_be_given() {
+        let config = config(&[]).unwrap();
+        assert_eq!(
+            (config.namespace.as_str(), config.solver.image.as_str()),
+            ("certs", "evercert:1")
+        );
+        assert!(!config.name_sharing_allowed);
+    }
+
+    #[test]
+    fn solver_stays_ten_minutes_unless_told_otherwise() {
+        let idle = |more: &[&str]| config(more).map(|config| config.solver.idle);
+        assert_eq!(idle(&[]), Ok(Some(Duration::from_mins(10))));
+        assert_eq!(
+            idle(&["--solver-idle", "90s"]),
+            Ok(Some(Duration::from_secs(90)))
+        );
+        assert_eq!(idle(&["--solver-idle", "always"]), Ok(None));
+        for bad in ["0s", "10", "never"] {
+            let refusal = idle(&["--solver-idle", bad]).unwrap_err();
+            assert!(refusal.contains("write a duration above zero"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn names_of_other_namespaces_are_free_only_on_demand() {
+        assert!(
+            config(&["--name-sharing", "allow"])
+                .unwrap()
+                .name_sharing_allowed
+        );
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused_at_the_start() {
+        for bad in [
+            ["--max-orders", "0"],
+            ["--concurrency", "0"],
+            ["--solver-port", "80"],
+        ] {
+            assert!(config(&bad).is_err(), "{bad:?}");
+        }
+    }
+}
