@@ -163,6 +163,7 @@ async fn retry_after_is_read_as_seconds_or_date_and_believed_for_a_day() {
             "",
             Some("2026-08-05T10:00:00Z"),
         ),
+        (Some("172800"), "", Some("2026-08-06T10:00:00Z")),
         (
             Some("99999999999999999999"),
             "",
