@@ -11,13 +11,18 @@ fn base() -> Value {
     json!({"secretName": "site-tls", "dnsNames": ["www.example.com"], "issuerRef": {"name": "ca"}})
 }
 
-/// A Certificate with `patch` merged into a good spec.
-fn case(path: &'static str, keyword: &'static str, patch: &Value, says: impl Into<String>) -> Case {
+/// A Certificate with `change` merged into a good spec.
+fn case(
+    path: &'static str,
+    keyword: &'static str,
+    change: &Value,
+    says: impl Into<String>,
+) -> Case {
     Case {
         kind: KIND,
         path,
         keyword,
-        spec: merged(&base(), patch),
+        spec: merged(&base(), change),
         says: says.into(),
     }
 }
@@ -284,7 +289,7 @@ pub(super) fn good() -> Vec<Value> {
     ];
     let mut objects: Vec<Value> = patches
         .iter()
-        .map(|patch| object(KIND, &merged(&base(), patch)))
+        .map(|change| object(KIND, &merged(&base(), change)))
         .collect();
     // A field written as null is as good as absent.
     let mut null = object(KIND, &base());

@@ -26,19 +26,28 @@ struct Wrong {
 fn wrong(
     path: &'static str,
     keyword: &'static str,
-    patch: &Value,
+    change: &Value,
     says: impl Into<String>,
 ) -> Wrong {
     Wrong {
         path,
         keyword,
-        spec: merged(&base(), patch),
+        spec: merged(&base(), change),
         says: says.into(),
     }
 }
 
-fn acme(path: &'static str, keyword: &'static str, patch: Value, says: impl Into<String>) -> Wrong {
-    wrong(path, keyword, &json!({ "acme": patch }), says)
+fn acme(
+    path: &'static str,
+    keyword: &'static str,
+    fields: Value,
+    says: impl Into<String>,
+) -> Wrong {
+    wrong(path, keyword, &under("acme", fields), says)
+}
+
+fn under(field: &str, value: Value) -> Value {
+    Value::Object([(field.to_owned(), value)].into_iter().collect())
 }
 
 /// The cases of both kinds, for `kind`.
@@ -225,7 +234,7 @@ fn policy(
     rules: Value,
     says: impl Into<String>,
 ) -> Case {
-    let spec = merged(&base(), &json!({ "policy": rules }));
+    let spec = merged(&base(), &under("policy", rules));
     Case {
         kind: "ClusterIssuer",
         path,
@@ -362,11 +371,6 @@ pub(super) fn good_policies() -> Vec<Value> {
         json!([{"allowedNames": ["local", "*.local"], "maxCertificates": 1}]),
         json!(rules),
     ]
-    .map(|rules| {
-        object(
-            "ClusterIssuer",
-            &merged(&base(), &json!({ "policy": rules })),
-        )
-    })
+    .map(|rules| object("ClusterIssuer", &merged(&base(), &under("policy", rules))))
     .to_vec()
 }

@@ -38,7 +38,7 @@ enum Action {
 fn main() -> ExitCode {
     take_role();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match run(Args::parse().action) {
+    match run(Args::parse().action.as_ref()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("\nThe demo failed: {error:#}");
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(action: Option<Action>) -> Result<ExitCode> {
+fn run(action: Option<&Action>) -> Result<ExitCode> {
     match action {
         None => demo(),
         Some(Action::Up) => up(),
