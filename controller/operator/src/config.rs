@@ -18,7 +18,7 @@ pub struct Config {
     pub max_orders: usize,
     /// What the operator calls itself in each request to a CA (RFC 8555 §6.1).
     pub user_agent: String,
-    /// Where `/healthz`, `/readyz` and `/metrics` are served.
+    /// Where `/healthz` and `/readyz` are served.
     pub health_listen: SocketAddr,
 }
 

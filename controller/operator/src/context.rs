@@ -1,0 +1,70 @@
+//! What every pass shares.
+
+use evercert_api::certificate::CertificateSpec;
+use evercert_api::Certificate;
+use evercert_core::key::ObjectKey;
+use futures::channel::mpsc::UnboundedSender;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
+
+use crate::config::Config;
+use crate::issuer::Sessions;
+use crate::ledger::Ledger;
+use crate::memory::Memory;
+use crate::projection::Projections;
+
+/// What every pass shares.
+pub(crate) struct Context {
+    /// The client for calls (watches have one of their own).
+    pub(crate) client: Client,
+    /// What the operator was told at its start.
+    pub(crate) config: Config,
+    /// What this process remembers.
+    pub(crate) memory: Memory,
+    /// What was asked of each CA.
+    pub(crate) ledger: Ledger,
+    /// The issuers' sessions.
+    pub(crate) sessions: Sessions,
+    /// Challenges, routes and solver.
+    pub(crate) projections: Projections,
+    /// All Certificates.
+    pub(crate) certificates: Store<Certificate>,
+    /// All namespaces.
+    pub(crate) namespaces: Store<Namespace>,
+    /// All Ingresses.
+    pub(crate) ingresses: Store<Ingress>,
+    /// Wakes Certificates.
+    pub(crate) wake: UnboundedSender<ObjectRef<Certificate>>,
+    /// Wakes Issuers and ClusterIssuers.
+    pub(crate) wake_issuers: crate::run::IssuerWakers,
+}
+
+/// A Certificate's key.
+pub(crate) fn key_of(certificate: &Certificate) -> ObjectKey {
+    ObjectKey::new(certificate.namespace().unwrap_or_default(), certificate.name_any())
+}
+
+/// The reference that wakes the Certificate `key`.
+pub(crate) fn reference(key: &ObjectKey) -> ObjectRef<Certificate> {
+    ObjectRef::new(&key.name).within(&key.namespace)
+}
+
+impl Context {
+    /// Wakes the Certificates whose spec (and namespace) `concerned` picks.
+    pub(crate) fn wake_certificates(&self, concerned: impl Fn(&CertificateSpec, &str) -> bool) {
+        for certificate in self.certificates.state() {
+            let namespace = certificate.namespace().unwrap_or_default();
+            if concerned(&certificate.spec, &namespace) {
+                self.wake(&key_of(&certificate));
+            }
+        }
+    }
+
+    /// Wakes one Certificate.
+    pub(crate) fn wake(&self, key: &ObjectKey) {
+        // A closed channel means that the operator is stopping.
+        let _ = self.wake.unbounded_send(reference(key));
+    }
+}

@@ -1,0 +1,110 @@
+//! The effects of a plan: at most one kind of request for one order or one Secret, each idempotent.
+
+mod order;
+mod secret;
+
+use evercert_api::Reason;
+use evercert_core::plan::{Plan, Step};
+use evercert_core::report::Change;
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::events::emit;
+use crate::gather::Gathered;
+
+/// What became of a step.
+pub(crate) struct Outcome {
+    /// What the status must know.
+    pub(crate) change: Change,
+    /// Whether the next pass should follow at once.
+    pub(crate) moved: bool,
+    /// An event for people.
+    pub(crate) note: Option<Note>,
+}
+
+/// An event for people.
+pub(crate) struct Note {
+    /// Whether it is a warning.
+    pub(crate) warning: bool,
+    /// The word.
+    pub(crate) reason: Reason,
+    /// The sentence.
+    pub(crate) text: String,
+}
+
+impl Outcome {
+    /// Nothing was done, or nothing that another pass would see.
+    pub(crate) fn waits() -> Self {
+        Self { change: Change::None, moved: false, note: None }
+    }
+
+    /// Something was done: the next pass sees it.
+    pub(crate) fn moved() -> Self {
+        Self { change: Change::None, moved: true, note: None }
+    }
+
+    fn changed(change: Change) -> Self {
+        Self { change, moved: true, note: None }
+    }
+
+    fn noted(mut self, warning: bool, reason: Reason, text: impl Into<String>) -> Self {
+        self.note = Some(Note { warning, reason, text: text.into() });
+        self
+    }
+}
+
+/// Does what `plan` says. `gathered` is kept in step with the Secrets that were written.
+pub(crate) async fn execute(
+    plan: &Plan,
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let key = gathered.observed.key.clone();
+    Ok(match &plan.step {
+        Step::Wait => Outcome::waits(),
+        Step::Forget => {
+            forget(&key, context);
+            Outcome::waits()
+        }
+        Step::Restore => secret::restore(gathered, context, now).await?,
+        Step::WriteFallback { cause } => secret::write_fallback(gathered, cause, context, now).await?,
+        Step::MendMarks => secret::mend_marks(gathered, context, now).await?,
+        Step::PrepareKey => secret::prepare_key(gathered, context).await?,
+        Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
+        Step::SelfSign => secret::self_sign(gathered, context, now).await?,
+        Step::Abandon { why } => order::abandon(gathered, why, context, now).await,
+        Step::Record(failure) => {
+            context.projections.clear(&key);
+            Outcome::changed(Change::Failed(failure.clone())).noted(true, failure.reason, failure.message.clone())
+        }
+        Step::Refresh => order::refresh(gathered, context, now).await,
+        Step::Present => {
+            order::present(gathered, context);
+            Outcome::waits()
+        }
+        Step::Probe(names) => order::probe(gathered, names, context).await,
+        Step::Accept(urls) => order::accept(gathered, urls, context, now).await,
+        Step::Finalize => order::finalize(gathered, context, now).await,
+        Step::Store => order::store(gathered, context, now).await?,
+        Step::StartSolver => {
+            context.projections.want_solver();
+            Outcome::waits()
+        }
+        Step::PlaceOrder => order::place(gathered, context, now).await,
+    })
+}
+
+/// Nothing is open for `key` any more.
+pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
+    context.projections.clear(key);
+    context.memory.forget(key);
+}
+
+/// Writes the outcome's event.
+pub(crate) async fn announce(outcome: &Outcome, gathered: &Gathered, context: &Context, now: Timestamp) {
+    if let Some(note) = &outcome.note {
+        emit(&context.client, &gathered.certificate, note.warning, note.reason, &note.text, now).await;
+    }
+}

@@ -1,0 +1,155 @@
+//! Watches: caches that are filled once and followed, and what wakes a Certificate beside its own changes.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use evercert_api::{Certificate, children, keys};
+use evercert_core::key::ObjectKey;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::stream::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::context::{Context, key_of, reference};
+use crate::execute::forget;
+use crate::issuer::IssuerResource;
+
+/// A watch is begun anew after so many seconds, so that one on a dead connection is noticed.
+const WATCH_TIMEOUT: u32 = 90;
+
+/// A cache, and what changes in it.
+pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
+    /// The cache.
+    pub(crate) store: Store<K>,
+    /// Objects that are new, or whose spec or annotations changed: a status alone wakes nobody.
+    pub(crate) changes: UnboundedReceiver<K>,
+    /// Objects that were deleted.
+    pub(crate) gone: UnboundedReceiver<K>,
+}
+
+/// Follows all objects that `api` reaches.
+pub(crate) fn follow<K>(api: Api<K>) -> Followed<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let (changed, changes) = unbounded();
+    let (deleted, gone) = unbounded();
+    let stream = watcher(api, watcher::Config::default().timeout(WATCH_TIMEOUT))
+        .default_backoff()
+        .modify(|object: &mut K| object.meta_mut().managed_fields = None)
+        .reflect(writer);
+    tokio::spawn(pass_on(stream, changed, deleted));
+    Followed { store, changes, gone }
+}
+
+async fn pass_on<K>(
+    stream: impl Stream<Item = watcher::Result<Event<K>>>,
+    changed: UnboundedSender<K>,
+    deleted: UnboundedSender<K>,
+) where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let mut stream = std::pin::pin!(stream);
+    let mut seen: HashMap<ObjectRef<K>, u64> = HashMap::new();
+    while let Some(event) = stream.next().await {
+        // A closed channel means that nobody is interested in that part.
+        match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                let version = wanted_version(&object);
+                if seen.insert(ObjectRef::from_obj(&object), version) != Some(version) {
+                    let _ = changed.unbounded_send(object);
+                }
+            }
+            Ok(Event::Delete(object)) => {
+                seen.remove(&ObjectRef::from_obj(&object));
+                let _ = deleted.unbounded_send(object);
+            }
+            Ok(Event::Init | Event::InitDone) => {}
+            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "a watch was interrupted"),
+        }
+    }
+}
+
+/// Changes with everything but the status: which object it is, its generation, its annotations, and whether it is going.
+fn wanted_version<K: Resource>(object: &K) -> u64 {
+    let meta = object.meta();
+    let annotations = meta.annotations.iter().flatten().map(|(k, v)| format!("{k}={v}\n")).collect::<String>();
+    children::stable_hash(&[
+        meta.uid.as_deref().unwrap_or_default(),
+        &meta.generation.unwrap_or_default().to_string(),
+        if meta.deletion_timestamp.is_some() { "going" } else { "" },
+        &annotations,
+    ])
+}
+
+/// Forgets Certificates that were deleted: without a finalizer no pass sees them go.
+pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, context: Arc<Context>) {
+    while let Some(certificate) = gone.next().await {
+        let key = key_of(&certificate);
+        forget(&key, &context);
+        // Another Certificate may have waited for the Secret or a name.
+        context.wake_certificates(|spec, namespace| {
+            (namespace == key.namespace && spec.secret_name == certificate.spec.secret_name)
+                || spec.dns_names.iter().any(|n| certificate.spec.dns_names.contains(n))
+        });
+    }
+}
+
+/// Forgets issuers that were deleted, and wakes who named them.
+pub(crate) async fn forget_gone_issuers<K: IssuerResource>(mut gone: UnboundedReceiver<K>, context: Arc<Context>) {
+    while let Some(issuer) = gone.next().await {
+        let id = issuer.object(&context.config.namespace).id;
+        context.sessions.remove(&id);
+        context.wake_certificates(|spec, namespace| {
+            spec.issuer_ref.kind == id.kind
+                && spec.issuer_ref.name == id.name
+                && id.namespace.as_deref().is_none_or(|n| n == namespace)
+        });
+    }
+}
+
+/// Wakes the Certificates whose answers and routes, or whose solver, have changed.
+pub(crate) async fn wake_presented(context: Arc<Context>) {
+    let mut changes = std::pin::pin!(context.projections.changes());
+    while let Some(key) = changes.next().await {
+        context.wake(&key);
+    }
+}
+
+/// The Certificates whose Secrets change: ours by label, metadata only, deletions too.
+pub(crate) fn watch_secrets(
+    client: Client,
+    context: Arc<Context>,
+) -> impl Stream<Item = ObjectRef<Certificate>> + Send + 'static {
+    let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
+    let config = watcher::Config::default().labels(keys::SECRET_ROLE_LABEL).timeout(WATCH_TIMEOUT);
+    watcher(api, config)
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|secret| std::future::ready(secret.ok()))
+        .flat_map(move |secret| futures::stream::iter(find_concerned(&secret, &context)))
+}
+
+/// The Certificates that a Secret of ours concerns.
+fn find_concerned(secret: &PartialObjectMeta<Secret>, context: &Context) -> Vec<ObjectRef<Certificate>> {
+    let namespace = secret.namespace().unwrap_or_default();
+    let name = secret.name_any();
+    let owner = secret.annotations().get(keys::CERTIFICATE_NAME).cloned();
+    let mut keys: Vec<ObjectKey> = context
+        .certificates
+        .state()
+        .iter()
+        .filter(|c| c.namespace().as_deref() == Some(&namespace))
+        .filter(|c| c.spec.secret_name == name || c.metadata.name == owner)
+        .map(|c| key_of(c))
+        .collect();
+    keys.dedup();
+    keys.iter().map(reference).collect()
+}

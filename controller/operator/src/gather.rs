@@ -1,0 +1,274 @@
+//! Reads only: everything that a plan may look at. The Certificate and its Secrets are read at the API server, the rest from
+//! caches and memory, so that a pass sees what the one before it wrote.
+
+use std::collections::BTreeMap;
+
+use evercert_api::certificate::IssuerKind;
+use evercert_api::{Certificate, ClusterIssuer, Issuer, children, keys};
+use evercert_core::key::ObjectKey;
+use evercert_core::observe::{IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState};
+use evercert_core::ownership::{Claimant, find_owner};
+use evercert_core::permission::{Holder, check_holders, check_policy};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Api, ResourceExt};
+
+use crate::apply::{self, ApplyError};
+use crate::context::Context;
+use crate::issuer::{IssuerId, Session};
+use crate::projection::{Presentation, SolverReadiness};
+use crate::secrets::{observe_companion, observe_secret};
+
+/// What was read for one pass.
+pub(crate) struct Gathered {
+    /// The Certificate.
+    pub(crate) certificate: Certificate,
+    /// The TLS Secret.
+    pub(crate) secret: Option<Secret>,
+    /// The companion Secret.
+    pub(crate) companion: Option<Secret>,
+    /// The issuer that the spec names.
+    pub(crate) issuer: IssuerId,
+    /// Its session.
+    pub(crate) session: Option<Session>,
+    /// All of it as the plan sees it.
+    pub(crate) observed: Observed,
+}
+
+/// Reads everything about `key`; `None` when the Certificate is gone. With `live`, the issuer's spec is read at the API server,
+/// too: before a step that cannot be taken back.
+pub(crate) async fn gather(
+    key: &ObjectKey,
+    context: &Context,
+    live: bool,
+    now: Timestamp,
+) -> Result<Option<Gathered>, ApplyError> {
+    let certificates: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
+    let companion_name = children::companion_name(&key.namespace, &key.name);
+    let (certificate, companion) = futures::try_join!(
+        apply::within(certificates.get_opt(&key.name)),
+        apply::within(secrets.get_opt(&companion_name)),
+    )?;
+    let Some(certificate) = certificate else { return Ok(None) };
+    let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
+    let companion = companion.filter(|c| is_companion_of(c, &certificate));
+
+    let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+    let session = context.sessions.get(&issuer);
+    let generation = if live { read_generation(&issuer, context).await? } else { None };
+    let observed = observe(key, context, &certificate, secret.as_ref(), companion.as_ref(), session.as_ref(), generation, now);
+    Ok(Some(Gathered { certificate, secret, companion, issuer, session, observed }))
+}
+
+/// A Secret of the companion's name that we did not write is none of ours, and is left to its owner.
+fn is_companion_of(companion: &Secret, certificate: &Certificate) -> bool {
+    let role = companion.labels().get(keys::SECRET_ROLE_LABEL).map(String::as_str);
+    let owner = companion.annotations().get(keys::CERTIFICATE_NAME).map(String::as_str);
+    role == Some(keys::ROLE_COMPANION) || owner == certificate.metadata.name.as_deref()
+}
+
+async fn read_generation(issuer: &IssuerId, context: &Context) -> Result<Option<i64>, ApplyError> {
+    let client = context.client.clone();
+    let generation = match (issuer.kind, &issuer.namespace) {
+        (IssuerKind::Issuer, Some(namespace)) => {
+            let api: Api<Issuer> = Api::namespaced(client, namespace);
+            apply::within(api.get_opt(&issuer.name)).await?.and_then(|i| i.metadata.generation)
+        }
+        (IssuerKind::Issuer | IssuerKind::ClusterIssuer, _) => {
+            let api: Api<ClusterIssuer> = Api::all(client);
+            apply::within(api.get_opt(&issuer.name)).await?.and_then(|i| i.metadata.generation)
+        }
+    };
+    Ok(Some(generation.unwrap_or(-1)))
+}
+
+#[allow(clippy::too_many_arguments)] // each is one of the reads that an observation is made of
+fn observe(
+    key: &ObjectKey,
+    context: &Context,
+    certificate: &Certificate,
+    secret: Option<&Secret>,
+    companion: Option<&Secret>,
+    session: Option<&Session>,
+    live_generation: Option<i64>,
+    now: Timestamp,
+) -> Observed {
+    let entry = context.memory.entry(key);
+    let status = certificate.status.clone().unwrap_or_default();
+    let issuer_id = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+    let companion = observe_companion(companion);
+    let created_at = certificate.metadata.creation_timestamp.as_ref().map_or(now, |Time(at)| *at);
+    let directory = session.and_then(|s| match s.observe(&issuer_id) {
+        IssuerObservation::Ready(facts) => Some(facts.directory),
+        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
+    });
+    let intent = directory
+        .as_deref()
+        .filter(|_| status.order.is_none() && entry.unreported.is_none())
+        .and_then(|d| context.ledger.intent(d, key))
+        .filter(|at| entry.settled_intent.is_none_or(|settled| *at > settled));
+    if status.order.is_some() {
+        context.memory.note_order(key);
+    }
+    let mut observed = Observed {
+        key: key.clone(),
+        generation: certificate.metadata.generation.unwrap_or_default(),
+        created_at,
+        deleted: certificate.metadata.deletion_timestamp.is_some(),
+        spec: certificate.spec.clone(),
+        issuer: observe_issuer(&issuer_id, context, session, live_generation),
+        secret: observe_secret(&key.name, secret, &companion),
+        companion,
+        order: context.memory.order(key, status.order.as_ref().map(|o| o.url.as_str())),
+        secret_owner: find_rival(key, context, certificate, secret, created_at),
+        refusal: None,
+        intent,
+        gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
+        solver: observe_solver(context.projections.solver()),
+        presented: observe_presented(&context.projections.presented(key)),
+        reach: entry.reach.into_iter().collect(),
+        slot: context.memory.has_slot(key, context.config.max_orders),
+        unwritable: entry.unwritable,
+        status,
+    };
+    observed.refusal = find_refusal(&observed, context, session, now);
+    observed
+}
+
+fn observe_issuer(
+    id: &IssuerId,
+    context: &Context,
+    session: Option<&Session>,
+    live_generation: Option<i64>,
+) -> IssuerObservation {
+    let Some(session) = session else {
+        return match context.wake_issuers.exists(id) {
+            false => IssuerObservation::Missing,
+            true => IssuerObservation::NotReady {
+                reason: "Starting".to_owned(),
+                message: "the operator has started and looks the account up".to_owned(),
+            },
+        };
+    };
+    match live_generation {
+        Some(-1) => IssuerObservation::Missing,
+        Some(generation) if generation != session.generation => IssuerObservation::NotReady {
+            reason: "Changed".to_owned(),
+            message: "its spec has just changed and is being read".to_owned(),
+        },
+        Some(_) | None => session.observe(id),
+    }
+}
+
+fn observe_solver(solver: SolverReadiness) -> SolverState {
+    match solver {
+        SolverReadiness::Absent => SolverState::Absent,
+        SolverReadiness::Starting { since, what } => SolverState::Starting { since, what },
+        SolverReadiness::Ready => SolverState::Ready,
+    }
+}
+
+fn observe_presented(presented: &Presentation) -> Presented {
+    match presented {
+        Presentation::Pending => Presented::Pending,
+        Presentation::Applied { .. } => Presented::Applied,
+        Presentation::Failed { message } => Presented::Failed(message.clone()),
+    }
+}
+
+/// Another Certificate of the namespace that owns the Secret.
+fn find_rival(
+    key: &ObjectKey,
+    context: &Context,
+    certificate: &Certificate,
+    secret: Option<&Secret>,
+    created_at: Timestamp,
+) -> Option<String> {
+    let others = context.certificates.state();
+    let others: Vec<_> = others
+        .iter()
+        .filter(|c| c.namespace().as_deref() == Some(&key.namespace) && c.spec.secret_name == certificate.spec.secret_name)
+        .filter(|c| c.metadata.deletion_timestamp.is_none() && c.metadata.name.as_deref() != Some(&key.name))
+        .collect();
+    let mut claimants = vec![Claimant { name: &key.name, created_at }];
+    claimants.extend(others.iter().map(|c| Claimant {
+        name: c.metadata.name.as_deref().unwrap_or_default(),
+        created_at: c.metadata.creation_timestamp.as_ref().map_or(created_at, |Time(at)| *at),
+    }));
+    let annotated = secret.and_then(|s| s.annotations().get(keys::CERTIFICATE_NAME)).map(String::as_str);
+    find_owner(&claimants, annotated).filter(|owner| *owner != key.name).map(str::to_owned)
+}
+
+/// Why a wanted name may not be had in this namespace; names that the certificate in place is valid for are let be.
+fn find_refusal(o: &Observed, context: &Context, session: Option<&Session>, now: Timestamp) -> Option<Refusal> {
+    let namespace = &o.key.namespace;
+    let labels_of = |name: &str| {
+        let namespace = context.namespaces.get(&kube::runtime::reflector::ObjectRef::new(name));
+        namespace.map(|n| (n.labels().clone(), n.annotations().clone())).unwrap_or_default()
+    };
+    let wanted = o.wanted_names();
+    let others = context
+        .certificates
+        .state()
+        .iter()
+        .filter(|c| c.namespace().as_deref() == Some(namespace) && c.spec.issuer_ref == o.spec.issuer_ref)
+        .filter(|c| c.metadata.name.as_deref() != Some(&o.key.name))
+        .filter(|c| {
+            let at = c.metadata.creation_timestamp.as_ref().map_or(o.created_at, |Time(at)| *at);
+            (at, c.name_any()) < (o.created_at, o.key.name.clone())
+        })
+        .count();
+    let policy = session.map(|s| s.policy.as_slice()).unwrap_or_default();
+    let (labels, _): (BTreeMap<_, _>, _) = labels_of(namespace);
+    if let Some(refusal) = check_policy(policy, namespace, &labels, &wanted, others) {
+        return Some(refusal);
+    }
+    if context.config.name_sharing_allowed {
+        return None;
+    }
+    let in_place = o.issued().filter(|c| c.is_valid_at(now));
+    let asked: Vec<String> =
+        wanted.into_iter().filter(|n| in_place.is_none_or(|c| !c.covers([n.as_str()]))).collect();
+    if asked.is_empty() {
+        return None;
+    }
+    let shares = |name: &str| labels_of(name).1.get(keys::NAME_SHARING).is_some_and(|v| v == "allow");
+    let certificates = context.certificates.state();
+    let ingresses = context.ingresses.state();
+    let by_certificate = certificates.iter().flat_map(|c| {
+        let (namespace, since) = (c.metadata.namespace.as_deref(), c.metadata.creation_timestamp.as_ref());
+        c.spec.dns_names.iter().map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
+    });
+    let by_ingress = ingresses
+        .iter()
+        .filter(|i| i.labels().get(keys::COMPONENT_LABEL).map(String::as_str) != Some(keys::COMPONENT_ROUTE))
+        .flat_map(|i| {
+            let rules = i.spec.as_ref().and_then(|s| s.rules.as_ref());
+            let namespace = i.metadata.namespace.as_deref();
+            rules.into_iter().flatten().filter_map(move |r| r.host.as_deref().map(|host| (namespace, host, None)))
+        });
+    let holders = by_certificate
+        .chain(by_ingress)
+        .filter(|(_, host, _)| asked.iter().any(|n| n == host))
+        .map(|(namespace, host, certificate_since)| {
+            let namespace = namespace.unwrap_or_default();
+            Holder { namespace, host, certificate_since, shares: shares(namespace) }
+        });
+    check_holders(holders, namespace, o.created_at, &asked)
+}
+
+impl Gathered {
+    /// The facts of the TLS Secret after a step wrote it, without another read.
+    pub(crate) fn observe_again(&mut self) {
+        let companion = observe_companion(self.companion.as_ref());
+        self.observed.secret = observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
+        self.observed.companion = companion;
+    }
+
+    /// Whether the TLS Secret is not there.
+    pub(crate) fn lacks_secret(&self) -> bool {
+        matches!(self.observed.secret, SecretObservation::Missing)
+    }
+}

@@ -1,0 +1,125 @@
+//! Issuers: key first, stored before it is used; the account looked up or made; the session that Certificates order with.
+
+mod object;
+mod ready;
+mod session;
+
+pub(crate) use object::{IssuerId, IssuerObject, IssuerResource};
+pub(crate) use session::{Session, Sessions, Signer};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evercert_api::certificate::CertificateSpec;
+use evercert_api::condition::{self, Claim, READY};
+use evercert_api::{IssuerStatus, Reason};
+use evercert_core::backoff::outage_wait;
+use jiff::Timestamp;
+use kube::api::Api;
+use kube::runtime::controller::Action;
+
+use crate::apply;
+use crate::context::Context;
+use crate::error::Error;
+use ready::{NotReady, Readiness};
+
+/// How long a ready issuer is left alone.
+const RESYNC: Duration = Duration::from_secs(24 * 3600);
+/// A wait for something that nobody announces.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// One pass for one issuer. Idempotent; sends at most a directory read, a look-up and a registration to the CA, and nothing
+/// while spec, key and bundle are those of the session in use.
+pub(crate) async fn reconcile<K: IssuerResource>(issuer: Arc<K>, context: Arc<Context>) -> Result<Action, Error> {
+    let object = issuer.object(&context.config.namespace);
+    if issuer.meta().deletion_timestamp.is_some() {
+        context.sessions.remove(&object.id);
+        return Ok(Action::await_change());
+    }
+    let now = Timestamp::now();
+    let before = context.sessions.get(&object.id);
+    let readiness = ready::ensure_ready(&object, before.as_ref(), &context, now).await;
+    let (action, session) = match &readiness {
+        Readiness::Unchanged(session) => (Action::requeue(RESYNC), session.clone()),
+        Readiness::Ready(session) => (Action::requeue(RESYNC), session.clone()),
+        Readiness::NotReady(not) => (Action::requeue(not_ready_wait(&object, not, now)), Session::not_ready(&object, not)),
+    };
+    let changed = before.as_ref().is_none_or(|b| !b.is_like(&session));
+    context.sessions.set(object.id.clone(), session);
+    report(issuer.as_ref(), &object, &readiness, &context, now).await?;
+    if changed {
+        context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
+    }
+    Ok(action)
+}
+
+fn is_named(spec: &CertificateSpec, namespace: &str, id: &IssuerId) -> bool {
+    spec.issuer_ref.kind == id.kind
+        && spec.issuer_ref.name == id.name
+        && id.namespace.as_deref().is_none_or(|n| n == namespace)
+}
+
+/// When an issuer that is not ready is tried again: when the CA says so, else 15 s at first, then a quarter of the time that it
+/// has not been ready, to 10 min.
+fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Duration {
+    if !not.asked_the_ca {
+        return RECHECK;
+    }
+    let since = condition::find(&object.status.conditions, READY)
+        .filter(|c| c.status == "False")
+        .map_or(now, |c| c.last_transition_time.0);
+    let wait = match not.retry_after.filter(|at| *at > now) {
+        Some(at) => at.duration_since(now).min(evercert_core::fault::LONGEST_WAIT),
+        None => outage_wait(since, now),
+    };
+    wait.unsigned_abs()
+}
+
+async fn report<K: IssuerResource>(
+    issuer: &K,
+    object: &IssuerObject,
+    readiness: &Readiness,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut status = object.status.clone();
+    let claim = match readiness {
+        Readiness::Unchanged(session) | Readiness::Ready(session) => build_ready(session, &mut status),
+        Readiness::NotReady(not) => {
+            if not.terms.is_some() {
+                status.terms_of_service.clone_from(&not.terms);
+            }
+            Claim { kind: READY, status: false, reason: not.reason, message: not.message.clone() }
+        }
+    };
+    condition::set(&mut status.conditions, &claim, object.generation, now);
+    if status != object.status {
+        let mut next = issuer.clone();
+        next.set_status(status);
+        let api: Api<K> = issuer.api(context.client.clone());
+        apply::replace_status(&api, &next).await?;
+    }
+    Ok(())
+}
+
+fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
+    match &session.signer {
+        Signer::Acme { acme, directory } => {
+            status.account_uri = Some(acme.account_uri().to_owned());
+            status.directory = Some(directory.url().to_owned());
+            status.terms_of_service = directory.terms_of_service().map(str::to_owned);
+            Claim {
+                kind: READY,
+                status: true,
+                reason: Reason::AccountReady,
+                message: format!("the account {} is registered at {}", acme.account_uri(), directory.url()),
+            }
+        }
+        Signer::SelfSigned | Signer::None { .. } => Claim {
+            kind: READY,
+            status: true,
+            reason: Reason::SelfSigned,
+            message: "certificates are signed with their own keys".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,114 @@
+//! Sessions: what Certificates order with, one for each issuer, made by the issuer's own loop.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use evercert_acme::{Acme, Directory};
+use evercert_api::issuer::PolicyRule;
+use evercert_core::observe::{IssuerFacts, IssuerObservation, SELF_SIGNED};
+
+use super::object::{IssuerId, IssuerObject};
+use super::ready::NotReady;
+
+/// How an issuer signs.
+#[derive(Clone)]
+pub(crate) enum Signer {
+    /// By an account at a CA.
+    Acme {
+        /// The account.
+        acme: Arc<dyn Acme>,
+        /// The CA.
+        directory: Arc<Directory>,
+    },
+    /// By the certificate's own key.
+    SelfSigned,
+    /// Not at all now.
+    None {
+        /// Why, as one word.
+        reason: &'static str,
+        /// Why.
+        message: String,
+    },
+}
+
+/// One issuer, ready or not.
+#[derive(Clone)]
+pub(crate) struct Session {
+    /// How it signs.
+    pub(crate) signer: Signer,
+    /// Who may have which names.
+    pub(crate) policy: Vec<PolicyRule>,
+    /// The ingress class of its routes, where it names one.
+    pub(crate) ingress_class: Option<String>,
+    /// The generation of the spec that it was made from.
+    pub(crate) generation: i64,
+    /// A hash of all that it was made from: spec, key, bundle.
+    pub(crate) fingerprint: u64,
+    /// The CA has said that it does not know the account: it is looked up again.
+    pub(crate) suspect: bool,
+}
+
+impl Session {
+    /// The session of an issuer that is not ready.
+    pub(crate) fn not_ready(object: &IssuerObject, not: &NotReady) -> Self {
+        Self {
+            signer: Signer::None { reason: not.reason.as_str(), message: not.message.clone() },
+            policy: object.policy.clone(),
+            ingress_class: object.ingress_class(),
+            generation: object.generation,
+            fingerprint: 0,
+            suspect: false,
+        }
+    }
+
+    /// Whether a Certificate that saw `self` would see nothing new in `other`.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let same_signer = match (&self.signer, &other.signer) {
+            (Signer::Acme { acme: a, .. }, Signer::Acme { acme: b, .. }) => Arc::ptr_eq(a, b),
+            (Signer::SelfSigned, Signer::SelfSigned) => true,
+            (Signer::None { reason: a, message: x }, Signer::None { reason: b, message: y }) => a == b && x == y,
+            (Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }, _) => false,
+        };
+        same_signer && self.generation == other.generation
+    }
+
+    /// What a Certificate's plan is made from.
+    pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        let directory = match &self.signer {
+            Signer::Acme { directory, .. } => directory.url().to_owned(),
+            Signer::SelfSigned => SELF_SIGNED.to_owned(),
+            Signer::None { reason, message } => {
+                return IssuerObservation::NotReady { reason: (*reason).to_owned(), message: message.clone() };
+            }
+        };
+        IssuerObservation::Ready(IssuerFacts { id: id.to_string(), directory, generation: self.generation })
+    }
+}
+
+/// The sessions of all issuers.
+#[derive(Default)]
+pub(crate) struct Sessions(RwLock<HashMap<IssuerId, Session>>);
+
+impl Sessions {
+    /// The session of `id`.
+    pub(crate) fn get(&self, id: &IssuerId) -> Option<Session> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Replaces the session of `id`.
+    pub(crate) fn set(&self, id: IssuerId, session: Session) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id, session);
+    }
+
+    /// Forgets the session of `id`.
+    pub(crate) fn remove(&self, id: &IssuerId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Has the account of `id` looked up again at the issuer's next pass.
+    pub(crate) fn suspect(&self, id: &IssuerId) {
+        if let Some(session) = self.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
+            session.suspect = true;
+        }
+    }
+}

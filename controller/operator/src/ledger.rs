@@ -1,0 +1,239 @@
+//! The ledger: what was asked of each CA, kept in the operator's namespace, so that nothing that is restarted or made anew
+//! forgets an order that was spent (design §6). An intent is written, conditionally, before its order is placed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use evercert_api::children::stable_hash;
+use evercert_api::keys;
+use evercert_core::key::ObjectKey;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::apply;
+
+/// Label value of the ledger's ConfigMaps.
+const COMPONENT: &str = "ledger";
+/// How long an intent is kept: longer than any limit of a CA looks back.
+const KEPT: SignedDuration = SignedDuration::from_hours(8 * 24);
+/// How often a write that met another's is tried again.
+const TRIES: u32 = 5;
+
+/// One intent to order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Intent {
+    certificate: String,
+    at: Timestamp,
+}
+
+struct Request {
+    directory: String,
+    certificate: ObjectKey,
+    at: Timestamp,
+    done: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+/// Why an intent could not be recorded: no order may be placed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum LedgerError {
+    /// The API server refused the write, or another writer won every time.
+    #[error("the ledger cannot be written: {0}")]
+    Write(String),
+    /// The operator is stopping.
+    #[error("the ledger is closed: the operator is stopping")]
+    Closed,
+}
+
+type Intents = HashMap<(String, ObjectKey), Timestamp>;
+
+/// A handle on the ledger; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    queue: mpsc::UnboundedSender<Request>,
+    intents: Arc<Mutex<Intents>>,
+}
+
+/// Name of the ConfigMap with the ledger of `directory`.
+fn ledger_name(directory: &str) -> String {
+    format!("evercert-ledger-{:016x}", stable_hash(&[directory]))
+}
+
+fn entry_key(certificate: &ObjectKey) -> String {
+    format!("intent-{:016x}", stable_hash(&[&certificate.namespace, &certificate.name]))
+}
+
+impl Ledger {
+    /// Reads what earlier runs recorded, and starts the one writer.
+    ///
+    /// # Errors
+    /// When the ConfigMaps cannot be listed: without them nothing may be ordered.
+    pub(crate) async fn open(client: Client, namespace: &str) -> Result<Self, kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        let selector = format!("{}={COMPONENT}", keys::COMPONENT_LABEL);
+        let found = api.list(&ListParams::default().labels(&selector)).await?;
+        let mut intents = Intents::new();
+        for map in &found.items {
+            let directory = map.data.as_ref().and_then(|d| d.get("directory")).cloned().unwrap_or_default();
+            for intent in read_intents(map) {
+                if let Some((namespace, name)) = intent.certificate.split_once('/') {
+                    intents.insert((directory.clone(), ObjectKey::new(namespace, name)), intent.at);
+                }
+            }
+        }
+        let (queue, requests) = mpsc::unbounded_channel();
+        let ledger = Self { queue, intents: Arc::new(Mutex::new(intents)) };
+        tokio::spawn(write_all(client, namespace.to_owned(), requests, ledger.intents.clone()));
+        Ok(ledger)
+    }
+
+    /// The last intent recorded for `certificate` at `directory`.
+    pub(crate) fn intent(&self, directory: &str, certificate: &ObjectKey) -> Option<Timestamp> {
+        let intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
+        intents.get(&(directory.to_owned(), certificate.clone())).copied()
+    }
+
+    /// Records the intent to order at `now`. When this returns, it is written; intents that wait meanwhile share one write.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing may be ordered.
+    pub(crate) async fn record(&self, directory: &str, certificate: &ObjectKey, now: Timestamp) -> Result<(), LedgerError> {
+        let (done, result) = oneshot::channel();
+        let request = Request { directory: directory.to_owned(), certificate: certificate.clone(), at: now, done };
+        self.queue.send(request).map_err(|_| LedgerError::Closed)?;
+        result.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+fn read_intents(map: &ConfigMap) -> impl Iterator<Item = Intent> {
+    map.data
+        .iter()
+        .flatten()
+        .filter(|(k, _)| k.starts_with("intent-"))
+        .filter_map(|(_, v)| serde_json::from_str(v).ok())
+}
+
+async fn write_all(
+    client: Client,
+    namespace: String,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+    intents: Arc<Mutex<Intents>>,
+) {
+    let mut known: HashMap<String, ConfigMap> = HashMap::new();
+    let mut batch = Vec::new();
+    while requests.recv_many(&mut batch, 500).await > 0 {
+        let mut by_directory: BTreeMap<String, Vec<Request>> = BTreeMap::new();
+        for request in batch.drain(..) {
+            by_directory.entry(request.directory.clone()).or_default().push(request);
+        }
+        for (directory, group) in by_directory {
+            let written = write_group(&client, &namespace, &directory, &group, &mut known).await;
+            if written.is_ok() {
+                let mut intents = intents.lock().unwrap_or_else(PoisonError::into_inner);
+                for request in &group {
+                    intents.insert((directory.clone(), request.certificate.clone()), request.at);
+                }
+            }
+            for request in group {
+                // A caller that is gone needs no answer; its intent counts as spent.
+                let _ = request.done.send(written.clone());
+            }
+        }
+    }
+}
+
+async fn write_group(
+    client: &Client,
+    namespace: &str,
+    directory: &str,
+    group: &[Request],
+    known: &mut HashMap<String, ConfigMap>,
+) -> Result<(), LedgerError> {
+    let name = ledger_name(directory);
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let mut why = String::new();
+    for _ in 0..TRIES {
+        let current = match known.remove(&name) {
+            Some(map) => Some(map),
+            None => match apply::within(api.get_opt(&name)).await {
+                Ok(map) => map,
+                Err(error) => return Err(LedgerError::Write(error.to_string())),
+            },
+        };
+        let next = build_ledger(namespace, &name, directory, current.as_ref(), group);
+        let written = match current {
+            Some(_) => apply::replace(&api, &next).await,
+            None => apply::create(&api, &next).await,
+        };
+        match written {
+            Ok(map) => {
+                known.insert(name, map);
+                return Ok(());
+            }
+            Err(error) if error.is_conflict() => why = error.to_string(),
+            Err(error) => return Err(LedgerError::Write(error.to_string())),
+        }
+    }
+    Err(LedgerError::Write(why))
+}
+
+/// The ledger with `group`'s intents, and without those that no limit looks back to.
+fn build_ledger(namespace: &str, name: &str, directory: &str, current: Option<&ConfigMap>, group: &[Request]) -> ConfigMap {
+    let mut map = current.cloned().unwrap_or_else(|| ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some([(keys::COMPONENT_LABEL.to_owned(), COMPONENT.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        ..ConfigMap::default()
+    });
+    let data = map.data.get_or_insert_default();
+    data.insert("directory".to_owned(), directory.to_owned());
+    if let Some(latest) = group.iter().map(|r| r.at).max() {
+        let is_old = |v: &str| {
+            serde_json::from_str::<Intent>(v).is_ok_and(|i| latest.duration_since(i.at) > KEPT)
+        };
+        data.retain(|k, v| !k.starts_with("intent-") || !is_old(v));
+    }
+    for request in group {
+        let intent = Intent { certificate: request.certificate.to_string(), at: request.at };
+        if let Ok(text) = serde_json::to_string(&intent) {
+            data.insert(entry_key(&request.certificate), text);
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: &str, at: i64) -> Request {
+        Request {
+            directory: "d".into(),
+            certificate: ObjectKey::new("n", name),
+            at: Timestamp::from_second(at).unwrap(),
+            done: oneshot::channel().0,
+        }
+    }
+
+    #[test]
+    fn an_intent_outlives_other_writes_and_goes_when_no_limit_looks_back_to_it() {
+        let first = build_ledger("ns", "l", "d", None, &[request("a", 0)]);
+        let second = build_ledger("ns", "l", "d", Some(&first), &[request("b", 1000)]);
+        let names = |map: &ConfigMap| {
+            let mut names: Vec<_> = read_intents(map).map(|i| i.certificate).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&second), ["n/a", "n/b"]);
+        let third = build_ledger("ns", "l", "d", Some(&second), &[request("c", 9 * 86_400)]);
+        assert_eq!(names(&third), ["n/c"]);
+    }
+}

@@ -1,0 +1,173 @@
+//! What this process remembers of each Certificate between two passes, and of each directory. All of it can be lost: a
+//! restart reads it again from the CA and the cluster.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use evercert_api::Reason;
+use evercert_core::backoff::outage_wait;
+use evercert_core::fault::{Fault, FaultClass};
+use evercert_core::key::ObjectKey;
+use evercert_core::observe::{Gate, OrderObservation, Reach};
+use evercert_core::report::Change;
+use evercert_core::sentence::build_fault;
+use jiff::Timestamp;
+
+/// What is remembered of one Certificate.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Entry {
+    /// The order's URL and its last view.
+    pub(crate) order: Option<(String, OrderObservation)>,
+    /// What the self-check saw, by name.
+    pub(crate) reach: BTreeMap<String, Reach>,
+    /// When the status was last written.
+    pub(crate) last_write: Option<Timestamp>,
+    /// Why the TLS Secret could not be written.
+    pub(crate) unwritable: Option<(Timestamp, String)>,
+    /// What a step did that the status does not hold yet.
+    pub(crate) unreported: Option<Change>,
+    /// Intents to order up to this instant are settled: the CA refused them for certain.
+    pub(crate) settled_intent: Option<Timestamp>,
+}
+
+/// A directory that does not answer as it should.
+#[derive(Debug, Clone)]
+struct Breaker {
+    since: Timestamp,
+    gate: Gate,
+}
+
+/// The memory of this process.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    entries: Mutex<HashMap<ObjectKey, Entry>>,
+    breakers: Mutex<HashMap<String, Breaker>>,
+    orders: Mutex<std::collections::HashSet<ObjectKey>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept here is whole after each statement, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory {
+    /// What is remembered of `key`.
+    pub(crate) fn entry(&self, key: &ObjectKey) -> Entry {
+        lock(&self.entries).get(key).cloned().unwrap_or_default()
+    }
+
+    /// Changes what is remembered of `key`.
+    pub(crate) fn update(&self, key: &ObjectKey, change: impl FnOnce(&mut Entry)) {
+        change(lock(&self.entries).entry(key.clone()).or_default());
+    }
+
+    /// Forgets `key`.
+    pub(crate) fn forget(&self, key: &ObjectKey) {
+        lock(&self.entries).remove(key);
+        lock(&self.orders).remove(key);
+    }
+
+    /// The last view of the order at `url`.
+    pub(crate) fn order(&self, key: &ObjectKey, url: Option<&str>) -> OrderObservation {
+        let Some(url) = url else { return OrderObservation::None };
+        match self.entry(key).order {
+            Some((known, view)) if known == url => view,
+            Some(_) | None => OrderObservation::Unread,
+        }
+    }
+
+    /// Remembers `view` of the order at `url`.
+    pub(crate) fn set_order(&self, key: &ObjectKey, url: &str, view: OrderObservation) {
+        self.update(key, |e| e.order = Some((url.to_owned(), view)));
+    }
+
+    /// Whether `key` has an order under way or may begin one, of at most `most`.
+    pub(crate) fn has_slot(&self, key: &ObjectKey, most: usize) -> bool {
+        let orders = lock(&self.orders);
+        orders.contains(key) || orders.len() < most
+    }
+
+    /// Counts `key` among the orders under way; false when there is no room.
+    pub(crate) fn take_slot(&self, key: &ObjectKey, most: usize) -> bool {
+        let mut orders = lock(&self.orders);
+        let room = orders.contains(key) || orders.len() < most;
+        if room {
+            orders.insert(key.clone());
+        }
+        room
+    }
+
+    /// Counts an order under way that a restart found.
+    pub(crate) fn note_order(&self, key: &ObjectKey) {
+        lock(&self.orders).insert(key.clone());
+    }
+
+    /// `key` has no order under way any more.
+    pub(crate) fn free_slot(&self, key: &ObjectKey) {
+        lock(&self.orders).remove(key);
+    }
+
+    /// Why no request may be sent to `directory` now.
+    pub(crate) fn gate(&self, directory: &str) -> Option<Gate> {
+        lock(&self.breakers).get(directory).map(|b| b.gate.clone())
+    }
+
+    /// A request to `directory` was answered as it should be.
+    pub(crate) fn close_breaker(&self, directory: &str) {
+        lock(&self.breakers).remove(directory);
+    }
+
+    /// A request to `directory` met `fault`: one that counts against the directory holds back all requests to it for a while.
+    pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) {
+        if fault.class != FaultClass::Unavailable {
+            return;
+        }
+        let mut breakers = lock(&self.breakers);
+        let since = breakers.get(directory).map_or(now, |b| b.since);
+        let until = fault.retry_after.filter(|at| *at > now).unwrap_or_else(|| {
+            now.checked_add(outage_wait(since, now)).unwrap_or(now)
+        });
+        let message = format!("the CA has not been available since {}: {}", evercert_core::need::whole(since), build_fault(fault));
+        breakers.insert(directory.to_owned(), Breaker { since, gate: Gate { until, reason: Reason::CAUnavailable, message } });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(class: FaultClass) -> Fault {
+        Fault { class, problem: None, http_status: Some(503), retry_after: None, help_url: None, detail: "x".into() }
+    }
+
+    #[test]
+    fn an_outage_holds_its_directory_back_longer_each_time_until_it_answers() {
+        let memory = Memory::default();
+        let at = |s| Timestamp::from_second(s).unwrap();
+        memory.note_fault("d", &fault(FaultClass::Unavailable), at(0));
+        assert_eq!(memory.gate("d").map(|g| g.until), Some(at(15)));
+        memory.note_fault("d", &fault(FaultClass::Unavailable), at(400));
+        assert_eq!(memory.gate("d").map(|g| g.until), Some(at(500)));
+        assert_eq!(memory.gate("other"), None);
+        memory.close_breaker("d");
+        assert_eq!(memory.gate("d"), None);
+    }
+
+    #[test]
+    fn a_certificates_own_fault_is_not_its_directorys() {
+        let memory = Memory::default();
+        memory.note_fault("d", &fault(FaultClass::Validation), Timestamp::UNIX_EPOCH);
+        assert_eq!(memory.gate("d"), None);
+    }
+
+    #[test]
+    fn slots_are_bounded_and_given_back() {
+        let memory = Memory::default();
+        let (a, b) = (ObjectKey::new("n", "a"), ObjectKey::new("n", "b"));
+        assert!(memory.take_slot(&a, 1));
+        assert!(memory.take_slot(&a, 1));
+        assert!(!memory.take_slot(&b, 1));
+        memory.free_slot(&a);
+        assert!(memory.take_slot(&b, 1));
+    }
+}

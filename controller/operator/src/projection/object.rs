@@ -1,0 +1,149 @@
+//! The objects of the projections, whatever their kind: which one, how it should be, how it was last seen.
+
+use std::fmt;
+use std::fmt::Debug;
+
+use evercert_core::key::ObjectKey;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::apply::{ApplyError, Concern, Expected, apply, delete};
+
+/// A kind that the projections write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    ConfigMap,
+    Service,
+    EndpointSlice,
+    Ingress,
+    Deployment,
+}
+
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ObjectId {
+    pub(super) kind: Kind,
+    pub(super) key: ObjectKey,
+}
+
+/// An object as it should be.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Desired {
+    pub(super) concern: Concern,
+    pub(super) body: Value,
+}
+
+/// An object as it was seen: its version in the API server's order, and its JSON without managed fields.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Seen {
+    pub(super) id: ObjectId,
+    pub(super) version: u64,
+    pub(super) content: Value,
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.key)
+    }
+}
+
+impl ObjectId {
+    pub(super) fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, key: ObjectKey::new(namespace, name) }
+    }
+
+    /// The id of an object that has a namespace and a name.
+    pub(super) fn of<K: Resource>(kind: Kind, object: &K) -> Self {
+        let metadata = object.meta();
+        Self::new(
+            kind,
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        )
+    }
+}
+
+impl Desired {
+    /// `object` as it should be. JSON cannot fail for the types of k8s-openapi; if it did, the API server would refuse the
+    /// empty object.
+    pub(super) fn new<K: Serialize>(concern: Concern, object: &K) -> Self {
+        Self { concern, body: serde_json::to_value(object).unwrap_or_default() }
+    }
+}
+
+impl Seen {
+    /// Reads an object that the API server gave. A version that is no number counts as the oldest, so it never hides a newer.
+    pub(super) fn new<K: Resource + Serialize>(kind: Kind, object: &K) -> Self {
+        let version = object.meta().resource_version.as_deref().and_then(|v| v.parse().ok());
+        let mut content = serde_json::to_value(object).unwrap_or_default();
+        if let Some(metadata) = content.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        Self { id: ObjectId::of(kind, object), version: version.unwrap_or_default(), content }
+    }
+}
+
+/// Applies an object; gives what the API server then has. One request.
+pub(super) async fn apply_object(
+    client: Client,
+    id: ObjectId,
+    desired: Desired,
+) -> Result<Seen, ApplyError> {
+    match id.kind {
+        Kind::ConfigMap => apply_as::<ConfigMap>(client, &id, desired).await,
+        Kind::Service => apply_as::<Service>(client, &id, desired).await,
+        Kind::EndpointSlice => apply_as::<EndpointSlice>(client, &id, desired).await,
+        Kind::Ingress => apply_as::<Ingress>(client, &id, desired).await,
+        Kind::Deployment => apply_as::<Deployment>(client, &id, desired).await,
+    }
+}
+
+/// Deletes an object if it still is the one with `uid`. One request.
+pub(super) async fn delete_object(
+    client: Client,
+    id: ObjectId,
+    uid: Option<String>,
+) -> Result<(), ApplyError> {
+    match id.kind {
+        Kind::ConfigMap => delete_as::<ConfigMap>(client, &id, uid).await,
+        Kind::Service => delete_as::<Service>(client, &id, uid).await,
+        Kind::EndpointSlice => delete_as::<EndpointSlice>(client, &id, uid).await,
+        Kind::Ingress => delete_as::<Ingress>(client, &id, uid).await,
+        Kind::Deployment => delete_as::<Deployment>(client, &id, uid).await,
+    }
+}
+
+async fn apply_as<K>(client: Client, id: &ObjectId, desired: Desired) -> Result<Seen, ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let object: K = serde_json::from_value(desired.body)
+        .map_err(|e| ApplyError::Unsendable(e.to_string()))?;
+    let api: Api<K> = Api::namespaced(client, &id.key.namespace);
+    let applied = apply(&api, desired.concern, &object).await?;
+    Ok(Seen::new(id.kind, &applied))
+}
+
+async fn delete_as<K>(client: Client, id: &ObjectId, uid: Option<String>) -> Result<(), ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let api: Api<K> = Api::namespaced(client, &id.key.namespace);
+    let expected = Expected { uid, resource_version: None };
+    delete(&api, &id.key.name, &expected).await.map(|_| ())
+}

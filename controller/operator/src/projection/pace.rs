@@ -1,0 +1,191 @@
+//! When an object may be written: the first change at once, then at most one write each 500 ms; what can wait goes with
+//! a later write; what is refused is tried again ever more rarely, and a fight with another writer slows down.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::difference::{differences, is_urgent};
+use super::object::{Desired, Kind, Seen};
+
+/// The least time between two writes of one object.
+pub(super) const GAP: Duration = Duration::from_millis(500);
+/// How long a change that keeps no challenge from being answered may wait for company.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the garbage collector may take before what it should have removed is removed.
+pub(super) const ORPHAN_PATIENCE: Duration = Duration::from_secs(20);
+/// The first pause after a refused write, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after a refused write.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// The longest pause before another writer's change is undone again.
+const LONGEST_TRUCE: Duration = Duration::from_mins(5);
+/// How long an object stays as it should before a fight is forgotten.
+const PEACE: Duration = Duration::from_mins(10);
+/// When a refused object may be tried again because it should be otherwise now.
+const RECONSIDER: Duration = Duration::from_secs(5);
+
+/// One object: as it was seen last, and how its writes went.
+#[derive(Debug, Default)]
+pub(super) struct Tracked {
+    seen: Option<Value>,
+    version: u64,
+    /// When an answer to a write of ours came.
+    pub(super) answered: Option<Instant>,
+    /// What was applied last, and how the API server's answer differed from it (admission may change an object).
+    applied: Option<(Desired, Vec<String>)>,
+    last_write: Option<Instant>,
+    waiting_since: Option<Instant>,
+    failure: Option<Failure>,
+    mends: u32,
+}
+
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    times: u32,
+    retry_at: Instant,
+    desired: Option<Desired>,
+}
+
+/// How an object should be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Goal<'a> {
+    /// As this.
+    Present(&'a Desired),
+    /// Gone, after a patience.
+    Absent(Duration),
+}
+
+impl Tracked {
+    /// The object's JSON, `None` when there is none.
+    pub(super) fn seen(&self) -> Option<&Value> {
+        self.seen.as_ref()
+    }
+
+    /// What the last write was refused with.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_ref().map(|f| f.message.as_str())
+    }
+
+    /// Nothing is known of it.
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.seen.is_none() && self.failure.is_none()
+    }
+
+    /// Takes an event. An older version than the known one is an echo of the past; `listed` overrules, since a list is
+    /// complete even after the API server's store was restored from a backup.
+    pub(super) fn observe(&mut self, seen: Option<Value>, version: u64, listed: bool) {
+        if listed || version >= self.version {
+            self.seen = seen;
+            self.version = version;
+        }
+    }
+
+    /// A list without the object: it is gone.
+    pub(super) fn vanish(&mut self) {
+        self.seen = None;
+    }
+
+    /// When the object is to be written (or deleted) next; `None` when it is as it should be.
+    pub(super) fn due(&mut self, kind: Kind, goal: Goal<'_>, now: Instant) -> Option<Instant> {
+        let patience = match goal {
+            Goal::Present(desired) => {
+                let found = self.seen.as_ref().map(|s| differences(&desired.body, s));
+                if self.is_settled(desired, found.as_deref()) {
+                    self.waiting_since = None;
+                    self.failure = None;
+                    return None;
+                }
+                match (&self.seen, found) {
+                    (Some(seen), Some(found))
+                        if !is_urgent(kind, &desired.body, seen, &found) =>
+                    {
+                        PATIENCE
+                    }
+                    _ => Duration::ZERO,
+                }
+            }
+            Goal::Absent(patience) => {
+                if self.seen.is_none() {
+                    self.waiting_since = None;
+                    self.failure = None;
+                    return None;
+                }
+                patience
+            }
+        };
+        let since = *self.waiting_since.get_or_insert(now);
+        let mut due = since + patience;
+        if let Some(last) = self.last_write {
+            due = due.max(last + GAP);
+            if let Goal::Present(desired) = goal
+                && self.mends > 0
+                && self.applied.as_ref().is_some_and(|(a, _)| a == desired)
+            {
+                due = due.max(last + (GAP * 2_u32.saturating_pow(self.mends)).min(LONGEST_TRUCE));
+            }
+        }
+        if let Some(failure) = &self.failure {
+            let desired = match goal {
+                Goal::Present(desired) => Some(desired),
+                Goal::Absent(_) => None,
+            };
+            let changed = failure.desired.as_ref() != desired;
+            let reconsider = self.last_write.map_or(now, |last| last + RECONSIDER);
+            let retry = if changed { failure.retry_at.min(reconsider) } else { failure.retry_at };
+            due = due.max(retry);
+        }
+        Some(due)
+    }
+
+    /// A write begins.
+    pub(super) fn start(&mut self, goal: Goal<'_>, now: Instant) {
+        if let Goal::Present(desired) = goal {
+            let mends = self.applied.as_ref().is_some_and(|(a, _)| a == desired);
+            let peace = self.last_write.is_none_or(|last| last + PEACE < now);
+            self.mends = match (mends, peace) {
+                (true, false) => self.mends.saturating_add(1).min(16),
+                (true, true) => 1,
+                (false, _) => 0,
+            };
+        }
+        self.waiting_since = None;
+        self.last_write = Some(now);
+    }
+
+    /// The write went well; `seen` is the API server's answer, `None` after a deletion.
+    pub(super) fn succeed(&mut self, desired: Option<Desired>, seen: Option<Seen>, now: Instant) {
+        self.failure = None;
+        self.answered = Some(now);
+        self.applied = match (desired, &seen) {
+            (Some(desired), Some(seen)) => {
+                let found = differences(&desired.body, &seen.content);
+                Some((desired, found))
+            }
+            _ => None,
+        };
+        match seen {
+            Some(seen) => self.observe(Some(seen.content), seen.version, false),
+            None => self.seen = None,
+        }
+    }
+
+    /// The write was refused.
+    pub(super) fn fail(&mut self, desired: Option<Desired>, message: String, now: Instant) {
+        let times = self.failure.as_ref().map_or(0, |f| f.times).saturating_add(1);
+        let pause = FIRST_PAUSE * 2_u32.saturating_pow(times - 1);
+        let retry_at = now + pause.min(LONGEST_PAUSE);
+        self.failure = Some(Failure { message, times, retry_at, desired });
+    }
+
+    /// As it should be, or as admission made it when just this was applied.
+    fn is_settled(&self, desired: &Desired, found: Option<&[String]>) -> bool {
+        match (found, &self.applied) {
+            (Some([]), _) => true,
+            (Some(found), Some((applied, answered))) => applied == desired && answered == found,
+            (Some(_) | None, _) => false,
+        }
+    }
+}

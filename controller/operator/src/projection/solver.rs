@@ -1,0 +1,269 @@
+//! The solver's Deployment and Service, and what its slices and conditions say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use evercert_api::keys::{
+    COMPONENT_LABEL, COMPONENT_SOLVER, FIELD_MANAGER, SOLVER_NAME, SOLVER_PORT_NAME,
+};
+use evercert_core::routes::SolverEndpoints;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use crate::config::Config;
+
+/// The label by which the Service finds the pods.
+const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// The user that the container runs as: nobody's, in every image.
+const USER: i64 = 65532;
+
+/// The solver's Deployment: one replica under PodSecurity "restricted", with the rights of its own ServiceAccount.
+pub(super) fn build_deployment(config: &Config) -> Deployment {
+    let solver = &config.solver;
+    let quantities = |pairs: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect()
+    };
+    let container = Container {
+        name: "solver".to_owned(),
+        image: Some(solver.image.clone()),
+        args: Some(vec![
+            "solver".to_owned(),
+            "--listen".to_owned(),
+            format!("0.0.0.0:{}", solver.port),
+            "--namespace".to_owned(),
+            "$(POD_NAMESPACE)".to_owned(),
+        ]),
+        env: Some(vec![EnvVar {
+            name: "POD_NAMESPACE".to_owned(),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector {
+                    field_path: "metadata.namespace".to_owned(),
+                    api_version: None,
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        }]),
+        ports: Some(vec![ContainerPort {
+            name: Some(SOLVER_PORT_NAME.to_owned()),
+            container_port: i32::from(solver.port),
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        readiness_probe: Some(Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some("/readyz".to_owned()),
+                port: IntOrString::String(SOLVER_PORT_NAME.to_owned()),
+                ..HTTPGetAction::default()
+            }),
+            // An order waits for it.
+            period_seconds: Some(1),
+            ..Probe::default()
+        }),
+        resources: Some(ResourceRequirements {
+            requests: Some(quantities(&[("cpu", "10m"), ("memory", "16Mi")])),
+            limits: Some(quantities(&[("memory", "64Mi")])),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    };
+    let pod = PodSpec {
+        service_account_name: Some(solver.service_account.clone()),
+        enable_service_links: Some(false),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container],
+        ..PodSpec::default()
+    };
+    Deployment {
+        metadata: metadata(&config.namespace),
+        spec: Some(DeploymentSpec {
+            replicas: Some(1),
+            revision_history_limit: Some(1),
+            // So that a solver that cannot start is told of within the minute.
+            progress_deadline_seconds: Some(30),
+            selector: LabelSelector {
+                match_labels: Some(selector()),
+                ..LabelSelector::default()
+            },
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels: Some(labels()), ..ObjectMeta::default() }),
+                spec: Some(pod),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The solver's Service: its slices are where the operator learns of ready pods.
+pub(super) fn build_service(config: &Config) -> Service {
+    Service {
+        metadata: metadata(&config.namespace),
+        spec: Some(ServiceSpec {
+            selector: Some(selector()),
+            ports: Some(vec![ServicePort {
+                name: Some(SOLVER_PORT_NAME.to_owned()),
+                port: i32::from(config.solver.port),
+                target_port: Some(IntOrString::String(SOLVER_PORT_NAME.to_owned())),
+                protocol: Some("TCP".to_owned()),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The ready addresses in the slices of the solver's Service. Where ports differ (a roll-out to another one), the port of the
+/// last slice by name counts, with its addresses.
+pub(super) fn gather_endpoints<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    default_port: u16,
+) -> SolverEndpoints {
+    let mut by_port: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+    let mut port = default_port;
+    for slice in slices {
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        let named = ports.iter().find(|p| p.name.as_deref() == Some(SOLVER_PORT_NAME));
+        let number = named.or(ports.first()).and_then(|p| u16::try_from(p.port?).ok());
+        let Some(number) = number else { continue };
+        let ready = slice.endpoints.iter().filter(|e| {
+            let conditions = e.conditions.as_ref();
+            conditions.is_none_or(|c| c.ready != Some(false) && c.terminating != Some(true))
+        });
+        let addresses: BTreeSet<IpAddr> =
+            ready.flat_map(|e| &e.addresses).filter_map(|a| a.parse().ok()).collect();
+        if !addresses.is_empty() {
+            port = number;
+            by_port.entry(number).or_default().extend(addresses);
+        }
+    }
+    SolverEndpoints { addresses: by_port.remove(&port).unwrap_or_default(), port }
+}
+
+/// What holds the solver back, from its Deployment's JSON.
+pub(super) fn describe_start(deployment: Option<&Value>) -> String {
+    let Some(deployment) = deployment else {
+        return "its Deployment is being made".to_owned();
+    };
+    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array);
+    let conditions = || conditions.into_iter().flatten();
+    let told = |kind: &str, status: &str| {
+        conditions()
+            .find(|c| {
+                c.get("type").and_then(Value::as_str) == Some(kind)
+                    && c.get("status").and_then(Value::as_str) == Some(status)
+            })
+            .and_then(|c| c.get("message").and_then(Value::as_str))
+    };
+    if let Some(message) = told("ReplicaFailure", "True") {
+        return format!("no pod can be made for Deployment {SOLVER_NAME}: {message}");
+    }
+    if let Some(message) = told("Progressing", "False") {
+        return format!(
+            "Deployment {SOLVER_NAME} does not get a ready pod: {message} (kubectl describe pods -l \
+             {NAME_LABEL}={SOLVER_NAME} tells why)"
+        );
+    }
+    format!("Deployment {SOLVER_NAME} has no ready pod yet")
+}
+
+fn metadata(namespace: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(SOLVER_NAME.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        labels: Some(labels()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn labels() -> BTreeMap<String, String> {
+    let mut labels = selector();
+    labels.insert(COMPONENT_LABEL.to_owned(), COMPONENT_SOLVER.to_owned());
+    labels.insert("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned());
+    labels
+}
+
+fn selector() -> BTreeMap<String, String> {
+    BTreeMap::from([(NAME_LABEL.to_owned(), SOLVER_NAME.to_owned())])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(port: i32, endpoints: &Value) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{ "name": "health", "port": 1 }, { "name": "http", "port": port }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_ready_pods_are_endpoints() {
+        let slice = slice(
+            8089,
+            &json!([
+                { "addresses": ["198.18.1.1"], "conditions": { "ready": true } },
+                { "addresses": ["198.18.1.2"], "conditions": { "ready": false } },
+                { "addresses": ["198.18.1.3"], "conditions": { "ready": true, "terminating": true } },
+                { "addresses": ["198.18.1.4"] },
+            ]),
+        );
+        let got = gather_endpoints([&slice], 1);
+        let want: BTreeSet<IpAddr> =
+            ["198.18.1.1", "198.18.1.4"].iter().map(|a| a.parse().unwrap()).collect();
+        assert_eq!(got, SolverEndpoints { addresses: want, port: 8089 });
+        assert_eq!(gather_endpoints([], 8089).addresses, BTreeSet::new());
+    }
+
+    #[test]
+    fn the_reason_that_no_pod_starts_is_the_clusters_own() {
+        let deployment = |conditions: Value| json!({ "status": { "conditions": conditions } });
+        let quota = deployment(json!([
+            { "type": "Progressing", "status": "False", "message": "timed out" },
+            { "type": "ReplicaFailure", "status": "True", "message": "pods is forbidden: exceeded quota" },
+        ]));
+        assert_eq!(
+            describe_start(Some(&quota)),
+            "no pod can be made for Deployment evercert-solver: pods is forbidden: exceeded quota"
+        );
+        let slow = deployment(json!([
+            { "type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing." },
+        ]));
+        assert!(describe_start(Some(&slow)).contains("ReplicaSet has timed out progressing."));
+        let fresh = deployment(json!([{ "type": "Progressing", "status": "True", "message": "m" }]));
+        assert_eq!(describe_start(Some(&fresh)), "Deployment evercert-solver has no ready pod yet");
+    }
+}

@@ -1,0 +1,218 @@
+//! The watches of the projections, as one stream of changes.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use evercert_api::keys::{
+    CHALLENGES_NAME, COMPONENT_LABEL, COMPONENT_ROUTE, COMPONENT_SOLVER, SOLVER_NAME,
+};
+use futures::stream::{BoxStream, SelectAll, select_all};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::object::{Kind, Seen};
+
+/// How long one watch lasts, in seconds: what bounds the time that a connection may hang unnoticed.
+const WATCH_TIME: u32 = 90;
+
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Scope {
+    /// The ConfigMap of challenges.
+    Challenges,
+    /// Services of routes and of the solver.
+    Services,
+    /// Slices of routes.
+    Slices,
+    /// The solver's Deployment.
+    Deployment,
+    /// All Ingresses.
+    Ingresses,
+    /// All IngressClasses.
+    Classes,
+    /// Slices of the solver's own Service.
+    Endpoints,
+}
+
+impl Scope {
+    /// Every watch.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Challenges,
+        Self::Services,
+        Self::Slices,
+        Self::Deployment,
+        Self::Ingresses,
+        Self::Classes,
+        Self::Endpoints,
+    ];
+
+    /// The kind of our own objects among what is watched.
+    pub(super) fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Challenges => Some(Kind::ConfigMap),
+            Self::Services => Some(Kind::Service),
+            Self::Slices => Some(Kind::EndpointSlice),
+            Self::Deployment => Some(Kind::Deployment),
+            Self::Ingresses => Some(Kind::Ingress),
+            Self::Classes | Self::Endpoints => None,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Challenges => "the ConfigMap of open challenges",
+            Self::Services => "Services",
+            Self::Slices => "EndpointSlices",
+            Self::Deployment => "the solver's Deployment",
+            Self::Ingresses => "Ingresses",
+            Self::Classes => "IngressClasses",
+            Self::Endpoints => "the solver's EndpointSlices",
+        }
+    }
+}
+
+/// A change in the cluster.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// To an object that may be ours.
+    Own(Scope, Event<Seen>),
+    /// To an Ingress, anybody's.
+    Ingress(Event<Ingress>),
+    /// To an IngressClass.
+    Class(Event<IngressClass>),
+    /// To a slice of the solver's Service.
+    Endpoints(Event<EndpointSlice>),
+    /// A watch failed and begins anew by itself.
+    Failed(Scope, String),
+}
+
+/// All watches.
+pub(super) fn watch_all(client: &Client, namespace: &str) -> SelectAll<BoxStream<'static, Change>> {
+    let config = || watcher::Config::default().timeout(WATCH_TIME);
+    let named = |name: &str| config().fields(&format!("metadata.name={name}"));
+    let components = format!("{COMPONENT_LABEL} in ({COMPONENT_ROUTE},{COMPONENT_SOLVER})");
+    let routes = format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}");
+    let solver = format!("kubernetes.io/service-name={SOLVER_NAME}");
+
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let services: Api<Service> = Api::all(client.clone());
+    let slices: Api<EndpointSlice> = Api::all(client.clone());
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let ingresses: Api<Ingress> = Api::all(client.clone());
+    let classes: Api<IngressClass> = Api::all(client.clone());
+    let endpoints: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+
+    select_all([
+        own(config_maps, named(CHALLENGES_NAME), Scope::Challenges, Kind::ConfigMap).boxed(),
+        own(services, config().labels(&components), Scope::Services, Kind::Service).boxed(),
+        own(slices, config().labels(&routes), Scope::Slices, Kind::EndpointSlice).boxed(),
+        own(deployments, named(SOLVER_NAME), Scope::Deployment, Kind::Deployment).boxed(),
+        all(ingresses, config(), Scope::Ingresses, Change::Ingress).boxed(),
+        all(classes, config(), Scope::Classes, Change::Class).boxed(),
+        all(endpoints, config().labels(&solver), Scope::Endpoints, Change::Endpoints).boxed(),
+    ])
+}
+
+fn own<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    scope: Scope,
+    kind: Kind,
+) -> impl Stream<Item = Change> + Send
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    let change = move |event: Event<K>| {
+        let seen = |object: K| Seen::new(kind, &object);
+        Change::Own(
+            scope,
+            match event {
+                Event::Apply(object) => Event::Apply(seen(object)),
+                Event::Delete(object) => Event::Delete(seen(object)),
+                Event::Init => Event::Init,
+                Event::InitApply(object) => Event::InitApply(seen(object)),
+                Event::InitDone => Event::InitDone,
+            },
+        )
+    };
+    all(api, config, scope, change)
+}
+
+fn all<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    scope: Scope,
+    change: impl Fn(Event<K>) -> Change + Send + 'static,
+) -> impl Stream<Item = Change> + Send
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    watcher(api, config).default_backoff().map(move |result| match result {
+        Ok(event) => change(event.modify(|object| {
+            object.managed_fields_mut().clear();
+            // Often the largest part of an object, and the whole of it once more.
+            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+        })),
+        Err(error) => {
+            tracing::debug!(%error, watch = scope.words(), "a watch failed and begins anew");
+            Change::Failed(scope, format!("{} cannot be watched: {}", scope.words(), cause_of(error)))
+        }
+    })
+}
+
+/// The API server's own words.
+fn cause_of(error: watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => crate::apply::ApplyError::from(error).to_string(),
+        watcher::Error::WatchError(status) => status.message.clone(),
+        watcher::Error::NoResourceVersion => "the answer has no resourceVersion".to_owned(),
+    }
+}
+
+/// A small cache of what a watch gave, by name; a listing under way replaces it when it is complete.
+#[derive(Debug)]
+pub(super) struct Cache<K> {
+    pub(super) objects: BTreeMap<String, K>,
+    listing: BTreeMap<String, K>,
+}
+
+impl<K> Default for Cache<K> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), listing: BTreeMap::new() }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Cache<K> {
+    /// Takes one event; true when the objects may have changed.
+    pub(super) fn take(&mut self, event: Event<K>) -> bool {
+        match event {
+            Event::Apply(object) => {
+                self.objects.insert(object.name_any(), object);
+                true
+            }
+            Event::Delete(object) => self.objects.remove(&object.name_any()).is_some(),
+            Event::Init => {
+                self.listing.clear();
+                false
+            }
+            Event::InitApply(object) => {
+                self.listing.insert(object.name_any(), object);
+                false
+            }
+            Event::InitDone => {
+                self.objects = std::mem::take(&mut self.listing);
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The loop (design §2): gather, plan, execute, report. One pass, at most one effect, never a sleep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evercert_api::Certificate;
+use evercert_core::key::ObjectKey;
+use evercert_core::plan::{Plan, Step, plan};
+use evercert_core::report::{Change, apply_change, build_status, plan_write};
+use jiff::Timestamp;
+use kube::Api;
+use kube::runtime::controller::Action;
+
+use crate::apply;
+use crate::context::{Context, key_of};
+use crate::error::Error;
+use crate::execute::{Outcome, announce, execute, forget};
+use crate::gather::{Gathered, gather};
+
+/// One pass for one Certificate.
+pub(crate) async fn reconcile(certificate: Arc<Certificate>, context: Arc<Context>) -> Result<Action, Error> {
+    let key = key_of(&certificate);
+    let now = Timestamp::now();
+    let Some(mut gathered) = gather(&key, &context, false, now).await? else {
+        forget(&key, &context);
+        return Ok(Action::await_change());
+    };
+    merge_unreported(&mut gathered, &context, now);
+    let mut next = plan(&gathered.observed, now);
+    if next.is_irreversible() {
+        // Looked at again, live; if the answer differs, nothing is done and the next pass begins from there.
+        let Some(again) = gather(&key, &context, true, now).await? else { return Ok(Action::await_change()) };
+        gathered = again;
+        merge_unreported(&mut gathered, &context, now);
+        let again = plan(&gathered.observed, now);
+        if again.step != next.step {
+            return Ok(at_once());
+        }
+        next = again;
+    }
+    tracing::debug!(certificate = %key, row = next.row, step = ?next.say.reason, "planned");
+    let outcome = execute(&next, &mut gathered, &context, now).await?;
+    if next.step == Step::Forget {
+        return Ok(Action::await_change());
+    }
+    let after = Timestamp::now();
+    note_change(&outcome.change, &mut gathered, &context, after);
+    if outcome.moved && outcome.change == Change::None && outcome.note.is_none() {
+        return Ok(at_once());
+    }
+    let said = if outcome.moved { plan(&gathered.observed, after) } else { next };
+    let wake = report(&gathered, &said, &outcome, &context, after).await?;
+    announce(&outcome, &gathered, &context, after).await;
+    Ok(if outcome.moved { at_once() } else { wait_until(wake, after) })
+}
+
+/// What an earlier pass did and could not write into the status is not lost: it is seen, and written with this pass's report.
+fn merge_unreported(gathered: &mut Gathered, context: &Context, now: Timestamp) {
+    if let Some(change) = context.memory.entry(&gathered.observed.key).unreported {
+        merge(&change, gathered, context, now);
+    }
+}
+
+fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now: Timestamp) {
+    if *change == Change::None {
+        return;
+    }
+    let key = gathered.observed.key.clone();
+    context.memory.update(&key, |e| e.unreported = Some(change.clone()));
+    match change {
+        Change::Placed(_) => {}
+        Change::None | Change::Cleared | Change::Failed(_) => context.memory.free_slot(&key),
+    }
+    merge(change, gathered, context, now);
+}
+
+fn merge(change: &Change, gathered: &mut Gathered, context: &Context, now: Timestamp) {
+    let observed = &mut gathered.observed;
+    let mut status = observed.status.clone();
+    apply_change(observed, &mut status, change, now);
+    observed.status = status;
+    observed.intent = None;
+    observed.order = context.memory.order(&observed.key, observed.status.order.as_ref().map(|o| o.url.as_str()));
+}
+
+/// Writes the status where it changed; the answer is when the object is looked at again.
+async fn report(
+    gathered: &Gathered,
+    said: &Plan,
+    outcome: &Outcome,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Timestamp, Error> {
+    let key: &ObjectKey = &gathered.observed.key;
+    let old = gathered.certificate.status.clone().unwrap_or_default();
+    let new = build_status(&gathered.observed, said, now);
+    let worth = plan_write(&old, &new, context.memory.entry(key).last_write, now);
+    if worth != Ok(true) && outcome.change == Change::None {
+        return Ok(worth.err().map_or(said.wake, |at| at.min(said.wake)));
+    }
+    if old != new {
+        let mut next = gathered.certificate.clone();
+        next.status = Some(new);
+        let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
+        apply::replace_status(&api, &next).await?;
+    }
+    context.memory.update(key, |e| {
+        e.last_write = Some(now);
+        e.unreported = None;
+    });
+    Ok(said.wake)
+}
+
+fn at_once() -> Action {
+    Action::requeue(Duration::ZERO)
+}
+
+fn wait_until(wake: Timestamp, now: Timestamp) -> Action {
+    let wait = if wake > now { wake.duration_since(now).unsigned_abs() } else { Duration::ZERO };
+    // At least a moment, so that a wake-up in the past cannot spin.
+    Action::requeue(wait.max(Duration::from_millis(20)))
+}
+
+/// When a pass that failed is tried again.
+pub(crate) fn after_error(error: &Error) -> Action {
+    match error {
+        Error::Api(_) if error.is_conflict() => at_once(),
+        Error::Api(error) if error.is_not_found() => Action::requeue(Duration::from_secs(30)),
+        Error::Api(error) if error.is_passing() => Action::requeue(Duration::from_secs(2)),
+        Error::Api(_) => Action::requeue(Duration::from_secs(10)),
+    }
+}

@@ -1,0 +1,203 @@
+//! The start: caches first, then the ledger, then the loops; all of it ends with `shutdown`.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evercert_api::certificate::IssuerKind;
+use evercert_api::{Certificate, ClusterIssuer, Issuer};
+use evercert_core::key::ObjectKey;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future::{self, FutureExt};
+use futures::stream::StreamExt;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::Api;
+use kube::runtime::controller::{self, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource};
+
+use crate::config::Config;
+use crate::context::{Context, key_of};
+use crate::follow::{follow, forget_gone, forget_gone_issuers, wake_presented, watch_secrets};
+use crate::health;
+use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
+use crate::ledger::Ledger;
+use crate::memory::Memory;
+use crate::projection::Projections;
+use crate::reconcile::{after_error, reconcile};
+
+/// A call to the API server gets no answer for so long: its connection is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why the operator could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No client for the cluster can be made.
+    #[error("no connection to the API server can be made")]
+    Client(#[source] kube::Error),
+    /// The ledger cannot be read; without it nothing may be ordered.
+    #[error("the ledger in namespace {namespace} cannot be read")]
+    Ledger {
+        /// The operator's namespace.
+        namespace: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// The health endpoint cannot be served.
+    #[error("cannot listen for health checks")]
+    Health(#[source] std::io::Error),
+}
+
+/// Wakes issuers, and knows which there are.
+pub(crate) struct IssuerWakers {
+    issuers: Store<Issuer>,
+    cluster_issuers: Store<ClusterIssuer>,
+    wake_issuer: UnboundedSender<ObjectRef<Issuer>>,
+    wake_cluster_issuer: UnboundedSender<ObjectRef<ClusterIssuer>>,
+}
+
+impl IssuerWakers {
+    /// Whether the issuer exists.
+    pub(crate) fn exists(&self, id: &IssuerId) -> bool {
+        match (id.kind, &id.namespace) {
+            (IssuerKind::Issuer, Some(namespace)) => self.issuers.get(&ObjectRef::new(&id.name).within(namespace)).is_some(),
+            (IssuerKind::Issuer, None) => false,
+            (IssuerKind::ClusterIssuer, _) => self.cluster_issuers.get(&ObjectRef::new(&id.name)).is_some(),
+        }
+    }
+
+    /// Has the issuer's loop pass once more. A closed channel means that the operator is stopping.
+    pub(crate) fn wake(&self, id: &IssuerId) {
+        match (id.kind, &id.namespace) {
+            (IssuerKind::Issuer, Some(namespace)) => {
+                let _ = self.wake_issuer.unbounded_send(ObjectRef::new(&id.name).within(namespace));
+            }
+            (IssuerKind::Issuer, None) => {}
+            (IssuerKind::ClusterIssuer, _) => {
+                let _ = self.wake_cluster_issuer.unbounded_send(ObjectRef::new(&id.name));
+            }
+        }
+    }
+}
+
+/// Runs the operator until `shutdown` is done.
+///
+/// # Errors
+/// [`RunError`], only at the start: later troubles are waited out.
+pub async fn run(
+    cluster: kube::Config,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), RunError> {
+    let shutdown = shutdown.shared();
+    let (mut calls, mut watches) = (cluster.clone(), cluster);
+    calls.read_timeout = Some(READ_TIMEOUT);
+    let client = Client::try_from(calls).map_err(RunError::Client)?;
+    // Watches are silent for long: a client of their own, without that time-out.
+    watches.read_timeout = None;
+    let watching = Client::try_from(watches).map_err(RunError::Client)?;
+
+    let certificates = follow(Api::<Certificate>::all(watching.clone()));
+    let issuers = follow(Api::<Issuer>::all(watching.clone()));
+    let cluster_issuers = follow(Api::<ClusterIssuer>::all(watching.clone()));
+    let namespaces = follow(Api::<Namespace>::all(watching.clone()));
+    let ingresses = follow(Api::<Ingress>::all(watching.clone()));
+
+    let ledger = Ledger::open(client.clone(), &config.namespace)
+        .await
+        .map_err(|source| RunError::Ledger { namespace: config.namespace.clone(), source })?;
+    let health = health::serve(config.health_listen).await.map_err(RunError::Health)?;
+
+    let projections = Projections::start(client.clone(), watching.clone(), &config, ingresses.store.clone());
+    let (wake, wakes) = unbounded();
+    let (wake_issuer, issuer_wakes) = unbounded();
+    let (wake_cluster_issuer, cluster_issuer_wakes) = unbounded();
+    let context = Arc::new(Context {
+        client,
+        memory: Memory::default(),
+        ledger,
+        sessions: Sessions::default(),
+        projections,
+        certificates: certificates.store.clone(),
+        namespaces: namespaces.store.clone(),
+        ingresses: ingresses.store.clone(),
+        wake,
+        wake_issuers: IssuerWakers {
+            issuers: issuers.store.clone(),
+            cluster_issuers: cluster_issuers.store.clone(),
+            wake_issuer,
+            wake_cluster_issuer,
+        },
+        config,
+    });
+
+    let ready = async {
+        let stores = (
+            certificates.store.wait_until_ready(),
+            issuers.store.wait_until_ready(),
+            cluster_issuers.store.wait_until_ready(),
+            namespaces.store.wait_until_ready(),
+            ingresses.store.wait_until_ready(),
+        );
+        let _ = future::join5(stores.0, stores.1, stores.2, stores.3, stores.4).await;
+    };
+    futures::select! {
+        () = shutdown.clone() => return Ok(()),
+        () = ready.fuse() => {}
+    }
+    let existing: HashSet<ObjectKey> = context.certificates.state().iter().map(|c| key_of(c)).collect();
+    context.projections.retain_existing(&existing);
+    health.set_ready();
+    tracing::info!(certificates = existing.len(), "caches are filled, the loops begin");
+
+    tokio::spawn(forget_gone(certificates.gone, context.clone()));
+    tokio::spawn(forget_gone_issuers(issuers.gone, context.clone()));
+    tokio::spawn(forget_gone_issuers(cluster_issuers.gone, context.clone()));
+    tokio::spawn(wake_presented(context.clone()));
+    let concurrency = controller::Config::default().concurrency(context.config.concurrency);
+    let secrets = watch_secrets(watching, context.clone());
+    let certificate_loop = Controller::for_stream(certificates.changes.map(Ok), certificates.store)
+        .with_config(concurrency.clone())
+        .reconcile_on(wakes)
+        .reconcile_on(secrets)
+        .graceful_shutdown_on(shutdown.clone())
+        .run(reconcile, |object, error, _| log_error(&object, error), context.clone())
+        .for_each(|_| future::ready(()));
+    let issuer_loop =
+        run_issuers(issuers.changes, issuers.store, issuer_wakes, concurrency.clone(), shutdown.clone(), context.clone());
+    let cluster_issuer_loop =
+        run_issuers(cluster_issuers.changes, cluster_issuers.store, cluster_issuer_wakes, concurrency, shutdown, context);
+    future::join3(certificate_loop, issuer_loop, cluster_issuer_loop).await;
+    Ok(())
+}
+
+fn log_error<K: Resource<DynamicType = ()> + Debug>(object: &Arc<K>, error: &crate::error::Error) -> controller::Action {
+    let meta = object.meta();
+    if error.is_conflict() {
+        tracing::debug!(kind = %K::kind(&()), namespace = ?meta.namespace, name = ?meta.name, %error, "changed meanwhile");
+    } else {
+        tracing::warn!(kind = %K::kind(&()), namespace = ?meta.namespace, name = ?meta.name, %error, "a pass failed");
+    }
+    after_error(error)
+}
+
+async fn run_issuers<K: IssuerResource>(
+    changes: UnboundedReceiver<K>,
+    store: Store<K>,
+    wakes: UnboundedReceiver<ObjectRef<K>>,
+    concurrency: controller::Config,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+    context: Arc<Context>,
+) {
+    Controller::for_stream(changes.map(Ok), store)
+        .with_config(concurrency)
+        .reconcile_on(wakes)
+        .graceful_shutdown_on(shutdown)
+        .run(issuer::reconcile, |object, error, _| log_error(&object, error), context)
+        .for_each(|_| future::ready(()))
+        .await;
+}
