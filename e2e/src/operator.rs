@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use evercert_cluster::{World, address};
@@ -14,6 +15,9 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::stage::tail;
+use crate::{curl, wait_for};
 
 /// The operator's namespace.
 pub const NAMESPACE: &str = "evercert-system";
@@ -34,6 +38,7 @@ pub struct Operator {
     kubeconfig: PathBuf,
     log: PathBuf,
     child: Option<Child>,
+    ended_by_itself: Vec<String>,
 }
 
 /// The user name of the operator's calls in the audit log.
@@ -55,8 +60,10 @@ impl Operator {
             kubeconfig,
             log: world.state().join("operator.log"),
             child: None,
+            ended_by_itself: Vec::new(),
         };
         operator.restart()?;
+        operator.ready().await?;
         Ok(operator)
     }
 
@@ -67,6 +74,9 @@ impl Operator {
     pub fn restart(&mut self) -> Result<()> {
         if self.pid().is_some() {
             bail!("the operator runs already");
+        }
+        if let Some(mut dead) = self.child.take() {
+            self.ended_by_itself.push(format!("{:?}", dead.wait()));
         }
         let log = File::options()
             .create(true)
@@ -85,6 +95,48 @@ impl Operator {
             .with_context(|| format!("starting {}", self.program.display()))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Starts the operator where it does not run, and waits until it is ready: what went wrong in one story is not the next
+    /// one's.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn ensure_ready(&mut self) -> Result<()> {
+        if self.pid().is_none() {
+            self.restart()?;
+        }
+        self.ready().await
+    }
+
+    /// How it ended each time that nobody had ended it.
+    #[must_use]
+    pub fn ended_by_itself(&self) -> &[String] {
+        &self.ended_by_itself
+    }
+
+    /// Waits until the operator says that it is ready: its caches are warm.
+    ///
+    /// # Errors
+    /// It has ended, or is not ready within 30 s: the error has the end of its log.
+    pub async fn ready(&mut self) -> Result<()> {
+        let url = format!("http://{HEALTH}/readyz");
+        let ready = wait_for(
+            "the operator is ready",
+            Duration::from_secs(30),
+            async || {
+                let Some(_) = self.pid() else {
+                    return Ok(Some(false));
+                };
+                Ok((curl::get(&url, None)?.status == 200).then_some(true))
+            },
+        )
+        .await;
+        match ready {
+            Ok(true) => Ok(()),
+            Ok(false) => bail!("the operator has ended\n{}", tail(&self.log, 40)),
+            Err(error) => Err(error).with_context(|| tail(&self.log, 40)),
+        }
     }
 
     /// Ends the operator by SIGKILL, as a crash would, and waits until it is gone.

@@ -21,6 +21,8 @@ async fn no_usable_certificate_was_ever_replaced_by_a_fallback(story: Story<'_>)
 async fn the_operator_never_ended_by_itself(story: Story<'_>) -> Result<()> {
     let mut operator = story.stage.operator.lock().await;
     operator.pid().context("it has ended")?;
+    let ends = operator.ended_by_itself();
+    ensure!(ends.is_empty(), "it ended by itself: {ends:?}");
     let log = std::fs::read_to_string(operator.log()).context("reading its log")?;
     let panics: Vec<&str> = log
         .lines()

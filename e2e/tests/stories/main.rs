@@ -107,6 +107,7 @@ fn run(mut args: Arguments) -> Result<ExitCode> {
         let trials: Vec<Trial> = tales
             .into_iter()
             .map(|tale| trial(tale, &runtime, &stage))
+            .filter(|trial| !args.is_filtered_out(trial))
             .collect();
         if trials.is_empty() {
             continue;
@@ -124,7 +125,10 @@ fn trial(Tale(name, tell): Tale, runtime: &Arc<Runtime>, stage: &Arc<Stage>) -> 
     let name = name.trim_start_matches("stories::");
     Trial::test(name, move || {
         let namespace = namespace(name);
-        let told = runtime.block_on(async { tell(Story::begin(&stage, &namespace).await?).await });
+        let told = runtime.block_on(async {
+            stage.operator.lock().await.ensure_ready().await?;
+            tell(Story::begin(&stage, &namespace).await?).await
+        });
         told.map_err(|error: anyhow::Error| Failed::from(format!("{error:#}")))
     })
 }

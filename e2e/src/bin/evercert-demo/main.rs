@@ -100,6 +100,7 @@ fn up() -> Result<ExitCode> {
         "all of them answer, {} s after nothing",
         world.ready_after()
     ));
+    screen.hand_over(&world)?;
     let set = world
         .command(std::env::current_exe()?)
         .arg("set-stage")
