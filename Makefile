@@ -1,0 +1,34 @@
+# make demo   a certificate, end to end, before your eyes        make test   everything that is checked
+# make up     the demo's world, kept for playing                 make check  the quick part of it
+# make down   end that world                                     make crds   write crds/ anew
+# make build  the program, optimised
+
+.PHONY: help demo test check crds up down build world
+
+help:
+	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+
+test:
+	@.ci/parts setup fmt clippy docs build generated walls tools unit world stories demo
+
+check:
+	@.ci/parts fmt clippy generated walls unit
+
+demo:
+	@.ci/parts setup build-demo tools demo
+
+up: world
+	@target/debug/evercert-demo up
+
+down:
+	@if [ -x target/debug/evercert-demo ]; then target/debug/evercert-demo down; else echo "There is no world."; fi
+
+world:
+	@.ci/parts setup build-demo tools
+
+crds:
+	@cargo run --quiet --locked -p evercert -- crds --output crds
+	@git --no-pager diff --stat -- crds
+
+build:
+	cargo build --release --locked -p evercert
