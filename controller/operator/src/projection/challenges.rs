@@ -37,7 +37,11 @@ pub(super) fn build_challenges<'a>(
             name: certificate.key.name.clone(),
             uid: certificate.uid.clone(),
             class: certificate.class.clone(),
-            tokens: certificate.challenges.iter().map(|c| c.token().to_owned()).collect(),
+            tokens: certificate
+                .challenges
+                .iter()
+                .map(|c| c.token().to_owned())
+                .collect(),
         })
         .filter_map(|owner| serde_json::to_string(&owner).ok())
         .collect();
@@ -52,7 +56,10 @@ pub(super) fn build_challenges<'a>(
             ..ObjectMeta::default()
         },
         data: Some(BTreeMap::from([
-            (CHALLENGES_KEY.to_owned(), serialize_challenges(open.flat_map(|c| &c.challenges))),
+            (
+                CHALLENGES_KEY.to_owned(),
+                serialize_challenges(open.flat_map(|c| &c.challenges)),
+            ),
             (OWNERS_KEY.to_owned(), format!("[{}]", owners.join(",\n"))),
         ])),
         ..ConfigMap::default()
@@ -61,7 +68,9 @@ pub(super) fn build_challenges<'a>(
 
 /// The challenges in a ConfigMap's JSON; what cannot be read is left out.
 pub(super) fn read_challenges(config_map: &Value) -> Vec<OpenChallenge> {
-    text(config_map, CHALLENGES_KEY).and_then(|t| parse_challenges(t).ok()).unwrap_or_default()
+    text(config_map, CHALLENGES_KEY)
+        .and_then(|t| parse_challenges(t).ok())
+        .unwrap_or_default()
 }
 
 /// What an earlier run left open, by Certificate; what cannot be read is left out.
@@ -98,7 +107,11 @@ mod tests {
 
     use super::*;
 
-    fn certificate(name: &str, class: Option<&str>, open: &[(&str, &str)]) -> CertificateChallenges {
+    fn certificate(
+        name: &str,
+        class: Option<&str>,
+        open: &[(&str, &str)],
+    ) -> CertificateChallenges {
         let challenge = |(host, token): &(&str, &str)| {
             let host = DnsName::parse(host).unwrap();
             OpenChallenge::new(host, token, &format!("{token}.thumb")).unwrap()
@@ -114,12 +127,20 @@ mod tests {
     #[test]
     fn what_was_open_is_known_again_from_the_config_map_alone() {
         let open = [
-            certificate("a", Some("contour"), &[("a.example", "t1"), ("b.example", "t2")]),
+            certificate(
+                "a",
+                Some("contour"),
+                &[("a.example", "t1"), ("b.example", "t2")],
+            ),
             certificate("b", None, &[("a.example", "t1")]),
         ];
         let written = serde_json::to_value(build_challenges("evercert", open.iter())).unwrap();
         assert_eq!(read_leftovers(&written), open);
-        assert_eq!(read_challenges(&written).len(), 2, "the solver sees a shared challenge once");
+        assert_eq!(
+            read_challenges(&written).len(),
+            2,
+            "the solver sees a shared challenge once"
+        );
     }
 
     #[test]

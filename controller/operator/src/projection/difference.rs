@@ -31,7 +31,9 @@ fn compare(path: &str, desired: &Value, seen: &Value, found: &mut Vec<String>) {
         }
         (Value::Array(desired), Value::Array(seen)) if path.ends_with(".ownerReferences") => {
             let uids = |list: &[Value]| -> BTreeSet<String> {
-                list.iter().filter_map(|o| o.get("uid")?.as_str().map(ToOwned::to_owned)).collect()
+                list.iter()
+                    .filter_map(|o| o.get("uid")?.as_str().map(ToOwned::to_owned))
+                    .collect()
             };
             let (desired, seen) = (uids(desired), uids(seen));
             if desired != seen {
@@ -123,7 +125,12 @@ mod tests {
         assert!(differences(&owners(&["a", "b"]), &owners(&["b", "a"])).is_empty());
         let found = differences(&owners(&["a"]), &owners(&["b", "a"]));
         assert_eq!(found, [r#".metadata.ownerReferences={"a", "b"}"#]);
-        assert!(!is_urgent(Kind::Service, &owners(&["a"]), &owners(&["b"]), &found));
+        assert!(!is_urgent(
+            Kind::Service,
+            &owners(&["a"]),
+            &owners(&["b"]),
+            &found
+        ));
     }
 
     #[test]
@@ -133,7 +140,17 @@ mod tests {
             json!({ "spec": { "rules": [{ "host": "a.example", "http": { "paths": paths } }] } })
         };
         let (one, two) = (ingress(&["/1"]), ingress(&["/1", "/2"]));
-        assert!(!is_urgent(Kind::Ingress, &one, &two, &differences(&one, &two)));
-        assert!(is_urgent(Kind::Ingress, &two, &one, &differences(&two, &one)));
+        assert!(!is_urgent(
+            Kind::Ingress,
+            &one,
+            &two,
+            &differences(&one, &two)
+        ));
+        assert!(is_urgent(
+            Kind::Ingress,
+            &two,
+            &one,
+            &differences(&two, &one)
+        ));
     }
 }

@@ -56,7 +56,10 @@ impl fmt::Display for ObjectId {
 
 impl ObjectId {
     pub(super) fn new(kind: Kind, namespace: &str, name: &str) -> Self {
-        Self { kind, key: ObjectKey::new(namespace, name) }
+        Self {
+            kind,
+            key: ObjectKey::new(namespace, name),
+        }
     }
 
     /// The id of an object that has a namespace and a name.
@@ -74,19 +77,30 @@ impl Desired {
     /// `object` as it should be. JSON cannot fail for the types of k8s-openapi; if it did, the API server would refuse the
     /// empty object.
     pub(super) fn new<K: Serialize>(concern: Concern, object: &K) -> Self {
-        Self { concern, body: serde_json::to_value(object).unwrap_or_default() }
+        Self {
+            concern,
+            body: serde_json::to_value(object).unwrap_or_default(),
+        }
     }
 }
 
 impl Seen {
     /// Reads an object that the API server gave. A version that is no number counts as the oldest, so it never hides a newer.
     pub(super) fn new<K: Resource + Serialize>(kind: Kind, object: &K) -> Self {
-        let version = object.meta().resource_version.as_deref().and_then(|v| v.parse().ok());
+        let version = object
+            .meta()
+            .resource_version
+            .as_deref()
+            .and_then(|v| v.parse().ok());
         let mut content = serde_json::to_value(object).unwrap_or_default();
         if let Some(metadata) = content.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
         }
-        Self { id: ObjectId::of(kind, object), version: version.unwrap_or_default(), content }
+        Self {
+            id: ObjectId::of(kind, object),
+            version: version.unwrap_or_default(),
+            content,
+        }
     }
 }
 
@@ -128,8 +142,8 @@ where
         + Clone
         + Debug,
 {
-    let object: K = serde_json::from_value(desired.body)
-        .map_err(|e| ApplyError::Unsendable(e.to_string()))?;
+    let object: K =
+        serde_json::from_value(desired.body).map_err(|e| ApplyError::Unsendable(e.to_string()))?;
     let api: Api<K> = Api::namespaced(client, &id.key.namespace);
     let applied = apply(&api, desired.concern, &object).await?;
     Ok(Seen::new(id.kind, &applied))
@@ -144,6 +158,9 @@ where
         + Debug,
 {
     let api: Api<K> = Api::namespaced(client, &id.key.namespace);
-    let expected = Expected { uid, resource_version: None };
+    let expected = Expected {
+        uid,
+        resource_version: None,
+    };
     delete(&api, &id.key.name, &expected).await.map(|_| ())
 }

@@ -74,6 +74,12 @@ impl Tracked {
         self.seen.is_none() && self.failure.is_none()
     }
 
+    /// Whether it is as it should be.
+    pub(super) fn is_as(&self, desired: &Desired) -> bool {
+        let found = self.seen.as_ref().map(|s| differences(&desired.body, s));
+        self.is_settled(desired, found.as_deref())
+    }
+
     /// Takes an event. An older version than the known one is an echo of the past; `listed` overrules, since a list is
     /// complete even after the API server's store was restored from a backup.
     pub(super) fn observe(&mut self, seen: Option<Value>, version: u64, listed: bool) {
@@ -99,9 +105,7 @@ impl Tracked {
                     return None;
                 }
                 match (&self.seen, found) {
-                    (Some(seen), Some(found))
-                        if !is_urgent(kind, &desired.body, seen, &found) =>
-                    {
+                    (Some(seen), Some(found)) if !is_urgent(kind, &desired.body, seen, &found) => {
                         PATIENCE
                     }
                     _ => Duration::ZERO,
@@ -134,7 +138,11 @@ impl Tracked {
             };
             let changed = failure.desired.as_ref() != desired;
             let reconsider = self.last_write.map_or(now, |last| last + RECONSIDER);
-            let retry = if changed { failure.retry_at.min(reconsider) } else { failure.retry_at };
+            let retry = if changed {
+                failure.retry_at.min(reconsider)
+            } else {
+                failure.retry_at
+            };
             due = due.max(retry);
         }
         Some(due)
@@ -174,10 +182,19 @@ impl Tracked {
 
     /// The write was refused.
     pub(super) fn fail(&mut self, desired: Option<Desired>, message: String, now: Instant) {
-        let times = self.failure.as_ref().map_or(0, |f| f.times).saturating_add(1);
+        let times = self
+            .failure
+            .as_ref()
+            .map_or(0, |f| f.times)
+            .saturating_add(1);
         let pause = FIRST_PAUSE * 2_u32.saturating_pow(times - 1);
         let retry_at = now + pause.min(LONGEST_PAUSE);
-        self.failure = Some(Failure { message, times, retry_at, desired });
+        self.failure = Some(Failure {
+            message,
+            times,
+            retry_at,
+            desired,
+        });
     }
 
     /// As it should be, or as admission made it when just this was applied.

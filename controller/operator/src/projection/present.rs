@@ -34,12 +34,20 @@ impl Scene<'_> {
         certificate: &CertificateChallenges,
         routes: Option<&CertificateRoutes>,
     ) -> Presentation {
-        if !certificate.challenges.iter().all(|c| self.answered.contains(c)) {
+        if !certificate
+            .challenges
+            .iter()
+            .all(|c| self.answered.contains(c))
+        {
             return self.waits_for(self.challenges_id);
         }
-        let Some(routes) = routes else { return Presentation::Pending };
+        let Some(routes) = routes else {
+            return Presentation::Pending;
+        };
         if let Some(sentence) = &routes.refused {
-            return Presentation::Failed { message: sentence.clone() };
+            return Presentation::Failed {
+                message: sentence.clone(),
+            };
         }
         let mut entry_points = BTreeMap::new();
         for path in &routes.paths {
@@ -69,7 +77,10 @@ impl Scene<'_> {
         if let Some(slice) = self.slices_missing.get(namespace).and_then(|s| s.first()) {
             return Some(slice.clone());
         }
-        let ingress = ObjectId { kind: Kind::Ingress, key: path.ingress.clone() };
+        let ingress = ObjectId {
+            kind: Kind::Ingress,
+            key: path.ingress.clone(),
+        };
         let there = self
             .seen(&ingress)
             .is_some_and(|i| paths_of(i).contains(&(path.host.as_deref(), path.path.as_str())));
@@ -78,16 +89,19 @@ impl Scene<'_> {
 
     fn waits_for(&self, id: &ObjectId) -> Presentation {
         match self.objects.get(id).and_then(Tracked::failure) {
-            Some(message) => {
-                Presentation::Failed { message: format!("{id} cannot be written: {message}") }
-            }
+            Some(message) => Presentation::Failed {
+                message: format!("{id} cannot be written: {message}"),
+            },
             None => Presentation::Pending,
         }
     }
 
     /// The addresses in the status of our own route.
     fn addresses_of(&self, path: &PathRoute) -> Vec<IpAddr> {
-        let ingress = ObjectId { kind: Kind::Ingress, key: path.ingress.clone() };
+        let ingress = ObjectId {
+            kind: Kind::Ingress,
+            key: path.ingress.clone(),
+        };
         let listed = self
             .seen(&ingress)
             .and_then(|i| i.pointer("/status/loadBalancer/ingress"))

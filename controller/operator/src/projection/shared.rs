@@ -65,7 +65,13 @@ impl Shared {
             Some(wanted) if is_less(&challenges, &wanted.challenges) => wanted.presentation.clone(),
             Some(_) | None => Presentation::Pending,
         };
-        state.wanted.insert(key, Wanted { challenges: Arc::new(challenges), presentation });
+        state.wanted.insert(
+            key,
+            Wanted {
+                challenges: Arc::new(challenges),
+                presentation,
+            },
+        );
         drop(state);
         self.wake.notify_one();
     }
@@ -99,7 +105,10 @@ impl Shared {
     }
 
     pub(super) fn presented(&self, key: &ObjectKey) -> Presentation {
-        self.lock().wanted.get(key).map_or(Presentation::Pending, |w| w.presentation.clone())
+        self.lock()
+            .wanted
+            .get(key)
+            .map_or(Presentation::Pending, |w| w.presentation.clone())
     }
 
     pub(super) fn want_solver(&self, key: &ObjectKey) {
@@ -113,7 +122,10 @@ impl Shared {
     }
 
     pub(super) fn solver(&self) -> SolverReadiness {
-        self.lock().solver.clone().unwrap_or(SolverReadiness::Absent)
+        self.lock()
+            .solver
+            .clone()
+            .unwrap_or(SolverReadiness::Absent)
     }
 
     pub(super) fn changes(&self) -> UnboundedReceiver<ObjectKey> {
@@ -141,7 +153,13 @@ impl Shared {
             if exists && !read.contains(&key) {
                 let presentation = Presentation::Pending;
                 let challenges = Arc::new(challenges);
-                state.wanted.insert(key, Wanted { challenges, presentation });
+                state.wanted.insert(
+                    key,
+                    Wanted {
+                        challenges,
+                        presentation,
+                    },
+                );
             }
         }
     }
@@ -149,7 +167,11 @@ impl Shared {
     pub(super) fn wishes(&self) -> Wishes {
         let state = self.lock();
         Wishes {
-            open: state.wanted.values().map(|w| Arc::clone(&w.challenges)).collect(),
+            open: state
+                .wanted
+                .values()
+                .map(|w| Arc::clone(&w.challenges))
+                .collect(),
             asked: state.asked,
         }
     }
@@ -181,7 +203,9 @@ impl Shared {
         }
         if !concerned.is_empty() {
             state.listeners.retain(|listener| {
-                concerned.iter().all(|key| listener.unbounded_send(key.clone()).is_ok())
+                concerned
+                    .iter()
+                    .all(|key| listener.unbounded_send(key.clone()).is_ok())
             });
         }
     }

@@ -10,8 +10,8 @@ use evercert_core::routes::SolverEndpoints;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+    SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -30,7 +30,10 @@ const USER: i64 = 65532;
 pub(super) fn build_deployment(config: &Config) -> Deployment {
     let solver = &config.solver;
     let quantities = |pairs: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned())))
+            .collect()
     };
     let container = Container {
         name: "solver".to_owned(),
@@ -80,7 +83,10 @@ pub(super) fn build_deployment(config: &Config) -> Deployment {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
             run_as_group: Some(USER),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: None,
+            }),
             ..SecurityContext::default()
         }),
         ..Container::default()
@@ -113,7 +119,10 @@ pub(super) fn build_deployment(config: &Config) -> Deployment {
                 ..LabelSelector::default()
             },
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels()), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels()),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod),
             },
             ..DeploymentSpec::default()
@@ -151,21 +160,30 @@ pub(super) fn gather_endpoints<'a>(
     let mut port = default_port;
     for slice in slices {
         let ports = slice.ports.as_deref().unwrap_or_default();
-        let named = ports.iter().find(|p| p.name.as_deref() == Some(SOLVER_PORT_NAME));
-        let number = named.or(ports.first()).and_then(|p| u16::try_from(p.port?).ok());
+        let named = ports
+            .iter()
+            .find(|p| p.name.as_deref() == Some(SOLVER_PORT_NAME));
+        let number = named
+            .or_else(|| ports.first())
+            .and_then(|p| u16::try_from(p.port?).ok());
         let Some(number) = number else { continue };
         let ready = slice.endpoints.iter().filter(|e| {
             let conditions = e.conditions.as_ref();
             conditions.is_none_or(|c| c.ready != Some(false) && c.terminating != Some(true))
         });
-        let addresses: BTreeSet<IpAddr> =
-            ready.flat_map(|e| &e.addresses).filter_map(|a| a.parse().ok()).collect();
+        let addresses: BTreeSet<IpAddr> = ready
+            .flat_map(|e| &e.addresses)
+            .filter_map(|a| a.parse().ok())
+            .collect();
         if !addresses.is_empty() {
             port = number;
             by_port.entry(number).or_default().extend(addresses);
         }
     }
-    SolverEndpoints { addresses: by_port.remove(&port).unwrap_or_default(), port }
+    SolverEndpoints {
+        addresses: by_port.remove(&port).unwrap_or_default(),
+        port,
+    }
 }
 
 /// What holds the solver back, from its Deployment's JSON.
@@ -173,7 +191,9 @@ pub(super) fn describe_start(deployment: Option<&Value>) -> String {
     let Some(deployment) = deployment else {
         return "its Deployment is being made".to_owned();
     };
-    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array);
+    let conditions = deployment
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
     let conditions = || conditions.into_iter().flatten();
     let told = |kind: &str, status: &str| {
         conditions()
@@ -207,7 +227,10 @@ fn metadata(namespace: &str) -> ObjectMeta {
 fn labels() -> BTreeMap<String, String> {
     let mut labels = selector();
     labels.insert(COMPONENT_LABEL.to_owned(), COMPONENT_SOLVER.to_owned());
-    labels.insert("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned());
+    labels.insert(
+        "app.kubernetes.io/managed-by".to_owned(),
+        FIELD_MANAGER.to_owned(),
+    );
     labels
 }
 
@@ -242,9 +265,17 @@ mod tests {
             ]),
         );
         let got = gather_endpoints([&slice], 1);
-        let want: BTreeSet<IpAddr> =
-            ["198.18.1.1", "198.18.1.4"].iter().map(|a| a.parse().unwrap()).collect();
-        assert_eq!(got, SolverEndpoints { addresses: want, port: 8089 });
+        let want: BTreeSet<IpAddr> = ["198.18.1.1", "198.18.1.4"]
+            .iter()
+            .map(|a| a.parse().unwrap())
+            .collect();
+        assert_eq!(
+            got,
+            SolverEndpoints {
+                addresses: want,
+                port: 8089
+            }
+        );
         assert_eq!(gather_endpoints([], 8089).addresses, BTreeSet::new());
     }
 
@@ -263,7 +294,11 @@ mod tests {
             { "type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing." },
         ]));
         assert!(describe_start(Some(&slow)).contains("ReplicaSet has timed out progressing."));
-        let fresh = deployment(json!([{ "type": "Progressing", "status": "True", "message": "m" }]));
-        assert_eq!(describe_start(Some(&fresh)), "Deployment evercert-solver has no ready pod yet");
+        let fresh =
+            deployment(json!([{ "type": "Progressing", "status": "True", "message": "m" }]));
+        assert_eq!(
+            describe_start(Some(&fresh)),
+            "Deployment evercert-solver has no ready pod yet"
+        );
     }
 }

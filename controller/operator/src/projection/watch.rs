@@ -111,13 +111,43 @@ pub(super) fn watch_all(client: &Client, namespace: &str) -> SelectAll<BoxStream
     let endpoints: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
 
     select_all([
-        own(config_maps, named(CHALLENGES_NAME), Scope::Challenges, Kind::ConfigMap).boxed(),
-        own(services, config().labels(&components), Scope::Services, Kind::Service).boxed(),
-        own(slices, config().labels(&routes), Scope::Slices, Kind::EndpointSlice).boxed(),
-        own(deployments, named(SOLVER_NAME), Scope::Deployment, Kind::Deployment).boxed(),
+        own(
+            config_maps,
+            named(CHALLENGES_NAME),
+            Scope::Challenges,
+            Kind::ConfigMap,
+        )
+        .boxed(),
+        own(
+            services,
+            config().labels(&components),
+            Scope::Services,
+            Kind::Service,
+        )
+        .boxed(),
+        own(
+            slices,
+            config().labels(&routes),
+            Scope::Slices,
+            Kind::EndpointSlice,
+        )
+        .boxed(),
+        own(
+            deployments,
+            named(SOLVER_NAME),
+            Scope::Deployment,
+            Kind::Deployment,
+        )
+        .boxed(),
         all(ingresses, config(), Scope::Ingresses, Change::Ingress).boxed(),
         all(classes, config(), Scope::Classes, Change::Class).boxed(),
-        all(endpoints, config().labels(&solver), Scope::Endpoints, Change::Endpoints).boxed(),
+        all(
+            endpoints,
+            config().labels(&solver),
+            Scope::Endpoints,
+            Change::Endpoints,
+        )
+        .boxed(),
     ])
 }
 
@@ -155,17 +185,24 @@ fn all<K>(
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {
-    watcher(api, config).default_backoff().map(move |result| match result {
-        Ok(event) => change(event.modify(|object| {
-            object.managed_fields_mut().clear();
-            // Often the largest part of an object, and the whole of it once more.
-            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
-        })),
-        Err(error) => {
-            tracing::debug!(%error, watch = scope.words(), "a watch failed and begins anew");
-            Change::Failed(scope, format!("{} cannot be watched: {}", scope.words(), cause_of(error)))
-        }
-    })
+    watcher(api, config)
+        .default_backoff()
+        .map(move |result| match result {
+            Ok(event) => change(event.modify(|object| {
+                object.managed_fields_mut().clear();
+                // Often the largest part of an object, and the whole of it once more.
+                object
+                    .annotations_mut()
+                    .remove("kubectl.kubernetes.io/last-applied-configuration");
+            })),
+            Err(error) => {
+                tracing::debug!(%error, watch = scope.words(), "a watch failed and begins anew");
+                Change::Failed(
+                    scope,
+                    format!("{} cannot be watched: {}", scope.words(), cause_of(error)),
+                )
+            }
+        })
 }
 
 /// The API server's own words.
@@ -188,7 +225,10 @@ pub(super) struct Cache<K> {
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), listing: BTreeMap::new() }
+        Self {
+            objects: BTreeMap::new(),
+            listing: BTreeMap::new(),
+        }
     }
 }
 

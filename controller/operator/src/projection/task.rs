@@ -1,0 +1,584 @@
+//! The task behind the handle: it takes what the cluster and the Certificates say, looks at what should be, and writes the
+//! difference.
+//!
+//! ```text
+//! wishes + leftovers ──► ConfigMap ──► (challenges in it) ──► Service ──► (its UID) ──► slices, Ingresses
+//!                   └──► Deployment, Service of the solver ──► (its slices) ──────────┘
+//! ```
+//!
+//! Each object waits only for what stands left of it, and for its own pace, so one refused namespace holds back no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evercert_api::challenge::OpenChallenge;
+use evercert_api::keys::{CHALLENGES_NAME, COMPONENT_LABEL, COMPONENT_ROUTE, SOLVER_NAME};
+use evercert_core::routes::{
+    CertificateChallenges, IngressIndex, RoutePlan, SolverEndpoints, is_route, plan_routes,
+    service_name,
+};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::Client;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::challenges::{build_challenges, read_leftovers};
+use super::difference::challenges_of;
+use super::object::{Desired, Kind, ObjectId, Seen, apply_object, delete_object};
+use super::pace::{Goal, ORPHAN_PATIENCE, PATIENCE, Tracked};
+use super::present::Scene;
+use super::shared::{Shared, Wishes};
+use super::solver::{build_deployment, build_service, describe_start, gather_endpoints};
+use super::watch::{Cache, Change, Scope, watch_all};
+use super::{Presentation, SolverReadiness};
+use crate::apply::{ApplyError, Concern};
+use crate::config::Config;
+
+/// The longest time between two looks, whatever happens.
+const LOOK: Duration = Duration::from_mins(5);
+/// How many changes are taken before the next look.
+const BATCH: usize = 1000;
+/// How long an object that is gone is remembered, so that late events of it are known as late.
+const MEMORY: Duration = Duration::from_mins(1);
+
+/// The task that does the work of [`super::Projections`].
+pub struct ProjectionTask {
+    shared: Arc<Shared>,
+    calls: Client,
+    watches: Client,
+    namespace: String,
+    challenges_id: ObjectId,
+    idle: Option<Duration>,
+    deployment: Desired,
+    service: Desired,
+    port: u16,
+
+    ingresses: Writer<Ingress>,
+    classes: Cache<IngressClass>,
+    endpoints: Cache<EndpointSlice>,
+    index: IngressIndex,
+    index_is_stale: bool,
+
+    objects: BTreeMap<ObjectId, Tracked>,
+    /// Listings under way: what they have found, and when they began.
+    listings: BTreeMap<Scope, (BTreeSet<ObjectId>, Instant)>,
+    /// Watches that were listed once, and those that fail at the moment.
+    listed: BTreeSet<Scope>,
+    failing: BTreeMap<Scope, String>,
+    in_flight: BTreeSet<ObjectId>,
+    /// When the solver was last needed.
+    needed: Option<Instant>,
+    /// Whether something was open at the last look.
+    was_open: bool,
+    starting_since: Option<Timestamp>,
+    loaded: bool,
+}
+
+/// What one look found.
+struct Found {
+    plan: RoutePlan,
+    goals: BTreeMap<ObjectId, Desired>,
+    /// The challenges that the solver can answer.
+    answered: BTreeSet<OpenChallenge>,
+    endpoints: SolverEndpoints,
+    solver_is_wanted: bool,
+}
+
+/// A write that ended.
+struct Written {
+    id: ObjectId,
+    desired: Option<Desired>,
+    result: Result<Option<Seen>, ApplyError>,
+}
+
+type Writes = FuturesUnordered<BoxFuture<'static, Written>>;
+
+impl ProjectionTask {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        calls: Client,
+        watches: Client,
+        config: &Config,
+        ingresses: Writer<Ingress>,
+    ) -> Self {
+        Self {
+            shared,
+            calls,
+            watches,
+            namespace: config.namespace.clone(),
+            challenges_id: ObjectId::new(Kind::ConfigMap, &config.namespace, CHALLENGES_NAME),
+            idle: config.solver.idle,
+            deployment: Desired::new(Concern::Solver, &build_deployment(config)),
+            service: Desired::new(Concern::Solver, &build_service(config)),
+            port: config.solver.port,
+            ingresses,
+            classes: Cache::default(),
+            endpoints: Cache::default(),
+            index: IngressIndex::default(),
+            index_is_stale: true,
+            objects: BTreeMap::new(),
+            listings: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            failing: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
+            needed: None,
+            was_open: false,
+            starting_since: None,
+            loaded: false,
+        }
+    }
+
+    /// Runs for ever; dropping it ends the watches and the writes under way.
+    pub async fn run(mut self) {
+        let mut changes = watch_all(&self.watches, &self.namespace);
+        let mut writes = Writes::new();
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let next = self.look(&mut writes);
+            tokio::select! {
+                Some(change) = changes.next() => {
+                    self.take(change);
+                    // What has come together is looked at together.
+                    for _ in 1..BATCH {
+                        let Some(Some(change)) = changes.next().now_or_never() else { break };
+                        self.take(change);
+                    }
+                }
+                Some(written) = writes.next(), if !writes.is_empty() => self.finish(written),
+                () = shared.changed() => {}
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Takes one change of the cluster.
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Own(scope, event) => {
+                self.failing.remove(&scope);
+                self.observe(scope, event);
+            }
+            Change::Ingress(event) => self.take_ingress(event),
+            Change::Class(event) => {
+                self.note_listed(Scope::Classes, matches!(event, Event::InitDone));
+                self.index_is_stale |= self.classes.take(event);
+            }
+            Change::Endpoints(event) => {
+                self.note_listed(Scope::Endpoints, matches!(event, Event::InitDone));
+                self.endpoints.take(event);
+            }
+            Change::Failed(scope, message) => {
+                if self.failing.insert(scope, message.clone()).is_none() {
+                    tracing::warn!("{message}");
+                }
+            }
+        }
+    }
+
+    fn take_ingress(&mut self, event: Event<Ingress>) {
+        self.failing.remove(&Scope::Ingresses);
+        self.ingresses.apply_watcher_event(&event);
+        let seen = |ingress: &Ingress| Seen::new(Kind::Ingress, ingress);
+        let own = match &event {
+            // One that we know stays ours when somebody takes its label away.
+            Event::Apply(i)
+                if is_route(i) || self.objects.contains_key(&ObjectId::of(Kind::Ingress, i)) =>
+            {
+                Some(Event::Apply(seen(i)))
+            }
+            Event::InitApply(i) if is_route(i) => Some(Event::InitApply(seen(i))),
+            Event::Delete(i) => Some(Event::Delete(seen(i))),
+            Event::Init => Some(Event::Init),
+            Event::InitDone => Some(Event::InitDone),
+            Event::Apply(_) | Event::InitApply(_) => None,
+        };
+        self.index_is_stale |= match &event {
+            Event::Apply(i) | Event::Delete(i) => !is_route(i),
+            Event::InitDone => true,
+            Event::Init | Event::InitApply(_) => false,
+        };
+        if let Some(own) = own {
+            self.observe(Scope::Ingresses, own);
+        }
+    }
+
+    fn note_listed(&mut self, scope: Scope, done: bool) {
+        self.failing.remove(&scope);
+        if done {
+            self.listed.insert(scope);
+        }
+    }
+
+    /// Takes an event of an object that may be ours.
+    fn observe(&mut self, scope: Scope, event: Event<Seen>) {
+        match event {
+            Event::Apply(seen) if self.is_ours(&seen) => {
+                let tracked = self.objects.entry(seen.id).or_default();
+                tracked.observe(Some(seen.content), seen.version, false);
+            }
+            Event::Delete(seen) => {
+                if let Some(tracked) = self.objects.get_mut(&seen.id) {
+                    tracked.observe(None, seen.version, false);
+                }
+            }
+            Event::Init => {
+                self.listings
+                    .insert(scope, (BTreeSet::new(), Instant::now()));
+            }
+            Event::InitApply(seen) if self.is_ours(&seen) => {
+                if let Some((found, began)) = self.listings.get_mut(&scope) {
+                    found.insert(seen.id.clone());
+                    let tracked = self.objects.entry(seen.id).or_default();
+                    let written = tracked.answered.is_some_and(|answered| answered >= *began);
+                    tracked.observe(Some(seen.content), seen.version, !written);
+                }
+            }
+            Event::Apply(_) | Event::InitApply(_) => {}
+            Event::InitDone => {
+                self.listed.insert(scope);
+                let Some((found, began)) = self.listings.remove(&scope) else {
+                    return;
+                };
+                for (id, tracked) in &mut self.objects {
+                    let older = tracked.answered.is_none_or(|answered| answered < began);
+                    if Some(id.kind) == scope.kind() && older && !found.contains(id) {
+                        tracked.vanish();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether an object is the projections' own: by its label and by the name that it would have. A label alone can be
+    /// anybody's, and what is ours and not wanted is deleted.
+    fn is_ours(&self, seen: &Seen) -> bool {
+        let namespace = &seen.id.key.namespace;
+        let name = &seen.id.key.name;
+        let is_route = || {
+            let label = seen.content.get("metadata").and_then(|m| m.get("labels"));
+            label
+                .and_then(|l| l.get(COMPONENT_LABEL))
+                .and_then(Value::as_str)
+                == Some(COMPONENT_ROUTE)
+        };
+        let is_solver = || *namespace == self.namespace && name == SOLVER_NAME;
+        match seen.id.kind {
+            Kind::ConfigMap => *namespace == self.namespace && name == CHALLENGES_NAME,
+            Kind::Deployment => is_solver(),
+            Kind::Service => is_solver() || is_route() && *name == service_name(namespace),
+            Kind::EndpointSlice => is_route() && name.starts_with(&service_name(namespace)),
+            // Told by its owner before it came here.
+            Kind::Ingress => true,
+        }
+    }
+
+    /// Takes the end of a write.
+    fn finish(&mut self, written: Written) {
+        let now = Instant::now();
+        self.in_flight.remove(&written.id);
+        let tracked = self.objects.entry(written.id.clone()).or_default();
+        match written.result {
+            Ok(seen) => tracked.succeed(written.desired, seen, now),
+            Err(error) => {
+                tracing::warn!(object = %written.id, %error, "a projection cannot be written");
+                tracked.fail(written.desired, error.to_string(), now);
+            }
+        }
+    }
+
+    /// Looks at everything once: starts the writes that are due, publishes what was found, and tells when to look again.
+    fn look(&mut self, writes: &mut Writes) -> Instant {
+        let now = Instant::now();
+        if Scope::ALL.iter().any(|scope| !self.listed.contains(scope)) {
+            self.publish_blindness();
+            return now + LOOK;
+        }
+        if !std::mem::replace(&mut self.loaded, true) {
+            let left = self
+                .seen(&self.challenges_id)
+                .map(read_leftovers)
+                .unwrap_or_default();
+            self.shared.load(left);
+            if self.seen(&self.solver_id(Kind::Deployment)).is_some() {
+                self.needed = Some(now);
+            }
+        }
+        if std::mem::take(&mut self.index_is_stale) {
+            let ingresses = self.ingresses.as_reader().state();
+            self.index = IngressIndex::new(
+                ingresses.iter().map(AsRef::as_ref),
+                self.classes.objects.values(),
+            );
+        }
+        let wishes = self.shared.wishes();
+        let endpoints = gather_endpoints(self.endpoints.objects.values(), self.port);
+        let answered: BTreeSet<OpenChallenge> = self
+            .seen(&self.challenges_id)
+            .map(challenges_of)
+            .unwrap_or_default();
+        let open: Vec<CertificateChallenges> =
+            wishes.open.iter().map(|c| limit_to(c, &answered)).collect();
+        let plan = plan_routes(&open, &self.index, &endpoints);
+
+        let mut goals: BTreeMap<ObjectId, Desired> = BTreeMap::new();
+        if !wishes.open.is_empty() || self.seen(&self.challenges_id).is_some() {
+            let open = wishes.open.iter().map(AsRef::as_ref);
+            let config_map = build_challenges(&self.namespace, open);
+            goals.insert(
+                self.challenges_id.clone(),
+                Desired::new(Concern::Challenges, &config_map),
+            );
+        }
+        let solver_is_wanted = self.is_solver_wanted(&wishes, now);
+        if solver_is_wanted {
+            goals.insert(self.solver_id(Kind::Deployment), self.deployment.clone());
+            goals.insert(self.solver_id(Kind::Service), self.service.clone());
+        }
+        self.add_routes(&plan, &mut goals);
+
+        let mut next = self.write(&goals, now, writes);
+        if let (Some(idle), Some(needed)) = (self.idle, self.needed)
+            && solver_is_wanted
+            && wishes.open.is_empty()
+        {
+            next = next.min(needed + idle);
+        }
+        let found = Found {
+            plan,
+            goals,
+            answered,
+            endpoints,
+            solver_is_wanted,
+        };
+        self.publish(&wishes, &found);
+        next
+    }
+
+    /// Before everything was listed once, nothing is known and nothing is written.
+    fn publish_blindness(&self) {
+        let presentation = match self.failing.values().next() {
+            Some(message) => Presentation::Failed {
+                message: message.clone(),
+            },
+            None => Presentation::Pending,
+        };
+        let open = self.shared.wishes().open;
+        let found = open
+            .into_iter()
+            .map(|c| (c, presentation.clone()))
+            .collect();
+        self.shared.publish(found, SolverReadiness::Absent);
+    }
+
+    fn is_solver_wanted(&mut self, wishes: &Wishes, now: Instant) -> bool {
+        let Some(idle) = self.idle else { return true };
+        let is_open = !wishes.open.is_empty();
+        if std::mem::replace(&mut self.was_open, is_open) || is_open {
+            self.needed = Some(now);
+        }
+        self.needed = self.needed.max(wishes.asked);
+        self.needed.is_some_and(|needed| now < needed + idle)
+    }
+
+    /// The route objects; what a Service owns can be made once the Service has a UID.
+    fn add_routes(&self, plan: &RoutePlan, goals: &mut BTreeMap<ObjectId, Desired>) {
+        for (namespace, routes) in &plan.namespaces {
+            let id = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
+            if let Some(uid) = self.seen(&id).and_then(uid_of) {
+                let (slices, ingresses) = routes.owned_by(&uid);
+                for slice in &slices {
+                    let id = ObjectId::of(Kind::EndpointSlice, slice);
+                    goals.insert(id, Desired::new(Concern::Route, slice));
+                }
+                for ingress in &ingresses {
+                    let id = ObjectId::of(Kind::Ingress, ingress);
+                    goals.insert(id, Desired::new(Concern::Route, ingress));
+                }
+            }
+            goals.insert(id, Desired::new(Concern::Route, &routes.service));
+        }
+    }
+
+    /// Starts the writes that are due; gives the instant of the next.
+    fn write(
+        &mut self,
+        goals: &BTreeMap<ObjectId, Desired>,
+        now: Instant,
+        writes: &mut Writes,
+    ) -> Instant {
+        let mut next = now + LOOK;
+        let mut waiting: Vec<ObjectId> = goals.keys().cloned().collect();
+        waiting.extend(
+            self.objects
+                .keys()
+                .filter(|id| !goals.contains_key(id))
+                .cloned(),
+        );
+        for id in waiting {
+            if self.in_flight.contains(&id) {
+                continue;
+            }
+            let desired = goals.get(&id);
+            let goal = match desired {
+                Some(desired) => Goal::Present(desired),
+                None => Goal::Absent(self.patience_with(&id, goals)),
+            };
+            let tracked = self.objects.entry(id.clone()).or_default();
+            let Some(due) = tracked.due(id.kind, goal, now) else {
+                continue;
+            };
+            if due > now {
+                next = next.min(due);
+                continue;
+            }
+            tracked.start(goal, now);
+            self.in_flight.insert(id.clone());
+            let client = self.calls.clone();
+            let uid = tracked.seen().and_then(uid_of);
+            let desired = desired.cloned();
+            writes.push(
+                async move {
+                    let result = match &desired {
+                        Some(desired) => apply_object(client, id.clone(), desired.clone())
+                            .await
+                            .map(Some),
+                        None => delete_object(client, id.clone(), uid).await.map(|()| None),
+                    };
+                    Written {
+                        id,
+                        desired,
+                        result,
+                    }
+                }
+                .boxed(),
+            );
+        }
+        self.objects.retain(|id, tracked| {
+            let recent = tracked
+                .answered
+                .is_some_and(|answered| answered + MEMORY > now);
+            goals.contains_key(id)
+                || recent
+                || self.in_flight.contains(id)
+                || !tracked.is_forgettable()
+        });
+        next
+    }
+
+    /// How long what is not wanted may stay. With a Service that stays, a slice or Ingress is one too many; with a Service
+    /// that goes, it is the garbage collector's at first.
+    fn patience_with(&self, id: &ObjectId, goals: &BTreeMap<ObjectId, Desired>) -> Duration {
+        let namespace = &id.key.namespace;
+        match id.kind {
+            Kind::Deployment => Duration::ZERO,
+            Kind::Service if *id == self.solver_id(Kind::Service) => Duration::ZERO,
+            Kind::Service | Kind::ConfigMap => PATIENCE,
+            Kind::EndpointSlice | Kind::Ingress => {
+                let service = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
+                if goals.contains_key(&service) {
+                    PATIENCE
+                } else {
+                    ORPHAN_PATIENCE
+                }
+            }
+        }
+    }
+
+    /// Tells the Certificates what was found.
+    fn publish(&mut self, wishes: &Wishes, found: &Found) {
+        let mut slices_missing: BTreeMap<String, Vec<ObjectId>> = BTreeMap::new();
+        for (id, desired) in found
+            .goals
+            .iter()
+            .filter(|(id, _)| id.kind == Kind::EndpointSlice)
+        {
+            let there = self.objects.get(id).is_some_and(|t| t.is_as(desired));
+            if !there {
+                slices_missing
+                    .entry(id.key.namespace.clone())
+                    .or_default()
+                    .push(id.clone());
+            }
+        }
+        let scene = Scene {
+            objects: &self.objects,
+            challenges_id: &self.challenges_id,
+            answered: &found.answered,
+            slices_missing: &slices_missing,
+            solver_has_address: !found.endpoints.addresses.is_empty(),
+        };
+        let presentations: Vec<_> = wishes
+            .open
+            .iter()
+            .map(|c| {
+                (
+                    Arc::clone(c),
+                    scene.present(c, found.plan.certificates.get(&c.key)),
+                )
+            })
+            .collect();
+        let solver = self.solver_readiness(found.solver_is_wanted, &found.endpoints);
+        self.shared.publish(presentations, solver);
+    }
+
+    fn solver_readiness(&mut self, wanted: bool, endpoints: &SolverEndpoints) -> SolverReadiness {
+        let deployment = self.solver_id(Kind::Deployment);
+        if !wanted {
+            self.starting_since = None;
+            return SolverReadiness::Absent;
+        }
+        let seen = self.seen(&deployment);
+        if seen.is_some() && !endpoints.addresses.is_empty() {
+            self.starting_since = None;
+            return SolverReadiness::Ready;
+        }
+        let refused = [deployment.clone(), self.solver_id(Kind::Service)]
+            .into_iter()
+            .find_map(|id| {
+                let message = self.objects.get(&id)?.failure()?;
+                Some(format!("{id} cannot be written: {message}"))
+            });
+        let what = refused.unwrap_or_else(|| describe_start(seen));
+        let since = *self.starting_since.get_or_insert_with(Timestamp::now);
+        SolverReadiness::Starting { since, what }
+    }
+
+    fn solver_id(&self, kind: Kind) -> ObjectId {
+        ObjectId::new(kind, &self.namespace, SOLVER_NAME)
+    }
+
+    fn seen(&self, id: &ObjectId) -> Option<&Value> {
+        self.objects.get(id).and_then(Tracked::seen)
+    }
+}
+
+/// The part of a Certificate's challenges that the solver can answer.
+fn limit_to(
+    certificate: &CertificateChallenges,
+    answered: &BTreeSet<OpenChallenge>,
+) -> CertificateChallenges {
+    CertificateChallenges {
+        challenges: certificate
+            .challenges
+            .iter()
+            .filter(|c| answered.contains(c))
+            .cloned()
+            .collect(),
+        ..certificate.clone()
+    }
+}
+
+fn uid_of(content: &Value) -> Option<String> {
+    content
+        .pointer("/metadata/uid")?
+        .as_str()
+        .map(ToOwned::to_owned)
+}
