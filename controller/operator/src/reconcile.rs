@@ -26,6 +26,10 @@ pub(crate) async fn reconcile(certificate: Arc<Certificate>, context: Arc<Contex
         return Ok(Action::await_change());
     };
     merge_unreported(&mut gathered, &context, now);
+    if gathered.observed.status.order.is_none() {
+        // What a run before this one left open goes as soon as it is known that there is no order.
+        context.projections.clear(&key);
+    }
     let mut next = plan(&gathered.observed, now);
     if next.is_irreversible() {
         // Looked at again, live; if the answer differs, nothing is done and the next pass begins from there.

@@ -13,7 +13,6 @@ use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::{self, FutureExt};
 use futures::stream::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::Api;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -105,14 +104,15 @@ pub async fn run(
     let issuers = follow(Api::<Issuer>::all(watching.clone()));
     let cluster_issuers = follow(Api::<ClusterIssuer>::all(watching.clone()));
     let namespaces = follow(Api::<Namespace>::all(watching.clone()));
-    let ingresses = follow(Api::<Ingress>::all(watching.clone()));
 
     let ledger = Ledger::open(client.clone(), &config.namespace)
         .await
         .map_err(|source| RunError::Ledger { namespace: config.namespace.clone(), source })?;
     let health = health::serve(config.health_listen).await.map_err(RunError::Health)?;
 
-    let projections = Projections::start(client.clone(), watching.clone(), &config, ingresses.store.clone());
+    let (projections, projection_task) = Projections::new(client.clone(), watching.clone(), &config);
+    let ingresses = projections.ingresses();
+    tokio::spawn(projection_task.run());
     let (wake, wakes) = unbounded();
     let (wake_issuer, issuer_wakes) = unbounded();
     let (wake_cluster_issuer, cluster_issuer_wakes) = unbounded();
@@ -124,7 +124,7 @@ pub async fn run(
         projections,
         certificates: certificates.store.clone(),
         namespaces: namespaces.store.clone(),
-        ingresses: ingresses.store.clone(),
+        ingresses: ingresses.clone(),
         wake,
         wake_issuers: IssuerWakers {
             issuers: issuers.store.clone(),
@@ -141,7 +141,7 @@ pub async fn run(
             issuers.store.wait_until_ready(),
             cluster_issuers.store.wait_until_ready(),
             namespaces.store.wait_until_ready(),
-            ingresses.store.wait_until_ready(),
+            ingresses.wait_until_ready(),
         );
         let _ = future::join5(stores.0, stores.1, stores.2, stores.3, stores.4).await;
     };

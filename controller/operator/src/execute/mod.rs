@@ -89,7 +89,7 @@ pub(crate) async fn execute(
         Step::Finalize => order::finalize(gathered, context, now).await,
         Step::Store => order::store(gathered, context, now).await?,
         Step::StartSolver => {
-            context.projections.want_solver();
+            context.projections.want_solver(&key);
             Outcome::waits()
         }
         Step::PlaceOrder => order::place(gathered, context, now).await,

@@ -65,7 +65,7 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
         };
         return failed(Reason::ApiError, &fault);
     }
-    context.projections.want_solver();
+    context.projections.want_solver(&key);
     match acme.new_order(&secret::names(gathered), now).await {
         Ok(view) => {
             context.memory.close_breaker(&directory);

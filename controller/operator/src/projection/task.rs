@@ -166,7 +166,7 @@ impl ProjectionTask {
                 self.failing.remove(&scope);
                 self.observe(scope, event);
             }
-            Change::Ingress(event) => self.take_ingress(event),
+            Change::Ingress(event) => self.take_ingress(&event),
             Change::Class(event) => {
                 self.note_listed(Scope::Classes, matches!(event, Event::InitDone));
                 self.index_is_stale |= self.classes.take(event);
@@ -183,11 +183,11 @@ impl ProjectionTask {
         }
     }
 
-    fn take_ingress(&mut self, event: Event<Ingress>) {
+    fn take_ingress(&mut self, event: &Event<Ingress>) {
         self.failing.remove(&Scope::Ingresses);
-        self.ingresses.apply_watcher_event(&event);
+        self.ingresses.apply_watcher_event(event);
         let seen = |ingress: &Ingress| Seen::new(Kind::Ingress, ingress);
-        let own = match &event {
+        let own = match event {
             // One that we know stays ours when somebody takes its label away.
             Event::Apply(i)
                 if is_route(i) || self.objects.contains_key(&ObjectId::of(Kind::Ingress, i)) =>
@@ -200,7 +200,7 @@ impl ProjectionTask {
             Event::InitDone => Some(Event::InitDone),
             Event::Apply(_) | Event::InitApply(_) => None,
         };
-        self.index_is_stale |= match &event {
+        self.index_is_stale |= match event {
             Event::Apply(i) | Event::Delete(i) => !is_route(i),
             Event::InitDone => true,
             Event::Init | Event::InitApply(_) => false,
