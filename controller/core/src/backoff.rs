@@ -6,8 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use crate::fault::{Fault, FaultClass, LONGEST_WAIT};
 use crate::key::ObjectKey;
 
+/// The longest pause for a CA that does not answer.
+const LONGEST_OUTAGE: SignedDuration = SignedDuration::from_mins(10);
+
 /// When the next attempt begins after the `failures`th failure in a row (1 or more). `Retry-After` wins, with up to a tenth on
-/// top; a permanent failure is probed once a day; all else waits 1 min, 10 min, 100 min, then 6 to 24 h. The spread is by a
+/// top; a permanent failure is probed once a day; a CA that does not answer is asked again after 15 s, twice as long each time, to
+/// 10 min; all else waits 1 min, 10 min, 100 min, then 6 to 24 h. The spread is by a
 /// stable hash of the Certificate, so that it survives restarts.
 #[must_use]
 pub fn next_attempt(key: &ObjectKey, failures: u32, fault: &Fault, now: Timestamp) -> Timestamp {
@@ -18,11 +22,15 @@ pub fn next_attempt(key: &ObjectKey, failures: u32, fault: &Fault, now: Timestam
             wait + part(wait, spread, 10)
         }
         (_, FaultClass::Permanent) => LONGEST_WAIT,
-        (_, FaultClass::RateLimited) => SignedDuration::from_hours(1) + part(SignedDuration::from_hours(1), spread, 10),
+        (_, FaultClass::Unavailable) => {
+            SignedDuration::from_secs(15 << failures.saturating_sub(1).min(6)).min(LONGEST_OUTAGE)
+        }
+        (_, FaultClass::RateLimited) => {
+            SignedDuration::from_hours(1) + part(SignedDuration::from_hours(1), spread, 10)
+        }
         (
             _,
             FaultClass::Validation
-            | FaultClass::Unavailable
             | FaultClass::Account
             | FaultClass::Transient
             | FaultClass::Gone
@@ -40,21 +48,40 @@ pub fn next_attempt(key: &ObjectKey, failures: u32, fault: &Fault, now: Timestam
 /// A stable part of `whole / divisor`.
 fn part(whole: SignedDuration, spread: u64, divisor: i64) -> SignedDuration {
     let thousandth = i64::try_from(spread % 1000).unwrap_or(0);
-    SignedDuration::from_millis(i64::try_from(whole.as_millis()).unwrap_or(0) / divisor / 1000 * thousandth)
+    SignedDuration::from_millis(
+        i64::try_from(whole.as_millis()).unwrap_or(0) / divisor / 1000 * thousandth,
+    )
 }
 
 /// How long a directory that does not answer is left alone: 15 s at first, then a quarter of the outage so far, to 10 min.
 #[must_use]
 pub fn outage_wait(since: Timestamp, now: Timestamp) -> SignedDuration {
     let quarter = now.duration_since(since) / 4;
-    quarter.clamp(SignedDuration::from_secs(15), SignedDuration::from_mins(10))
+    quarter.clamp(SignedDuration::from_secs(15), LONGEST_OUTAGE)
 }
 
-/// When something that the CA works on is looked at again: when it says so, else after half the time waited so far, 100 ms to 5 s.
+/// When something that the CA works on is looked at again: when it says so, but not sooner than within 100 ms to 1 s and not
+/// later than after a day; else after half the time waited so far, 100 ms to 5 s.
 #[must_use]
-pub fn next_poll(retry_after: Option<Timestamp>, since: Timestamp, read_at: Timestamp) -> Timestamp {
-    let half = (read_at.duration_since(since) / 2).clamp(SignedDuration::from_millis(100), SignedDuration::from_secs(5));
-    retry_after.unwrap_or_else(|| read_at.checked_add(half).unwrap_or(read_at))
+pub fn next_poll(
+    retry_after: Option<Timestamp>,
+    since: Timestamp,
+    read_at: Timestamp,
+) -> Timestamp {
+    let half = |most| {
+        let wait = (read_at.duration_since(since) / 2).clamp(
+            SignedDuration::from_millis(100),
+            SignedDuration::from_secs(most),
+        );
+        read_at.checked_add(wait).unwrap_or(read_at)
+    };
+    match retry_after {
+        Some(at) => {
+            let latest = read_at.checked_add(LONGEST_WAIT).unwrap_or(read_at);
+            at.min(latest).max(half(1))
+        }
+        None => half(5),
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +101,9 @@ mod tests {
 
     fn wait(failures: u32, fault: &Fault) -> i64 {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        next_attempt(&ObjectKey::new("a", "b"), failures, fault, now).duration_since(now).as_secs()
+        next_attempt(&ObjectKey::new("a", "b"), failures, fault, now)
+            .duration_since(now)
+            .as_secs()
     }
 
     #[test]

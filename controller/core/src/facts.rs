@@ -66,7 +66,10 @@ impl CertificateFacts {
     pub fn covers<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
         names.into_iter().all(|name| {
             self.names.iter().any(|have| {
-                have == name || have.strip_prefix("*.").is_some_and(|suffix| name.split_once('.').is_some_and(|(_, rest)| rest == suffix))
+                have == name
+                    || have.strip_prefix("*.").is_some_and(|suffix| {
+                        name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
+                    })
             })
         })
     }

@@ -100,7 +100,7 @@ pub fn classify_problem(problem: &Problem, http_status: Option<u16>, place: Plac
 }
 
 /// How much a class says about what must happen first, for a problem that is several.
-fn severity(class: FaultClass) -> u8 {
+pub(crate) fn severity(class: FaultClass) -> u8 {
     match class {
         FaultClass::Permanent => 7,
         FaultClass::Account => 6,

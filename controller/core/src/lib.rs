@@ -2,6 +2,9 @@
 //!
 //! No IO, no clock, no randomness: `now` is an argument, and the same input has the same answer on every machine.
 
+// A new variant must be decided about wherever a decision is made.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod backoff;
 pub mod facts;
 pub mod fault;

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use crate::facts::{Damage, KeyKind};
 use crate::observe::{IssuerObservation, Observed, SecretObservation, TlsSecret};
-use crate::renewal::plan_renewal;
+use crate::renewal::plan_renewal_after;
+use crate::sentence::list;
 
 /// A reason for a new certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,49 +22,85 @@ pub struct Need {
 /// The first reason for a new certificate, if there is any. A Secret of somebody else is none: it is never touched.
 #[must_use]
 pub fn find_need(o: &Observed, now: Timestamp) -> Option<Need> {
-    let need = |reason, message: String| Some(Need { reason, message, still_good: false });
-    let name = &o.spec.secret_name;
-    let secret = match &o.secret {
-        SecretObservation::Missing => return need(Reason::SecretMissing, format!("Secret {name} does not exist yet")),
-        SecretObservation::WrongType(_) | SecretObservation::Foreign => return None,
-        SecretObservation::Ours(secret) => secret,
+    match &o.secret {
+        SecretObservation::Missing => Some(Need {
+            reason: Reason::SecretMissing,
+            message: format!("Secret {} does not exist yet", o.spec.secret_name),
+            still_good: false,
+        }),
+        SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+        SecretObservation::Ours(secret) => find_need_of(o, secret, now),
+    }
+}
+
+/// The same as if `secret` were in place.
+pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> Option<Need> {
+    let need = |reason, message: String| {
+        Some(Need {
+            reason,
+            message,
+            still_good: false,
+        })
     };
+    let name = &o.spec.secret_name;
     let facts = match &secret.content {
-        Err(Damage::MissingData) => return need(Reason::MissingData, format!("Secret {name} lacks tls.crt or tls.key")),
+        Err(Damage::MissingData) => {
+            return need(
+                Reason::MissingData,
+                format!("Secret {name} lacks tls.crt or tls.key"),
+            );
+        }
         Err(Damage::InvalidCertificate) => {
-            return need(Reason::InvalidCertificate, format!("tls.crt in Secret {name} cannot be read as a certificate"));
+            return need(
+                Reason::InvalidCertificate,
+                format!("tls.crt in Secret {name} cannot be read as a certificate"),
+            );
         }
         Err(Damage::InvalidKeyPair) => {
-            return need(Reason::InvalidKeyPair, format!("tls.key in Secret {name} does not belong to the certificate in it"));
+            return need(
+                Reason::InvalidKeyPair,
+                format!("tls.key in Secret {name} does not belong to the certificate in it"),
+            );
         }
         Ok(facts) => facts,
     };
     if secret.fallback {
-        return need(Reason::FallbackInPlace, format!("Secret {name} holds a self-signed fallback, not an issued certificate"));
+        return need(
+            Reason::FallbackInPlace,
+            format!("Secret {name} holds a self-signed fallback, not an issued certificate"),
+        );
     }
     issuer_changed(o, secret)
         .or_else(|| names_changed(o, secret))
         .or_else(|| {
             let wanted = KeyKind::wanted(&o.spec.key());
-            (facts.key != wanted)
-                .then(|| Need {
-                    reason: Reason::KeySpecChanged,
-                    message: format!("the key in Secret {name} is {}, the spec asks for {wanted}", facts.key),
-                    still_good: false,
-                })
-        })
-        .or_else(|| {
-            (now >= facts.not_after).then(|| Need {
-                reason: Reason::Expired,
-                message: format!("the certificate in Secret {name} expired at {}", whole(facts.not_after)),
+            (facts.key != wanted).then(|| Need {
+                reason: Reason::KeySpecChanged,
+                message: format!(
+                    "the key in Secret {name} is {}, the spec asks for {wanted}",
+                    facts.key
+                ),
                 still_good: false,
             })
         })
         .or_else(|| {
-            let renewal = plan_renewal(&o.spec, facts);
+            (now >= facts.not_after).then(|| Need {
+                reason: Reason::Expired,
+                message: format!(
+                    "the certificate in Secret {name} expired at {}",
+                    whole(facts.not_after)
+                ),
+                still_good: false,
+            })
+        })
+        .or_else(|| {
+            let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
             (now >= renewal.at && now >= facts.not_before).then(|| Need {
                 reason: Reason::Renewing,
-                message: format!("the certificate expires at {} and is due for renewal", whole(facts.not_after)),
+                message: format!(
+                    "the certificate expires at {} and is due for renewal",
+                    whole(facts.not_after)
+                ),
                 still_good: true,
             })
         })
@@ -75,35 +112,207 @@ pub fn whole(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
+/// The spec's own words count, ready or not: an issuer that is down stays the one that signed.
 fn issuer_changed(o: &Observed, secret: &TlsSecret) -> Option<Need> {
-    let IssuerObservation::Ready(issuer) = &o.issuer else { return None };
+    let id = o.issuer_id();
+    let directory = match &o.issuer {
+        IssuerObservation::Ready(issuer) => Some(issuer.directory.as_str()),
+        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
+    };
     let marks = &secret.marks;
     let other = |was: &Option<String>, is: &str| was.as_deref().is_some_and(|was| was != is);
-    (other(&marks.issuer, &issuer.id) || other(&marks.directory, &issuer.directory)).then(|| Need {
-        reason: Reason::IssuerChanged,
-        message: format!(
-            "the certificate was signed by {} at {}, the spec names {} at {}",
-            marks.issuer.as_deref().unwrap_or("an unknown issuer"),
-            marks.directory.as_deref().unwrap_or("an unknown directory"),
-            issuer.id,
-            issuer.directory
-        ),
-        still_good: false,
-    })
+    let at = |directory: Option<&str>| directory.map(|d| format!(" at {d}")).unwrap_or_default();
+    (other(&marks.issuer, &id) || directory.is_some_and(|is| other(&marks.directory, is))).then(
+        || Need {
+            reason: Reason::IssuerChanged,
+            message: format!(
+                "the certificate was signed by {}{}, the spec names {id}{}",
+                marks.issuer.as_deref().unwrap_or("an unknown issuer"),
+                at(marks.directory.as_deref()),
+                at(directory)
+            ),
+            still_good: false,
+        },
+    )
 }
 
 fn names_changed(o: &Observed, secret: &TlsSecret) -> Option<Need> {
     let wanted = o.wanted_names();
     let facts = secret.content.as_ref().ok()?;
-    let missing: Vec<&str> = wanted.iter().map(String::as_str).filter(|n| !facts.covers([*n])).collect();
-    let changed = secret.marks.names.as_ref().is_some_and(|names| *names != wanted);
+    let missing: Vec<&str> = wanted
+        .iter()
+        .map(String::as_str)
+        .filter(|n| !facts.covers([*n]))
+        .collect();
+    let changed = secret
+        .marks
+        .names
+        .as_ref()
+        .is_some_and(|names| *names != wanted);
     if missing.is_empty() && !changed {
         return None;
     }
     let message = if missing.is_empty() {
         "the certificate was issued for more names than the spec lists".to_owned()
     } else {
-        format!("the certificate in place lacks {}", missing.join(", "))
+        format!("the certificate in place lacks {}", list(&missing))
     };
-    Some(Need { reason: Reason::NamesChanged, message, still_good: false })
+    Some(Need {
+        reason: Reason::NamesChanged,
+        message,
+        still_good: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use evercert_api::certificate::KeyAlgorithm;
+
+    use super::*;
+    use crate::observe::Marks;
+    use crate::plan::fixtures::{
+        DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
+    };
+
+    fn reason(o: &Observed) -> Option<Reason> {
+        find_need(o, now()).map(|n| n.reason)
+    }
+
+    #[test]
+    fn each_reason_for_a_new_certificate_has_its_word_and_its_sentence() {
+        let placed = || observed().with_certificate(good());
+        let cases = [
+            (observed(), Reason::SecretMissing, "does not exist yet"),
+            (
+                observed().with_damage(Damage::MissingData),
+                Reason::MissingData,
+                "lacks tls.crt or tls.key",
+            ),
+            (
+                observed().with_damage(Damage::InvalidKeyPair),
+                Reason::InvalidKeyPair,
+                "does not belong",
+            ),
+            (
+                observed().with_damage(Damage::InvalidCertificate),
+                Reason::InvalidCertificate,
+                "cannot be read",
+            ),
+            (
+                observed().with_fallback(fallback()),
+                Reason::FallbackInPlace,
+                "self-signed fallback",
+            ),
+            (
+                placed().with_issuer("Issuer/ca", "https://new.example/d"),
+                Reason::IssuerChanged,
+                "at https://new.example/d",
+            ),
+            (
+                placed().with_names(&["a.example", "c.example"]),
+                Reason::NamesChanged,
+                "lacks c.example",
+            ),
+            (
+                placed().with_names(&["a.example"]),
+                Reason::NamesChanged,
+                "more names than",
+            ),
+            (
+                placed().with_key(KeyAlgorithm::Rsa, 4096),
+                Reason::KeySpecChanged,
+                "is ECDSA 256, the spec asks for RSA 4096",
+            ),
+            (
+                observed().with_certificate(expired()),
+                Reason::Expired,
+                "expired at 2027-01-14T08:00:00Z",
+            ),
+            (
+                observed().with_certificate(due()),
+                Reason::Renewing,
+                "is due for renewal",
+            ),
+        ];
+        for (o, reason, words) in cases {
+            let need = find_need(&o, now()).unwrap();
+            assert_eq!(need.reason, reason);
+            assert!(need.message.contains(words), "{}", need.message);
+            assert_eq!(
+                need.still_good,
+                reason == Reason::Renewing,
+                "only a renewal leaves it good"
+            );
+        }
+    }
+
+    #[test]
+    fn certificate_that_is_as_it_should_be_needs_nothing() {
+        assert_eq!(reason(&observed().with_certificate(good())), None);
+        let unmarked = observed()
+            .with_certificate(good())
+            .with_marks(Marks::default());
+        assert_eq!(reason(&unmarked), None);
+        let order = &["b.example", "a.example", "a.example"];
+        assert_eq!(
+            reason(&observed().with_certificate(good()).with_names(order)),
+            None
+        );
+    }
+
+    #[test]
+    fn issuer_that_is_down_stays_the_one_that_signed() {
+        let o = observed().with_certificate(good());
+        assert_eq!(reason(&o.clone().without_issuer()), None);
+        assert_eq!(reason(&o.with_issuer_not_ready()), None);
+    }
+
+    #[test]
+    fn issuer_that_does_not_exist_is_another_one_all_the_same() {
+        let o = observed()
+            .with_certificate(good())
+            .with_issuer("Issuer/typo", "");
+        let need = find_need(&o.without_issuer(), now()).unwrap();
+        assert_eq!(need.reason, Reason::IssuerChanged);
+        assert_eq!(
+            need.message,
+            "the certificate was signed by Issuer/ca at https://ca.example/directory, the spec names Issuer/typo"
+        );
+    }
+
+    #[test]
+    fn secret_of_somebody_else_is_no_reason() {
+        let mut o = observed();
+        o.secret = SecretObservation::Foreign;
+        assert_eq!(reason(&o), None);
+    }
+
+    #[test]
+    fn certificate_that_is_due_on_arrival_does_not_make_one_order_follow_the_other() {
+        let backdated = certificate("09", &["a.example", "b.example"], -4000, 400);
+        let fresh = Marks {
+            issued_at: Some(now()),
+            ..marks()
+        };
+        let o = observed().with_certificate(backdated).with_marks(fresh);
+        assert_eq!(find_need(&o, now()), None);
+        assert_eq!(find_need(&o, at(99)), None);
+        assert_eq!(
+            find_need(&o, at(100)).map(|n| n.reason),
+            Some(Reason::Renewing)
+        );
+    }
+
+    #[test]
+    fn forged_instant_of_issue_does_not_put_off_the_renewal_to_the_end() {
+        let forged = Marks {
+            issued_at: Some(at(29 * DAY - 1)),
+            ..marks()
+        };
+        let o = observed().with_certificate(due()).with_marks(forged);
+        assert_eq!(
+            find_need(&o, at(25 * DAY)).map(|n| n.reason),
+            Some(Reason::Renewing)
+        );
+    }
 }

@@ -237,12 +237,24 @@ impl Observed {
         names
     }
 
+    /// `Kind/name` of the issuer that the spec names, whether it exists or not.
+    #[must_use]
+    pub fn issuer_id(&self) -> String {
+        let reference = &self.spec.issuer_ref;
+        format!("{}/{}", reference.kind.as_str(), reference.name)
+    }
+
     /// The certificate in the Secret, if the Secret is ours and whole.
     #[must_use]
     pub fn certificate(&self) -> Option<&CertificateFacts> {
         match &self.secret {
-            SecretObservation::Ours(TlsSecret { content: Ok(facts), .. }) => Some(facts),
-            SecretObservation::Ours(_) | SecretObservation::Missing | SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+            SecretObservation::Ours(TlsSecret {
+                content: Ok(facts), ..
+            }) => Some(facts),
+            SecretObservation::Ours(_)
+            | SecretObservation::Missing
+            | SecretObservation::WrongType(_)
+            | SecretObservation::Foreign => None,
         }
     }
 
@@ -250,8 +262,15 @@ impl Observed {
     #[must_use]
     pub fn issued(&self) -> Option<&CertificateFacts> {
         match &self.secret {
-            SecretObservation::Ours(TlsSecret { content: Ok(facts), fallback: false, .. }) => Some(facts),
-            SecretObservation::Ours(_) | SecretObservation::Missing | SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+            SecretObservation::Ours(TlsSecret {
+                content: Ok(facts),
+                fallback: false,
+                ..
+            }) => Some(facts),
+            SecretObservation::Ours(_)
+            | SecretObservation::Missing
+            | SecretObservation::WrongType(_)
+            | SecretObservation::Foreign => None,
         }
     }
 
@@ -266,9 +285,14 @@ impl Observed {
     pub fn fingerprint(&self) -> String {
         let spec = serde_json::to_string(&self.spec).unwrap_or_default();
         let (directory, generation) = match &self.issuer {
-            IssuerObservation::Ready(facts) => (facts.directory.as_str(), facts.generation.to_string()),
+            IssuerObservation::Ready(facts) => {
+                (facts.directory.as_str(), facts.generation.to_string())
+            }
             IssuerObservation::Missing | IssuerObservation::NotReady { .. } => ("", String::new()),
         };
-        format!("{:016x}", evercert_api::children::stable_hash(&[&spec, directory, &generation]))
+        format!(
+            "{:016x}",
+            evercert_api::children::stable_hash(&[&spec, directory, &generation])
+        )
     }
 }

@@ -24,7 +24,12 @@ pub fn find_owner<'a>(claimants: &[Claimant<'a>], annotated: Option<&str>) -> Op
 
 /// Whether an existing Secret is the Certificate's: its annotation names the Certificate, or its leaf is one that we stored.
 #[must_use]
-pub fn is_ours(certificate: &str, annotated: Option<&str>, leaf: Option<&str>, stored_leaf: Option<&str>) -> bool {
+pub fn is_ours(
+    certificate: &str,
+    annotated: Option<&str>,
+    leaf: Option<&str>,
+    stored_leaf: Option<&str>,
+) -> bool {
     annotated == Some(certificate) || (leaf.is_some() && leaf == stored_leaf)
 }
 
@@ -33,18 +38,30 @@ mod tests {
     use super::*;
 
     fn claimant(name: &str, second: i64) -> Claimant<'_> {
-        Claimant { name, created_at: Timestamp::from_second(second).unwrap() }
+        Claimant {
+            name,
+            created_at: Timestamp::from_second(second).unwrap(),
+        }
     }
 
     #[test]
     fn the_annotated_certificate_owns_even_if_it_is_younger() {
-        assert_eq!(find_owner(&[claimant("old", 1), claimant("young", 2)], Some("young")), Some("young"));
+        assert_eq!(
+            find_owner(&[claimant("old", 1), claimant("young", 2)], Some("young")),
+            Some("young")
+        );
     }
 
     #[test]
     fn without_an_annotation_the_older_owns_then_the_first_by_name() {
-        assert_eq!(find_owner(&[claimant("b", 2), claimant("c", 1)], None), Some("c"));
-        assert_eq!(find_owner(&[claimant("b", 1), claimant("a", 1)], Some("gone")), Some("a"));
+        assert_eq!(
+            find_owner(&[claimant("b", 2), claimant("c", 1)], None),
+            Some("c")
+        );
+        assert_eq!(
+            find_owner(&[claimant("b", 1), claimant("a", 1)], Some("gone")),
+            Some("a")
+        );
     }
 
     #[test]

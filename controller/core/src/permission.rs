@@ -22,9 +22,20 @@ pub fn check_policy(
     if policy.is_empty() {
         return None;
     }
-    let refuse = |message| Some(Refusal { reason: Reason::NameNotAllowed, message });
-    let selecting: Vec<&PolicyRule> =
-        policy.iter().filter(|r| r.namespace_selector.as_ref().is_none_or(|s| selects(s, labels))).collect();
+    let refuse = |message| {
+        Some(Refusal {
+            reason: Reason::NameNotAllowed,
+            message,
+        })
+    };
+    let selecting: Vec<&PolicyRule> = policy
+        .iter()
+        .filter(|r| {
+            r.namespace_selector
+                .as_ref()
+                .is_none_or(|s| selects(s, labels))
+        })
+        .collect();
     if selecting.is_empty() {
         return refuse(format!(
             "the ClusterIssuer's policy has no rule for namespace {namespace}: ask its owner for one, or use an Issuer of your own"
@@ -38,7 +49,10 @@ pub fn check_policy(
                  to add it to allowedNames"
             ));
         }
-        let room = |r: &&&PolicyRule| r.max_certificates.is_none_or(|most| others < usize::try_from(most).unwrap_or(usize::MAX));
+        let room = |r: &&&PolicyRule| {
+            r.max_certificates
+                .is_none_or(|most| others < usize::try_from(most).unwrap_or(usize::MAX))
+        };
         if !matching.iter().any(room) {
             return refuse(format!(
                 "the ClusterIssuer's policy allows namespace {namespace} no more Certificates (maxCertificates): delete one, or ask the \
@@ -52,7 +66,11 @@ pub fn check_policy(
 /// Whether `selector` selects `labels` (all of matchLabels and matchExpressions). An unknown operator selects nothing.
 #[must_use]
 pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let by_label = selector.match_labels.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
+    let by_label = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .all(|(k, v)| labels.get(k) == Some(v));
     by_label
         && selector.match_expressions.iter().flatten().all(|e| {
             let value = labels.get(&e.key);
@@ -71,7 +89,9 @@ fn allows(rule: &PolicyRule, name: &str) -> bool {
     rule.allowed_names.is_empty()
         || rule.allowed_names.iter().any(|allowed| {
             allowed == name
-                || allowed.strip_prefix('*').is_some_and(|suffix| name.ends_with(suffix) && name.len() > suffix.len())
+                || allowed
+                    .strip_prefix('*')
+                    .is_some_and(|suffix| name.ends_with(suffix) && name.len() > suffix.len())
         })
 }
 
@@ -121,19 +141,31 @@ mod tests {
     use super::*;
 
     fn labels(text: &[(&str, &str)]) -> BTreeMap<String, String> {
-        text.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        text.iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     fn rule(team: Option<&str>, names: &[&str], most: Option<u32>) -> PolicyRule {
         PolicyRule {
-            namespace_selector: team.map(|t| LabelSelector { match_labels: Some(labels(&[("team", t)])), ..Default::default() }),
+            namespace_selector: team.map(|t| LabelSelector {
+                match_labels: Some(labels(&[("team", t)])),
+                ..Default::default()
+            }),
             allowed_names: names.iter().map(|n| (*n).to_owned()).collect(),
             max_certificates: most,
         }
     }
 
     fn check(policy: &[PolicyRule], name: &str, others: usize) -> Option<String> {
-        check_policy(policy, "shop", &labels(&[("team", "a")]), &[name.to_owned()], others).map(|r| r.message)
+        check_policy(
+            policy,
+            "shop",
+            &labels(&[("team", "a")]),
+            &[name.to_owned()],
+            others,
+        )
+        .map(|r| r.message)
     }
 
     #[test]
@@ -143,7 +175,10 @@ mod tests {
 
     #[test]
     fn a_name_must_match_a_rule_that_selects_its_namespace() {
-        let policy = [rule(Some("b"), &["x.y"], None), rule(Some("a"), &["*.shop.example", "shop.example"], None)];
+        let policy = [
+            rule(Some("b"), &["x.y"], None),
+            rule(Some("a"), &["*.shop.example", "shop.example"], None),
+        ];
         assert_eq!(check(&policy, "shop.example", 0), None);
         assert_eq!(check(&policy, "a.b.shop.example", 0), None);
         assert!(check(&policy, "x.y", 0).is_some_and(|m| m.contains("does not allow x.y")));
@@ -153,19 +188,30 @@ mod tests {
 
     #[test]
     fn a_namespace_that_no_rule_selects_is_told_so() {
-        assert!(check(&[rule(Some("b"), &[], None)], "x.y", 0).is_some_and(|m| m.contains("no rule for namespace shop")));
+        assert!(
+            check(&[rule(Some("b"), &[], None)], "x.y", 0)
+                .is_some_and(|m| m.contains("no rule for namespace shop"))
+        );
     }
 
     #[test]
     fn the_number_of_certificates_is_bounded() {
         assert_eq!(check(&[rule(None, &[], Some(2))], "x.y", 1), None);
-        assert!(check(&[rule(None, &[], Some(2))], "x.y", 2).is_some_and(|m| m.contains("maxCertificates")));
+        assert!(
+            check(&[rule(None, &[], Some(2))], "x.y", 2)
+                .is_some_and(|m| m.contains("maxCertificates"))
+        );
     }
 
     #[test]
     fn an_ingress_or_an_older_certificate_of_another_namespace_holds_a_name() {
         let at = |s| Timestamp::from_second(s).unwrap();
-        let holder = |namespace, since, shares| Holder { namespace, host: "x.y", certificate_since: since, shares };
+        let holder = |namespace, since, shares| Holder {
+            namespace,
+            host: "x.y",
+            certificate_since: since,
+            shares,
+        };
         let check = |h| check_holders([h], "mine", at(10), &["x.y".to_owned()]).is_some();
         assert!(check(holder("other", None, false)));
         assert!(check(holder("other", Some(at(5)), false)));

@@ -1,8 +1,10 @@
 //! What a pass reports: the status after it, computed from what was observed, planned and done.
 
-use evercert_api::certificate::{CertificateStatus, FailureStatus, OrderStatus, whole_seconds};
-use evercert_api::condition::{self, Claim, FALLBACK_IN_USE, ISSUING, READY, RENEW_BEFORE_CLAMPED, STALLED};
 use evercert_api::Reason;
+use evercert_api::certificate::{CertificateStatus, FailureStatus, OrderStatus, whole_seconds};
+use evercert_api::condition::{
+    self, Claim, FALLBACK_IN_USE, ISSUING, READY, RENEW_BEFORE_CLAMPED, STALLED,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -11,7 +13,7 @@ use crate::fault::FaultClass;
 use crate::need::{find_need, whole};
 use crate::observe::{Observed, SecretObservation};
 use crate::plan::{Failure, Plan, State};
-use crate::renewal::plan_renewal;
+use crate::renewal::plan_renewal_after;
 
 /// What became of a step, as far as the status must know.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +38,12 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
             let attempts = o.status.failed_attempts.unwrap_or(0).saturating_add(1);
             status.order = None;
             status.failed_attempts = Some(attempts);
-            status.next_attempt_time = Some(whole_up(next_attempt(&o.key, attempts, &failure.fault, now)));
+            status.next_attempt_time = Some(whole_up(next_attempt(
+                &o.key,
+                attempts,
+                &failure.fault,
+                now,
+            )));
             status.last_failure = Some(FailureStatus {
                 time: whole_seconds(now),
                 reason: failure.reason.as_str().to_owned(),
@@ -49,7 +56,13 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
 }
 
 fn whole_up(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second().saturating_add(i64::from(at.subsec_nanosecond() > 0))).unwrap_or(at))
+    Time(
+        Timestamp::from_second(
+            at.as_second()
+                .saturating_add(i64::from(at.subsec_nanosecond() > 0)),
+        )
+        .unwrap_or(at),
+    )
 }
 
 /// The status that says what was observed and is planned. `Ready` comes from the Secret, never from the row.
@@ -63,7 +76,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     status.not_before = issued.map(|c| whole_seconds(c.not_before));
     status.not_after = issued.map(|c| whole_seconds(c.not_after));
     status.serial_number = issued.map(|c| c.serial.clone());
-    let renewal = issued.map(|c| plan_renewal(&o.spec, c));
+    let renewal = issued.map(|c| plan_renewal_after(&o.spec, c, issued_at(o)));
     status.renewal_time = renewal.map(|r| whole_seconds(r.at));
     if good && need.is_none() {
         status.failed_attempts = None;
@@ -77,27 +90,60 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     set(Claim {
         kind: ISSUING,
         status: issuing,
-        reason: if issuing { plan.say.reason } else { Reason::Idle },
-        message: if issuing { plan.say.message.clone() } else { "no order is under way".to_owned() },
+        reason: if issuing {
+            plan.say.reason
+        } else {
+            Reason::Idle
+        },
+        message: if issuing {
+            plan.say.message.clone()
+        } else {
+            "no order is under way".to_owned()
+        },
     });
-    let fallback = matches!(&o.secret, SecretObservation::Ours(s) if s.fallback && s.content.is_ok());
+    let fallback =
+        matches!(&o.secret, SecretObservation::Ours(s) if s.fallback && s.content.is_ok());
     set(Claim {
         kind: FALLBACK_IN_USE,
         status: fallback,
-        reason: if fallback { Reason::FallbackInPlace } else { Reason::Idle },
+        reason: if fallback {
+            Reason::FallbackInPlace
+        } else {
+            Reason::Idle
+        },
         message: match (&o.status.last_failure, fallback) {
-            (Some(failure), true) => format!("a self-signed certificate stands in, since {}", failure.message),
+            (Some(failure), true) => format!(
+                "a self-signed certificate stands in, since {}",
+                failure.message
+            ),
             (None, true) => format!("a self-signed certificate stands in: {}", plan.say.message),
             (_, false) => "no fallback is in use".to_owned(),
         },
     });
-    let failed_for_good = o.status.last_failure.as_ref().filter(|f| f.permanent && plan.say.reason == Reason::BackingOff);
-    let stalled = plan.say.state == State::Stalled || failed_for_good.is_some();
+    let failed_for_good = o
+        .status
+        .last_failure
+        .as_ref()
+        .filter(|f| f.permanent && plan.say.reason == Reason::BackingOff);
+    let stalled = plan.say.state == State::Stalled
+        || failed_for_good.is_some()
+        || matches!(
+            plan.say.reason,
+            Reason::NameNotAllowed | Reason::NameHeldElsewhere
+        );
     set(Claim {
         kind: STALLED,
         status: stalled,
-        reason: if stalled { plan.say.reason } else { Reason::Idle },
-        message: if stalled { plan.say.message.clone() } else { "no action of a person is needed".to_owned() },
+        reason: if stalled {
+            plan.say.reason
+        } else {
+            Reason::Idle
+        },
+        message: if stalled {
+            plan.say.message.clone()
+        } else {
+            "no action of a person is needed".to_owned()
+        },
     });
     match renewal.filter(|r| r.clamped) {
         Some(r) => set(Claim {
@@ -114,9 +160,23 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     status
 }
 
+fn issued_at(o: &Observed) -> Option<Timestamp> {
+    match &o.secret {
+        SecretObservation::Ours(secret) => secret.marks.issued_at,
+        SecretObservation::Missing
+        | SecretObservation::WrongType(_)
+        | SecretObservation::Foreign => None,
+    }
+}
+
 /// `Ready`: the Secret holds an issued certificate that the spec asks for and that is valid now.
 fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
-    let claim = |status, reason, message| Claim { kind: READY, status, reason, message };
+    let claim = |status, reason, message| Claim {
+        kind: READY,
+        status,
+        reason,
+        message,
+    };
     let need = find_need(o, now);
     if let Some(facts) = o.issued() {
         if now < facts.not_before {
@@ -127,9 +187,19 @@ fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
             return claim(false, Reason::NotYetValid, message);
         }
         match &need {
-            None => return claim(true, Reason::Issued, format!("the certificate is valid until {}", whole(facts.not_after))),
+            None => {
+                return claim(
+                    true,
+                    Reason::Issued,
+                    format!("the certificate is valid until {}", whole(facts.not_after)),
+                );
+            }
             Some(n) if n.still_good => {
-                return claim(true, n.reason, format!("{}; {}", n.message, plan.say.message));
+                return claim(
+                    true,
+                    n.reason,
+                    format!("{}; {}", n.message, plan.say.message),
+                );
             }
             Some(_) => {}
         }
@@ -138,7 +208,11 @@ fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
         Some(n) if plan.say.state == State::Stalled || n.message == plan.say.message => {
             claim(false, plan.say.reason, plan.say.message.clone())
         }
-        Some(n) => claim(false, n.reason, format!("{}; {}", n.message, plan.say.message)),
+        Some(n) => claim(
+            false,
+            n.reason,
+            format!("{}; {}", n.message, plan.say.message),
+        ),
         None => claim(false, plan.say.reason, plan.say.message.clone()),
     }
 }
@@ -146,7 +220,12 @@ fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
 /// Whether `new` is worth a write now: it differs, and not only in sentences within two seconds of the last write; else the
 /// instant at which it is.
 #[must_use]
-pub fn plan_write(old: &CertificateStatus, new: &CertificateStatus, last_write: Option<Timestamp>, now: Timestamp) -> Result<bool, Timestamp> {
+pub fn plan_write(
+    old: &CertificateStatus,
+    new: &CertificateStatus,
+    last_write: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<bool, Timestamp> {
     if old == new {
         return Ok(false);
     }
@@ -163,10 +242,16 @@ pub fn plan_write(old: &CertificateStatus, new: &CertificateStatus, last_write: 
 fn differ_only_in_words(old: &CertificateStatus, new: &CertificateStatus) -> bool {
     let wordless = |status: &CertificateStatus| {
         let mut status = status.clone();
-        let mut conditions: Vec<(String, String, Option<i64>)> =
-            status.conditions.drain(..).map(|c| (c.type_, c.status, c.observed_generation)).collect();
+        let mut conditions: Vec<(String, String, Option<i64>)> = status
+            .conditions
+            .drain(..)
+            .map(|c| (c.type_, c.status, c.observed_generation))
+            .collect();
         conditions.sort();
         (status, conditions)
     };
     wordless(old) == wordless(new)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,27 +5,62 @@ use crate::order::{OrderView, ProofState};
 
 /// The longest text of a CA that is shown.
 const LONGEST: usize = 400;
+/// The longest account of a failed order; a condition's message holds 32,768 characters and repeats it.
+const LONGEST_FAILURE: usize = 4_000;
+/// How many names or problems one sentence lists.
+const MOST_LISTED: usize = 5;
 
 /// The CA's own words, cut at a character's boundary and without control characters.
 #[must_use]
 pub fn quote(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if clean.chars().count() <= LONGEST {
-        clean
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    cut(clean, LONGEST)
+}
+
+fn cut(text: String, most: usize) -> String {
+    if text.chars().count() <= most {
+        text
     } else {
-        clean.chars().take(LONGEST).chain(['…']).collect()
+        text.chars().take(most).chain(['…']).collect()
     }
 }
 
-/// A problem in the CA's own words, with its type and the names it blames.
+/// A problem in the CA's own words, with its type and the names it blames, five of them at most.
 #[must_use]
 pub fn build_problem(problem: &Problem) -> String {
-    let mut text = format!("{} ({})", quote(&problem.detail), problem.kind);
-    for sub in &problem.subproblems {
+    let mut parts = vec![format!(
+        "{} ({})",
+        quote(&problem.detail),
+        quote(&problem.kind)
+    )];
+    parts.extend(problem.subproblems.iter().take(MOST_LISTED).map(|sub| {
         let name = sub.identifier.as_deref().unwrap_or("a name");
-        text.push_str(&format!("; {name}: {} ({})", quote(&sub.detail), sub.kind));
-    }
-    text
+        format!(
+            "{}: {} ({})",
+            quote(name),
+            quote(&sub.detail),
+            quote(&sub.kind)
+        )
+    }));
+    parts.extend(build_rest(problem.subproblems.len()));
+    parts.join("; ")
+}
+
+/// Names in a sentence, five of them at most.
+#[must_use]
+pub fn list(names: &[impl AsRef<str>]) -> String {
+    let shown = names.iter().take(MOST_LISTED).map(|n| quote(n.as_ref()));
+    shown
+        .chain(build_rest(names.len()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn build_rest(count: usize) -> Option<String> {
+    (count > MOST_LISTED).then(|| format!("and {} more", count - MOST_LISTED))
 }
 
 /// A fault as one sentence: what was attempted, the CA's own words, where to look.
@@ -46,13 +81,25 @@ pub fn build_fault(fault: &Fault) -> String {
 pub fn find_remedy(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "dns" => "make the name resolve to your ingress controller in public DNS",
-        "connection" => "let the CA reach port 80 of the name's address, and make the name lead to your ingress controller",
-        "unauthorized" | "incorrectResponse" => "make http://<name>/.well-known/acme-challenge/ lead to your ingress controller",
-        "tls" => "the name redirects to https and that fails: let the challenge path through without a redirect",
+        "connection" => {
+            "let the CA reach port 80 of the name's address, and make the name lead to your ingress controller"
+        }
+        "unauthorized" | "incorrectResponse" => {
+            "make http://<name>/.well-known/acme-challenge/ lead to your ingress controller"
+        }
+        "tls" => {
+            "the name redirects to https and that fails: let the challenge path through without a redirect"
+        }
         "caa" => "allow this CA in the name's CAA record",
-        "rejectedIdentifier" | "unsupportedIdentifier" => "this CA will not sign that name: remove it from dnsNames, or use another issuer",
-        "externalAccountRequired" => "this CA wants an external account binding, which this Issuer has not",
-        "userActionRequired" => "open the page that the CA names and do what it asks, such as agreeing to new terms",
+        "rejectedIdentifier" | "unsupportedIdentifier" => {
+            "this CA will not sign that name: remove it from dnsNames, or use another issuer"
+        }
+        "externalAccountRequired" => {
+            "this CA wants an external account binding, which this Issuer has not"
+        }
+        "userActionRequired" => {
+            "open the page that the CA names and do what it asks, such as agreeing to new terms"
+        }
         "accountDoesNotExist" => "the account will be registered again with the same key",
         "badPublicKey" | "badCSR" => "choose another spec.privateKey",
         "rateLimited" => "nothing: the next attempt waits until the CA allows it",
@@ -60,29 +107,146 @@ pub fn find_remedy(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// Why an order failed, name by name, in the CA's own words, with what to do about it.
+/// The problems that made an order fail: of its names where these have any, with the name, else its own.
+#[must_use]
+pub fn find_problems(view: &OrderView) -> Vec<(Option<&str>, &Problem)> {
+    let of_names: Vec<_> = view
+        .authorizations
+        .iter()
+        .filter(|a| a.state == ProofState::Invalid)
+        .filter_map(|a| {
+            let problem = a.challenge.as_ref()?.error.as_ref()?;
+            Some((Some(a.name.as_str()), problem))
+        })
+        .collect();
+    if of_names.is_empty() {
+        view.error.iter().map(|p| (None, p)).collect()
+    } else {
+        of_names
+    }
+}
+
+/// Why an order failed, name by name (five of them at most), in the CA's own words, with what to do about it; and the first
+/// problem's type.
 #[must_use]
 pub fn build_order_failure(view: &OrderView) -> (Option<String>, String) {
-    let mut kind = None;
-    let mut parts = Vec::new();
-    for authorization in &view.authorizations {
-        let problem = authorization.challenge.as_ref().and_then(|c| c.error.as_ref());
-        if authorization.state == ProofState::Invalid
-            && let Some(problem) = problem
-        {
-            kind.get_or_insert_with(|| problem.kind.clone());
-            parts.push(format!("{}: {}", authorization.name, build_problem(problem)));
-        }
-    }
-    if parts.is_empty()
-        && let Some(problem) = &view.error
-    {
-        kind = Some(problem.kind.clone());
-        parts.push(build_problem(problem));
-    }
+    let problems = find_problems(view);
+    let kind = problems.first().map(|(_, p)| p.kind.clone());
+    let mut parts: Vec<String> = problems
+        .iter()
+        .take(MOST_LISTED)
+        .map(|(name, problem)| match name {
+            Some(name) => format!("{}: {}", quote(name), build_problem(problem)),
+            None => build_problem(problem),
+        })
+        .collect();
     if parts.is_empty() {
         parts.push("the CA gave no reason".to_owned());
     }
-    let remedy = kind.as_deref().and_then(find_remedy).map(|r| format!(". Remedy: {r}")).unwrap_or_default();
-    (kind, format!("the CA refused the order: {}{remedy}", parts.join("; ")))
+    let rest = build_rest(problems.len())
+        .map(|rest| format!("; {rest}"))
+        .unwrap_or_default();
+    let remedy = kind
+        .as_deref()
+        .and_then(find_remedy)
+        .map(|r| format!(". Remedy: {r}"))
+        .unwrap_or_default();
+    let problems = cut(parts.join("; "), LONGEST_FAILURE);
+    let message = format!("the CA refused the order: {problems}{rest}{remedy}");
+    (kind, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{FaultClass, Subproblem};
+    use crate::order::OrderState;
+    use crate::plan::fixtures::{fault, order, problem};
+
+    #[test]
+    fn words_of_a_ca_are_shown_without_control_characters_and_cut() {
+        assert_eq!(quote("a\nb\u{1b}[31m\tc"), "a b [31m c");
+        let long = quote(&"ü".repeat(500));
+        assert_eq!(long.chars().count(), 401);
+        assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn failed_order_names_the_host_the_cas_words_and_the_remedy() {
+        let view = order(OrderState::Invalid).refusing(
+            "b.example",
+            problem("dns", "NXDOMAIN looking up A for b.example"),
+        );
+        let (kind, text) = build_order_failure(&view);
+        assert_eq!(kind.as_deref(), Some("dns"));
+        assert_eq!(
+            text,
+            "the CA refused the order: b.example: NXDOMAIN looking up A for b.example (dns). Remedy: make the name resolve to your \
+             ingress controller in public DNS"
+        );
+    }
+
+    #[test]
+    fn order_that_failed_as_a_whole_shows_its_own_problem_with_the_names_it_blames() {
+        let mut view = order(OrderState::Invalid).proved();
+        let mut compound = problem("compound", "Some identifiers are refused");
+        compound.subproblems.push(Subproblem {
+            identifier: Some("a.example".into()),
+            kind: "caa".into(),
+            detail: "CAA forbids it".into(),
+        });
+        view.error = Some(compound);
+        assert_eq!(
+            build_order_failure(&view).1,
+            "the CA refused the order: Some identifiers are refused (compound); a.example: CAA forbids it (caa)"
+        );
+    }
+
+    #[test]
+    fn order_without_any_problem_says_that_there_is_none() {
+        let (kind, text) = build_order_failure(&order(OrderState::Invalid));
+        assert_eq!(
+            (kind, text.as_str()),
+            (None, "the CA refused the order: the CA gave no reason")
+        );
+    }
+
+    #[test]
+    fn fault_says_what_was_attempted_and_which_page_to_open() {
+        let mut f = fault(FaultClass::Account);
+        assert_eq!(build_fault(&f), "reading the order");
+        f.problem = Some(problem("userActionRequired", "Terms changed"));
+        f.help_url = Some("https://ca.example/terms".into());
+        assert_eq!(
+            build_fault(&f),
+            "reading the order: Terms changed (userActionRequired); see https://ca.example/terms"
+        );
+    }
+
+    /// A condition's message holds 32,768 characters, and an order has up to 100 names.
+    #[test]
+    fn hundred_names_do_not_make_a_sentence_that_the_api_server_refuses() {
+        let mut view = order(OrderState::Invalid);
+        let mut wordy = problem("dns", &"x".repeat(1000));
+        let sub = Subproblem {
+            identifier: Some("y".repeat(1000)),
+            kind: "z".repeat(1000),
+            detail: "w".repeat(1000),
+        };
+        wordy.subproblems = vec![sub; 100];
+        let one = view.clone().refusing("a.example", wordy).authorizations[0].clone();
+        view.authorizations = vec![one; 100];
+        let (_, text) = build_order_failure(&view);
+        assert!(text.contains("; and 95 more"), "{text}");
+        assert!(text.chars().count() < 5_000, "{}", text.chars().count());
+    }
+
+    #[test]
+    fn names_are_listed_five_at_most() {
+        assert_eq!(list(&["a", "b"]), "a, b");
+        assert_eq!(
+            list(&["a", "b", "c", "d", "e", "f", "g"]),
+            "a, b, c, d, e, and 2 more"
+        );
+    }
 }

@@ -10,25 +10,53 @@ use crate::observe::{Observed, SecretObservation};
 pub(super) fn plan_deleted(o: &Observed, now: Timestamp) -> Option<Plan> {
     o.deleted.then(|| Plan {
         step: Step::Forget,
-        ..Plan::wait("deleted", State::Idle, Reason::Idle, "the Certificate is being deleted", later(now, RESYNC))
+        ..Plan::wait(
+            "deleted",
+            State::Idle,
+            Reason::Idle,
+            "the Certificate is being deleted",
+            later(now, RESYNC),
+        )
     })
 }
 
 /// A spec that the schema let through and that cannot be fulfilled all the same.
 pub(super) fn plan_invalid_spec(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let error = match o.spec.dns_names.iter().find_map(|n| DnsName::parse(n).err()) {
+    let error = match o
+        .spec
+        .dns_names
+        .iter()
+        .find_map(|n| DnsName::parse(n).err())
+    {
         Some(error) => error.to_string(),
-        None if o.spec.dns_names.is_empty() => "spec.dnsNames is empty: list at least one host name".to_owned(),
+        None if o.spec.dns_names.is_empty() => {
+            "the list is empty: list at least one host name".to_owned()
+        }
         None => return None,
     };
-    Some(Plan::wait("spec invalid", State::Stalled, Reason::InvalidSpec, format!("spec.dnsNames: {error}"), later(now, RESYNC)))
+    Some(Plan::wait(
+        "spec invalid",
+        State::Stalled,
+        Reason::InvalidSpec,
+        format!("spec.dnsNames: {error}"),
+        later(now, RESYNC),
+    ))
 }
 
 /// Another Certificate owns the Secret.
 pub(super) fn plan_secret_conflict(o: &Observed, now: Timestamp) -> Option<Plan> {
     let owner = o.secret_owner.as_ref()?;
-    let message = format!("Secret {} belongs to Certificate {owner}: choose another spec.secretName", o.spec.secret_name);
-    Some(Plan::wait("secret conflict", State::Stalled, Reason::SecretNameConflict, message, later(now, RECHECK)))
+    let message = format!(
+        "Secret {} belongs to Certificate {owner}: choose another spec.secretName",
+        o.spec.secret_name
+    );
+    Some(Plan::wait(
+        "secret conflict",
+        State::Stalled,
+        Reason::SecretNameConflict,
+        message,
+        later(now, RECHECK),
+    ))
 }
 
 /// The Secret is somebody else's, or of a type that cannot be changed: it is never touched.
@@ -50,5 +78,14 @@ pub(super) fn plan_foreign_secret(o: &Observed, now: Timestamp) -> Option<Plan> 
         ),
         SecretObservation::Missing | SecretObservation::Ours(_) => return None,
     };
-    Some(Plan::wait("foreign secret", State::Stalled, reason, message, later(now, RECHECK)))
+    Some(Plan::wait(
+        "foreign secret",
+        State::Stalled,
+        reason,
+        message,
+        later(now, RECHECK),
+    ))
 }
+
+#[cfg(test)]
+mod tests;

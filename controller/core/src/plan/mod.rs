@@ -8,14 +8,16 @@
 //! start   nothing violated → settle · issuer · name · backing off · gate · Secret not writable · key · solver · slot → place
 //! ```
 
-mod guard;
-mod order;
-mod secret;
-mod start;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod guard;
+#[cfg(test)]
+mod model;
+mod order;
 #[cfg(test)]
 mod properties;
+mod secret;
+mod start;
 
 use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -124,12 +126,42 @@ pub(crate) const RECHECK: SignedDuration = SignedDuration::from_secs(30);
 pub(crate) const RESYNC: SignedDuration = SignedDuration::from_hours(24);
 
 impl Plan {
-    pub(crate) fn act(row: &'static str, step: Step, reason: Reason, message: impl Into<String>, now: Timestamp) -> Self {
-        Self { row, step, say: Say { reason, message: message.into(), state: State::Issuing }, wake: later(now, RECHECK) }
+    pub(crate) fn act(
+        row: &'static str,
+        step: Step,
+        reason: Reason,
+        message: impl Into<String>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            row,
+            step,
+            say: Say {
+                reason,
+                message: message.into(),
+                state: State::Issuing,
+            },
+            wake: later(now, RECHECK),
+        }
     }
 
-    pub(crate) fn wait(row: &'static str, state: State, reason: Reason, message: impl Into<String>, wake: Timestamp) -> Self {
-        Self { row, step: Step::Wait, say: Say { reason, message: message.into(), state }, wake }
+    pub(crate) fn wait(
+        row: &'static str,
+        state: State,
+        reason: Reason,
+        message: impl Into<String>,
+        wake: Timestamp,
+    ) -> Self {
+        Self {
+            row,
+            step: Step::Wait,
+            say: Say {
+                reason,
+                message: message.into(),
+                state,
+            },
+            wake,
+        }
     }
 
     /// Whether the step cannot be taken back: it is planned again from live reads before it is done.
@@ -169,8 +201,14 @@ const TABLE: &[Row] = &[
     start::plan_slot,
 ];
 
-/// The plan for one Certificate. Total: where no row matches, the order is placed.
+/// The plan for one Certificate. Total: where no row matches, the order is placed. The wake-up is at most a day ahead, whatever
+/// instants a status or a CA gave.
 #[must_use]
 pub fn plan(o: &Observed, now: Timestamp) -> Plan {
-    TABLE.iter().find_map(|row| row(o, now)).unwrap_or_else(|| start::place_order(now))
+    let mut plan = TABLE
+        .iter()
+        .find_map(|row| row(o, now))
+        .unwrap_or_else(|| start::place_order(now));
+    plan.wake = plan.wake.clamp(now, later(now, RESYNC));
+    plan
 }

@@ -1,21 +1,28 @@
 //! Rows of an order under way, read from the CA and never from a status.
 
+use evercert_api::certificate::OrderStatus;
 use evercert_api::{DnsName, Reason};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Failure, Plan, RECHECK, State, Step, later};
+use super::{Failure, Plan, RECHECK, State, Step, later, secret, start};
 use crate::backoff::next_poll;
 use crate::facts::KeyKind;
-use crate::fault::{Fault, FaultClass, Place, classify};
+use crate::fault::{
+    Fault, FaultClass, LONGEST_WAIT, Place, classify_problem, rate_limit_instant, severity,
+    unpause_url,
+};
 use crate::need::{find_need, whole};
-use crate::observe::{IssuerObservation, Observed, OrderObservation, Presented, Reach, ReadOrder};
+use crate::observe::{Observed, OrderObservation, Presented, Reach, ReadOrder};
 use crate::order::{OrderState, OrderView, ProofState};
-use crate::sentence::{build_fault, build_order_failure};
+use crate::sentence::{build_fault, build_order_failure, find_problems, list};
 
 /// How long a wrong answer at the entry point holds the order back.
 const WRONG_HOLDS: SignedDuration = SignedDuration::from_secs(30);
 /// How often a read of an order is tried before the attempt counts as failed, when the fault is not the directory's.
 const READ_TRIES: u32 = 5;
+/// How many failed reads in a row mean that the order is held, and not only slow.
+const READS_TO_HOLD: u32 = 3;
 
 /// The order no longer fits: other names, another issuer or key are wanted, nothing is wanted, or a name is no longer allowed
 /// while the CA would sign.
@@ -23,10 +30,11 @@ pub(super) fn plan_abandon(o: &Observed, now: Timestamp) -> Option<Plan> {
     let order = o.status.order.as_ref()?;
     let mut ordered = order.names.clone();
     ordered.sort_unstable();
-    let ready = matches!(&o.order, OrderObservation::Read(read) if read.view.state == OrderState::Ready);
+    let ready =
+        matches!(&o.order, OrderObservation::Read(read) if read.view.state == OrderState::Ready);
     let why = if ordered != o.wanted_names() {
         "the wanted names changed".to_owned()
-    } else if matches!(&o.issuer, IssuerObservation::Ready(issuer) if issuer.id != order.issuer) {
+    } else if order.issuer != o.issuer_id() {
         "the issuer changed".to_owned()
     } else if o.companion.pending_key != Some(KeyKind::wanted(&o.spec.key())) {
         "the order's key is gone or not of the wanted kind".to_owned()
@@ -38,27 +46,74 @@ pub(super) fn plan_abandon(o: &Observed, now: Timestamp) -> Option<Plan> {
         return None;
     };
     let message = format!("the order is given up: {why}");
-    Some(Plan::act("abandon", Step::Abandon { why }, Reason::OrderAbandoned, message, now))
+    Some(Plan::act(
+        "abandon",
+        Step::Abandon { why },
+        Reason::OrderAbandoned,
+        message,
+        now,
+    ))
 }
 
 /// An order under way.
 pub(super) fn plan_order(o: &Observed, now: Timestamp) -> Option<Plan> {
     let order = o.status.order.as_ref()?;
-    if let IssuerObservation::Missing | IssuerObservation::NotReady { .. } = o.issuer {
-        return super::start::plan_issuer(o, now);
+    if let Some(mut held) = start::plan_issuer(o, now) {
+        held.say.state = State::Issuing;
+        return Some(held);
     }
     if let Some(gate) = o.gate.as_ref().filter(|g| now < g.until) {
-        let message = format!("{}. The order under way goes on at {}", gate.message, whole(gate.until));
-        return Some(Plan::wait("order held by its directory", State::Issuing, gate.reason, message, gate.until));
-    }
-    if order.expires.as_ref().is_some_and(|at| at.0 <= now) {
-        return Some(record(Reason::OrderExpired, FaultClass::Transient, "the order's time ran out at the CA".to_owned(), now));
+        let message = format!(
+            "{}. The order under way goes on at {}",
+            gate.message,
+            whole(gate.until)
+        );
+        let wake = secret::next_write(o, now).map_or(gate.until, |at| at.min(gate.until));
+        return Some(Plan::wait(
+            "order held by its directory",
+            State::Issuing,
+            gate.reason,
+            message,
+            wake,
+        ));
     }
     Some(match &o.order {
         OrderObservation::None | OrderObservation::Unread => refresh("order not read yet", now),
-        OrderObservation::Failed { fault, at, times } => plan_failed_read(fault, *at, *times, now),
-        OrderObservation::Read(read) => plan_read(o, read, now),
+        OrderObservation::Failed { fault, at, times } => {
+            if is_over(order.expires.as_ref(), now) {
+                record_expired(now)
+            } else {
+                plan_failed_read(fault, *at, *times, now)
+            }
+        }
+        OrderObservation::Read(read) => plan_read(o, order, read, now),
     })
+}
+
+/// What keeps an order under way from going on, other than the CA's own work.
+pub(super) fn find_hold(o: &Observed, now: Timestamp) -> Option<String> {
+    o.status.order.as_ref()?;
+    if let Some(issuer) = start::plan_issuer(o, now) {
+        return Some(issuer.say.message);
+    }
+    if let Some(gate) = o.gate.as_ref().filter(|g| now < g.until) {
+        return Some(gate.message.clone());
+    }
+    match (&o.order, &o.presented) {
+        (OrderObservation::Failed { fault, times, .. }, _) if *times >= READS_TO_HOLD => {
+            Some(build_fault(fault))
+        }
+        (OrderObservation::Read(read), Presented::Failed(why))
+            if read.view.state == OrderState::Pending =>
+        {
+            Some(format!("the route to the solver cannot be made: {why}"))
+        }
+        _ => None,
+    }
+}
+
+fn is_over(expires: Option<&Time>, now: Timestamp) -> bool {
+    expires.is_some_and(|at| at.0 <= now)
 }
 
 fn plan_failed_read(fault: &Fault, at: Timestamp, times: u32, now: Timestamp) -> Plan {
@@ -67,7 +122,9 @@ fn plan_failed_read(fault: &Fault, at: Timestamp, times: u32, now: Timestamp) ->
             let message = format!("the CA no longer knows the order: {}", build_fault(fault));
             return record_fault(Reason::OrderLost, fault.clone(), message, now);
         }
-        FaultClass::Permanent => return record_fault(Reason::BadAnswer, fault.clone(), build_fault(fault), now),
+        FaultClass::Permanent => {
+            return record_fault(Reason::BadAnswer, fault.clone(), build_fault(fault), now);
+        }
         FaultClass::RateLimited
         | FaultClass::Validation
         | FaultClass::Unavailable
@@ -78,44 +135,94 @@ fn plan_failed_read(fault: &Fault, at: Timestamp, times: u32, now: Timestamp) ->
     if times >= READ_TRIES && fault.class != FaultClass::Unavailable {
         return record_fault(Reason::OrderFailed, fault.clone(), build_fault(fault), now);
     }
-    let again = fault.retry_after.unwrap_or_else(|| later(at, SignedDuration::from_secs(i64::from(times.min(6)) * 5)));
+    let pause = SignedDuration::from_secs(i64::from(times.clamp(1, 6)) * 5);
+    let again = fault
+        .retry_after
+        .map_or(at, |said| said.min(later(at, LONGEST_WAIT)))
+        .max(later(at, pause));
     if again <= now {
         return refresh("order read failed", now);
     }
     let message = format!("{}. Asked again at {}", build_fault(fault), whole(again));
-    Plan::wait("order read failed", State::Issuing, Reason::CAUnavailable, message, again)
+    let reason = if fault.class == FaultClass::RateLimited {
+        Reason::RateLimited
+    } else {
+        Reason::CAUnavailable
+    };
+    Plan::wait("order read failed", State::Issuing, reason, message, again)
 }
 
-fn plan_read(o: &Observed, read: &ReadOrder, now: Timestamp) -> Plan {
+fn plan_read(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp) -> Plan {
     let view = &read.view;
-    let wanted: Vec<DnsName> = o.spec.dns_names.iter().filter_map(|n| DnsName::parse(n).ok()).collect();
+    let wanted: Vec<DnsName> = o
+        .spec
+        .dns_names
+        .iter()
+        .filter_map(|n| DnsName::parse(n).ok())
+        .collect();
     if !view.is_for(&wanted) {
-        let message = format!("the CA's order is for {}, not for the wanted names", view.names.join(", "));
+        let message = format!(
+            "the CA's order is for {}, not for the wanted names",
+            list(&view.names)
+        );
         return record(Reason::BadAnswer, FaultClass::Transient, message, now);
     }
     let stale = read.changed_at.is_some_and(|at| at > view.read_at);
     match view.state {
         OrderState::Invalid => record_invalid(view, now),
-        _ if view.expires.is_some_and(|at| at <= now) && view.state != OrderState::Valid => {
-            record(Reason::OrderExpired, FaultClass::Transient, "the order's time ran out at the CA".to_owned(), now)
+        OrderState::Valid => start::plan_unwritable_secret(o, now)
+            .map(|mut wait| {
+                wait.say.state = State::Issuing;
+                wait
+            })
+            .unwrap_or_else(|| {
+                let message = "the certificate is being stored";
+                Plan::act("order valid", Step::Store, Reason::Storing, message, now)
+            }),
+        _ if view
+            .expires
+            .map_or_else(|| is_over(order.expires.as_ref(), now), |at| at <= now) =>
+        {
+            record_expired(now)
         }
-        OrderState::Valid => Plan::act("order valid", Step::Store, Reason::Storing, "the certificate is being stored", now),
-        OrderState::Ready => Plan::act("order ready", Step::Finalize, Reason::Finalizing, "the CA is asked to sign", now),
-        OrderState::Processing => {
-            poll("order processing", read, Reason::Finalizing, "the CA is signing the certificate".to_owned(), now)
-        }
-        OrderState::Pending if stale => poll_after_change(read, now),
-        OrderState::Pending => plan_pending(o, read, now),
+        _ if stale => poll_after_change(read, now),
+        OrderState::Ready => Plan::act(
+            "order ready",
+            Step::Finalize,
+            Reason::Finalizing,
+            "the CA is asked to sign",
+            now,
+        ),
+        OrderState::Processing => poll(
+            "order processing",
+            order,
+            read,
+            Reason::Finalizing,
+            "the CA is signing the certificate".to_owned(),
+            now,
+        ),
+        OrderState::Pending => plan_pending(o, order, read, now),
     }
 }
 
-fn plan_pending(o: &Observed, read: &ReadOrder, now: Timestamp) -> Plan {
+fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp) -> Plan {
     let view = &read.view;
-    if view.authorizations.iter().any(|a| a.state == ProofState::Invalid) {
+    if view
+        .authorizations
+        .iter()
+        .any(|a| a.state == ProofState::Invalid)
+    {
         return record_invalid(view, now);
     }
-    if let Some(a) = view.authorizations.iter().find(|a| a.state == ProofState::Pending && a.challenge.is_none()) {
-        let message = format!("the CA offers no HTTP-01 challenge for {}: use another issuer for this name", a.name);
+    if let Some(a) = view
+        .authorizations
+        .iter()
+        .find(|a| a.state == ProofState::Pending && a.challenge.is_none())
+    {
+        let message = format!(
+            "the CA offers no HTTP-01 challenge for {}: use another issuer for this name",
+            a.name
+        );
         return record(Reason::Rejected, FaultClass::Permanent, message, now);
     }
     let waiting: Vec<_> = view
@@ -123,18 +230,37 @@ fn plan_pending(o: &Observed, read: &ReadOrder, now: Timestamp) -> Plan {
         .filter(|(_, c)| c.state == ProofState::Pending && !read.accepted.contains(&c.url))
         .collect();
     if waiting.is_empty() {
-        return poll("challenges accepted", read, Reason::Validating, "the CA is validating the names".to_owned(), now);
+        return poll(
+            "challenges accepted",
+            order,
+            read,
+            Reason::Validating,
+            "the CA is validating the names".to_owned(),
+            now,
+        );
     }
     match &o.presented {
         Presented::No => {
-            return Plan::act("not presented", Step::Present, Reason::WaitingForRoute, "the route to the solver is being made", now);
+            return Plan::act(
+                "not presented",
+                Step::Present,
+                Reason::WaitingForRoute,
+                "the route to the solver is being made",
+                now,
+            );
         }
         // The projection wakes the Certificate; asked for again after a while, which is idempotent.
         Presented::Pending => {
             let message = "the route to the solver is being made";
             return Plan {
                 step: Step::Present,
-                ..Plan::wait("being presented", State::Issuing, Reason::WaitingForRoute, message, later(now, SignedDuration::from_secs(5)))
+                ..Plan::wait(
+                    "being presented",
+                    State::Issuing,
+                    Reason::WaitingForRoute,
+                    message,
+                    later(now, SignedDuration::from_secs(5)),
+                )
             };
         }
         Presented::Failed(why) => {
@@ -152,11 +278,20 @@ fn plan_pending(o: &Observed, read: &ReadOrder, now: Timestamp) -> Plan {
         Presented::Applied => {}
     }
     let reach = |name: &str| o.reach.iter().find(|(n, _)| n == name).map(|(_, r)| r);
-    let accept: Vec<String> =
-        waiting.iter().filter(|(a, _)| reach(&a.name).is_some_and(|r| may_accept(r, now))).map(|(_, c)| c.url.clone()).collect();
+    let accept: Vec<String> = waiting
+        .iter()
+        .filter(|(a, _)| reach(&a.name).is_some_and(|r| may_accept(r, now)))
+        .map(|(_, c)| c.url.clone())
+        .collect();
     if !accept.is_empty() {
         let message = "the CA is told that the challenges are ready";
-        return Plan::act("reachable", Step::Accept(accept), Reason::Validating, message, now);
+        return Plan::act(
+            "reachable",
+            Step::Accept(accept),
+            Reason::Validating,
+            message,
+            now,
+        );
     }
     let due: Vec<String> = waiting
         .iter()
@@ -164,7 +299,13 @@ fn plan_pending(o: &Observed, read: &ReadOrder, now: Timestamp) -> Plan {
         .map(|(a, _)| a.name.clone())
         .collect();
     if !due.is_empty() {
-        return Plan::act("presented", Step::Probe(due), Reason::WaitingForRoute, "the route to the solver is being tried", now);
+        return Plan::act(
+            "presented",
+            Step::Probe(due),
+            Reason::WaitingForRoute,
+            "the route to the solver is being tried",
+            now,
+        );
     }
     let seen: Vec<String> = waiting
         .iter()
@@ -173,16 +314,33 @@ fn plan_pending(o: &Observed, read: &ReadOrder, now: Timestamp) -> Plan {
             Some(Reach::Reachable | Reach::Unreachable(_)) | None => None,
         })
         .collect();
-    let wake = waiting.iter().filter_map(|(a, _)| reach(&a.name).map(next_look)).min().unwrap_or(now);
-    let message = format!("the entry point does not lead to the solver yet: {}", seen.join("; "));
-    Plan::wait("wrong answer", State::Issuing, Reason::WaitingForRoute, message, wake)
+    let wake = waiting
+        .iter()
+        .filter_map(|(a, _)| reach(&a.name).map(|r| next_look(r).min(held_until(r))))
+        .min()
+        .unwrap_or_else(|| later(now, RECHECK));
+    let message = format!(
+        "the entry point does not lead to the solver yet: {}",
+        seen.join("; ")
+    );
+    Plan::wait(
+        "wrong answer",
+        State::Issuing,
+        Reason::WaitingForRoute,
+        message,
+        wake,
+    )
 }
 
 /// The self-check is advice: only a wrong answer holds the order back, and for 30 s at most.
 fn may_accept(reach: &Reach, now: Timestamp) -> bool {
+    held_until(reach) <= now
+}
+
+fn held_until(reach: &Reach) -> Timestamp {
     match reach {
-        Reach::Reachable | Reach::Unreachable(_) => true,
-        Reach::Wrong { since, .. } => later(*since, WRONG_HOLDS) <= now,
+        Reach::Reachable | Reach::Unreachable(_) => Timestamp::MIN,
+        Reach::Wrong { since, .. } => later(*since, WRONG_HOLDS),
     }
 }
 
@@ -190,9 +348,13 @@ fn may_accept(reach: &Reach, now: Timestamp) -> bool {
 fn next_look(reach: &Reach) -> Timestamp {
     match reach {
         Reach::Reachable | Reach::Unreachable(_) => Timestamp::MIN,
-        Reach::Wrong { since, at, .. } => {
-            later(*at, (at.duration_since(*since) / 2).clamp(SignedDuration::from_millis(50), SignedDuration::from_secs(5)))
-        }
+        Reach::Wrong { since, at, .. } => later(
+            *at,
+            (at.duration_since(*since) / 2).clamp(
+                SignedDuration::from_millis(50),
+                SignedDuration::from_secs(5),
+            ),
+        ),
     }
 }
 
@@ -202,40 +364,109 @@ fn poll_after_change(read: &ReadOrder, now: Timestamp) -> Plan {
     if at <= now {
         return refresh("changed since it was read", now);
     }
-    Plan::wait("changed since it was read", State::Issuing, Reason::Validating, "the CA is validating the names", at)
+    Plan::wait(
+        "changed since it was read",
+        State::Issuing,
+        Reason::Validating,
+        "the CA is validating the names",
+        at,
+    )
 }
 
-fn poll(row: &'static str, read: &ReadOrder, reason: Reason, message: String, now: Timestamp) -> Plan {
-    let since = read.changed_at.unwrap_or(read.view.read_at);
+fn poll(
+    row: &'static str,
+    order: &OrderStatus,
+    read: &ReadOrder,
+    reason: Reason,
+    message: String,
+    now: Timestamp,
+) -> Plan {
+    // After a restart nobody knows when the CA was told.
+    let since = read.changed_at.unwrap_or(order.created_at.0);
     let at = next_poll(read.view.retry_after, since, read.view.read_at);
-    if at <= now { refresh(row, now) } else { Plan::wait(row, State::Issuing, reason, message, at) }
+    if at <= now {
+        refresh(row, now)
+    } else {
+        Plan::wait(row, State::Issuing, reason, message, at)
+    }
 }
 
 fn refresh(row: &'static str, now: Timestamp) -> Plan {
-    Plan { wake: later(now, RECHECK), ..Plan::act(row, Step::Refresh, Reason::Validating, "the order is being read at the CA", now) }
+    Plan {
+        wake: later(now, RECHECK),
+        ..Plan::act(
+            row,
+            Step::Refresh,
+            Reason::Validating,
+            "the order is being read at the CA",
+            now,
+        )
+    }
 }
 
 fn record_invalid(view: &OrderView, now: Timestamp) -> Plan {
-    let (kind, message) = build_order_failure(view);
-    let class = classify(kind.as_deref().unwrap_or(""), None, Place::Challenge);
+    let (_, message) = build_order_failure(view);
+    let problems = find_problems(view);
+    let class = problems
+        .iter()
+        // An invalid order is an answer of a CA that works, whatever its problem is called.
+        .map(|(_, p)| classify_problem(p, Some(400), Place::Challenge))
+        .max_by_key(|class| severity(*class))
+        .unwrap_or(FaultClass::Transient);
     let reason = match class {
         FaultClass::Validation => Reason::ValidationFailed,
         FaultClass::Permanent => Reason::Rejected,
-        FaultClass::RateLimited
-        | FaultClass::Unavailable
+        FaultClass::RateLimited => Reason::RateLimited,
+        FaultClass::Unavailable
         | FaultClass::Account
         | FaultClass::Transient
         | FaultClass::Gone
         | FaultClass::NotReady => Reason::OrderFailed,
     };
-    record(reason, class, message, now)
+    let fault = Fault {
+        class,
+        problem: None,
+        http_status: None,
+        retry_after: problems
+            .iter()
+            .filter_map(|(_, p)| rate_limit_instant(p))
+            .max(),
+        help_url: problems
+            .iter()
+            .find_map(|(_, p)| unpause_url(&p.detail))
+            .map(str::to_owned),
+        detail: message.clone(),
+    };
+    record_fault(reason, fault, message, now)
+}
+
+fn record_expired(now: Timestamp) -> Plan {
+    let message = "the order's time ran out at the CA".to_owned();
+    record(Reason::OrderExpired, FaultClass::Transient, message, now)
 }
 
 fn record(reason: Reason, class: FaultClass, message: String, now: Timestamp) -> Plan {
-    let fault = Fault { class, problem: None, http_status: None, retry_after: None, help_url: None, detail: message.clone() };
+    let fault = Fault {
+        class,
+        problem: None,
+        http_status: None,
+        retry_after: None,
+        help_url: None,
+        detail: message.clone(),
+    };
     record_fault(reason, fault, message, now)
 }
 
 fn record_fault(reason: Reason, fault: Fault, message: String, now: Timestamp) -> Plan {
-    Plan::act("order failed", Step::Record(Failure { reason, message: message.clone(), fault }), reason, message, now)
+    let failure = Failure {
+        reason,
+        message: message.clone(),
+        fault,
+    };
+    let mut plan = Plan::act("order failed", Step::Record(failure), reason, message, now);
+    plan.say.state = State::Blocked;
+    plan
 }
+
+#[cfg(test)]
+mod tests;

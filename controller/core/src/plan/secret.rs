@@ -5,72 +5,157 @@ use evercert_api::certificate::FallbackMode;
 use evercert_api::condition;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Plan, Step, start};
-use crate::observe::{Observed, SecretObservation};
+use super::{Plan, RECHECK, State, Step, later, order, start};
+use crate::need::{find_need, find_need_of};
+use crate::observe::{Observed, SecretObservation, TlsSecret};
 
 /// How long a Certificate may be blocked before the fallback stands in.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// How long before its end a fallback is made anew.
 const FALLBACK_RENEWAL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// The Secret is missing, damaged, expired, a fallback, or lacks wanted names, and the companion's certificate is better.
+/// The Secret is missing, damaged, expired, a fallback, or not what the spec asks for, and the companion's certificate is better.
 pub(super) fn plan_restore(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let (good, _) = o.companion.last_good.as_ref()?;
-    if !good.is_valid_at(now) {
+    if !is_restore_wanted(o, now) || refused_until(o, now).is_some() {
         return None;
+    }
+    let message = format!(
+        "Secret {} is missing or damaged: the last good certificate is put back",
+        o.spec.secret_name
+    );
+    let mut plan = Plan::act(
+        "restore",
+        Step::Restore,
+        Reason::SecretRestored,
+        message,
+        now,
+    );
+    plan.say.state = state_beside(o, State::Idle);
+    Some(plan)
+}
+
+/// No usable certificate is in the Secret, and an attempt has failed, or none can begin or go on for 30 s.
+pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
+    fallback_due(o, now).filter(|due| *due <= now)?;
+    let cause = if has_failed(o) {
+        o.status.last_failure.as_ref().map_or_else(
+            || "the last attempt failed".to_owned(),
+            |f| f.message.clone(),
+        )
+    } else {
+        order::find_hold(o, now).or_else(|| start::find_block(o, now))?
+    };
+    let message = format!(
+        "no usable certificate: a marked self-signed fallback is put into Secret {}",
+        o.spec.secret_name
+    );
+    let mut plan = Plan::act(
+        "fallback due",
+        Step::WriteFallback { cause },
+        Reason::FallbackWritten,
+        message,
+        now,
+    );
+    plan.say.state = state_beside(o, State::Blocked);
+    Some(plan)
+}
+
+/// When the Secret is written next, if it is to be written as soon as that is possible: what waits, waits no longer than that.
+pub(super) fn next_write(o: &Observed, now: Timestamp) -> Option<Timestamp> {
+    let restore = is_restore_wanted(o, now).then(|| refused_until(o, now).unwrap_or(now));
+    restore.into_iter().chain(fallback_due(o, now)).min()
+}
+
+/// Until when the TLS Secret is not written again, since its last write was refused.
+pub(super) fn refused_until(o: &Observed, now: Timestamp) -> Option<Timestamp> {
+    let (at, _) = o.unwritable.as_ref()?;
+    Some(later(*at, RECHECK)).filter(|until| now < *until)
+}
+
+/// Whether the companion's certificate belongs into the Secret. One that is ahead of a slow clock counts where nothing better is:
+/// clients with a right clock can use it.
+fn is_restore_wanted(o: &Observed, now: Timestamp) -> bool {
+    let Some((good, marks)) = &o.companion.last_good else {
+        return false;
+    };
+    if now >= good.not_after {
+        return false;
+    }
+    let Some(in_place) = o.issued().filter(|c| now < c.not_after) else {
+        return true;
+    };
+    if in_place.fingerprint == good.fingerprint || now < good.not_before {
+        return false;
     }
     let wanted = o.wanted_names();
-    let lacking = |have: &crate::facts::CertificateFacts| wanted.iter().filter(|n| !have.covers([n.as_str()])).count();
-    let in_place = o.issued().filter(|c| c.is_valid_at(now));
-    let worse = in_place.is_none_or(|c| c.fingerprint != good.fingerprint && lacking(c) > lacking(good));
-    worse.then(|| {
-        Plan::act(
-            "restore",
-            Step::Restore,
-            Reason::SecretRestored,
-            format!("Secret {} is missing or damaged: the last good certificate is put back", o.spec.secret_name),
-            now,
-        )
-    })
+    let mut names = wanted.iter().map(String::as_str);
+    let loses_none = names
+        .clone()
+        .all(|n| good.covers([n]) || !in_place.covers([n]));
+    let wins_some = names.any(|n| good.covers([n]) && !in_place.covers([n]));
+    let at_hand = TlsSecret {
+        content: Ok(good.clone()),
+        marks: marks.clone(),
+        fallback: false,
+        marks_in_step: true,
+    };
+    loses_none
+        && (wins_some || (find_need(o, now).is_some() && find_need_of(o, &at_hand, now).is_none()))
 }
 
-/// No usable certificate is in the Secret, and an attempt has failed or none can begin for 30 s.
-pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
-    if o.spec.fallback_mode() == FallbackMode::None || o.is_served_well(now) || is_fallback_in_step(o, now) {
+fn has_failed(o: &Observed) -> bool {
+    o.status.failed_attempts.unwrap_or(0) > 0
+}
+
+/// When the fallback is due, if nothing comes between; `None` while none is wanted. An issued certificate that has not expired
+/// is never replaced, not even one that is ahead of a slow clock.
+fn fallback_due(o: &Observed, now: Timestamp) -> Option<Timestamp> {
+    if o.spec.fallback_mode() == FallbackMode::None
+        || o.issued().is_some_and(|c| now < c.not_after)
+        || is_fallback_in_step(o, now)
+    {
         return None;
     }
-    let failed = o.status.failed_attempts.unwrap_or(0) > 0;
-    let cause = if failed {
-        o.status.last_failure.as_ref().map_or_else(|| "the last attempt failed".to_owned(), |f| f.message.clone())
+    let due = if has_failed(o) {
+        now
     } else {
-        start::find_block(o, now).filter(|_| blocked_since(o) + PATIENCE <= now)?.say.message
+        later(blocked_since(o, now), PATIENCE)
     };
-    let message = format!("no usable certificate: a marked self-signed fallback is put into Secret {}", o.spec.secret_name);
-    Some(Plan::act("fallback due", Step::WriteFallback { cause }, Reason::FallbackWritten, message, now))
+    Some(due.max(refused_until(o, now).unwrap_or(now)))
 }
 
-/// Since when there is no certificate: `Ready` turned false, or the Certificate was created.
-fn blocked_since(o: &Observed) -> Timestamp {
-    condition::find(&o.status.conditions, condition::READY)
-        .filter(|c| c.status == "False")
-        .map_or(o.created_at, |c| c.last_transition_time.0)
+/// Since when there is no certificate: `Ready` turned false (now, if it is true yet), or the Certificate was created.
+fn blocked_since(o: &Observed, now: Timestamp) -> Timestamp {
+    match condition::find(&o.status.conditions, condition::READY) {
+        Some(ready) if ready.status == "True" => now,
+        Some(ready) => ready.last_transition_time.0,
+        None => o.created_at,
+    }
 }
 
-/// When a blocked Certificate gets its fallback, if it has none and may have one.
-pub(super) fn fallback_time(o: &Observed, now: Timestamp) -> Option<Timestamp> {
-    let due = o.spec.fallback_mode() != FallbackMode::None && !o.is_served_well(now) && !is_fallback_in_step(o, now);
-    due.then(|| (blocked_since(o) + PATIENCE).max(now))
+/// What a step beside the issuance says of it.
+fn state_beside(o: &Observed, without_order: State) -> State {
+    if o.status.order.is_some() {
+        State::Issuing
+    } else {
+        without_order
+    }
 }
 
 /// Whether the Secret holds a fallback for the wanted names that is good for a while.
 fn is_fallback_in_step(o: &Observed, now: Timestamp) -> bool {
-    let SecretObservation::Ours(secret) = &o.secret else { return false };
+    let SecretObservation::Ours(secret) = &o.secret else {
+        return false;
+    };
     secret.fallback
         && secret.content.as_ref().is_ok_and(|facts| {
             facts.covers(o.wanted_names().iter().map(String::as_str))
                 && facts.names.len() == o.wanted_names().len()
                 && facts.key == crate::facts::KeyKind::wanted(&o.spec.key())
                 && facts.not_before <= now
-                && now + FALLBACK_RENEWAL < facts.not_after
+                && later(now, FALLBACK_RENEWAL) < facts.not_after
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,12 @@
 use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Failure, Plan, RECHECK, RESYNC, State, Step, later, secret};
+use super::{Failure, Plan, RECHECK, Row, State, Step, later, secret};
 use crate::facts::KeyKind;
 use crate::fault::{Fault, FaultClass};
 use crate::need::{find_need, whole};
 use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
-use crate::renewal::plan_renewal;
+use crate::renewal::plan_renewal_after;
 
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
@@ -18,23 +18,35 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     if find_need(o, now).is_some() {
         return None;
     }
-    let SecretObservation::Ours(secret) = &o.secret else { return None };
+    let SecretObservation::Ours(secret) = &o.secret else {
+        return None;
+    };
     let facts = secret.content.as_ref().ok()?;
-    let renewal = plan_renewal(&o.spec, facts);
-    let idle = |step| Plan {
+    let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
+    let refused = secret::refused_until(o, now);
+    let step = if o.companion.pending_key.is_some() {
+        Step::DropPendingKey
+    } else if secret.marks_in_step || refused.is_some() {
+        Step::Wait
+    } else {
+        Step::MendMarks
+    };
+    let wake = if now < facts.not_before {
+        facts.not_before
+    } else {
+        renewal.at
+    };
+    let again = refused.filter(|_| !secret.marks_in_step);
+    Some(Plan {
         step,
         ..Plan::wait(
             "settle",
             State::Idle,
             Reason::Idle,
             format!("nothing to do until the renewal at {}", whole(renewal.at)),
-            renewal.at.max(facts.not_before).clamp(now, later(now, RESYNC)),
+            again.map_or(wake, |at| at.min(wake)),
         )
-    };
-    if o.companion.pending_key.is_some() {
-        return Some(idle(Step::DropPendingKey));
-    }
-    Some(idle(if secret.marks_in_step { Step::Wait } else { Step::MendMarks }))
+    })
 }
 
 /// The issuer does not exist or is not ready.
@@ -44,20 +56,42 @@ pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
         IssuerObservation::Ready(_) => return None,
         IssuerObservation::Missing => (
             Reason::IssuerNotFound,
-            format!("{} {} does not exist: create it, or mend spec.issuerRef", reference.kind.as_str(), reference.name),
+            format!(
+                "{} {} does not exist: create it, or mend spec.issuerRef",
+                reference.kind.as_str(),
+                reference.name
+            ),
         ),
         IssuerObservation::NotReady { reason, message } => (
             Reason::IssuerNotReady,
-            format!("{} {} is not ready ({reason}): {message}", reference.kind.as_str(), reference.name),
+            format!(
+                "{} {} is not ready ({reason}): {message}",
+                reference.kind.as_str(),
+                reference.name
+            ),
         ),
     };
-    Some(blocked("issuer", o, reason, message, later(now, RECHECK), now))
+    Some(blocked(
+        "issuer",
+        o,
+        reason,
+        message,
+        later(now, RECHECK),
+        now,
+    ))
 }
 
 /// A name may not be had here.
 pub(super) fn plan_refused_name(o: &Observed, now: Timestamp) -> Option<Plan> {
     let refusal = o.refusal.as_ref()?;
-    Some(blocked("refused name", o, refusal.reason, refusal.message.clone(), later(now, RECHECK), now))
+    Some(blocked(
+        "refused name",
+        o,
+        refusal.reason,
+        refusal.message.clone(),
+        later(now, RECHECK),
+        now,
+    ))
 }
 
 /// The ledger holds an intent, and neither an order nor a failure nor a certificate came of it: the process died in between.
@@ -67,29 +101,68 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failed = o.status.last_failure.as_ref().map(|f| f.time.0);
     let issued = match &o.secret {
         SecretObservation::Ours(secret) => secret.marks.issued_at,
-        SecretObservation::Missing | SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+        SecretObservation::Missing
+        | SecretObservation::WrongType(_)
+        | SecretObservation::Foreign => None,
     };
-    let stored = o.companion.last_good.as_ref().and_then(|(_, marks)| marks.issued_at);
+    let stored = o
+        .companion
+        .last_good
+        .as_ref()
+        .and_then(|(_, marks)| marks.issued_at);
     // Stored instants are whole seconds.
-    if [failed, issued, stored].into_iter().flatten().any(|at| at >= whole(intent)) {
+    if [failed, issued, stored]
+        .into_iter()
+        .flatten()
+        .any(|at| at >= whole(intent))
+    {
         return None;
     }
-    let message = format!("the order begun at {} was lost when the controller stopped: it counts as an attempt", whole(intent));
-    let fault =
-        Fault { class: FaultClass::Transient, problem: None, http_status: None, retry_after: None, help_url: None, detail: message.clone() };
-    let failure = Failure { reason: Reason::OrderLost, message: message.clone(), fault };
-    Some(Plan::act("lost intent", Step::Record(failure), Reason::OrderLost, message, now))
+    let message = format!(
+        "the order begun at {} was lost when the controller stopped: it counts as an attempt",
+        whole(intent)
+    );
+    let fault = Fault {
+        class: FaultClass::Transient,
+        problem: None,
+        http_status: None,
+        retry_after: None,
+        help_url: None,
+        detail: message.clone(),
+    };
+    let failure = Failure {
+        reason: Reason::OrderLost,
+        message: message.clone(),
+        fault,
+    };
+    Some(Plan::act(
+        "lost intent",
+        Step::Record(failure),
+        Reason::OrderLost,
+        message,
+        now,
+    ))
 }
 
 /// The last attempt failed, and nothing that a person can change has changed since.
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
     let at = o.status.next_attempt_time.as_ref()?.0;
-    let changed = failure.fingerprint.as_ref().is_some_and(|f| *f != o.fingerprint());
+    let changed = failure
+        .fingerprint
+        .as_ref()
+        .is_some_and(|f| *f != o.fingerprint());
     if now >= at || changed {
         return None;
     }
-    Some(blocked("backing off", o, Reason::BackingOff, format!("{}. Next attempt at {}", failure.message, whole(at)), at, now))
+    Some(blocked(
+        "backing off",
+        o,
+        Reason::BackingOff,
+        format!("{}. Next attempt at {}", failure.message, whole(at)),
+        at,
+        now,
+    ))
 }
 
 /// No request may be sent to the directory now.
@@ -101,37 +174,82 @@ pub(super) fn plan_gate(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// The Secret could not be written: no order is spent on a certificate that cannot be kept.
 pub(super) fn plan_unwritable_secret(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let (at, why) = o.unwritable.as_ref()?;
-    let until = later(*at, RECHECK);
+    let until = secret::refused_until(o, now)?;
+    let (_, why) = o.unwritable.as_ref()?;
     let message = format!("Secret {} cannot be written: {why}", o.spec.secret_name);
-    (now < until).then(|| blocked("secret not writable", o, Reason::SecretNotWritable, message, until, now))
+    Some(blocked(
+        "secret not writable",
+        o,
+        Reason::SecretNotWritable,
+        message,
+        until,
+        now,
+    ))
 }
 
 /// The pending key is missing or not of the wanted kind.
 pub(super) fn plan_key(o: &Observed, now: Timestamp) -> Option<Plan> {
     let wanted = KeyKind::wanted(&o.spec.key());
-    (o.companion.pending_key != Some(wanted))
-        .then(|| Plan::act("no pending key", Step::PrepareKey, Reason::GeneratingKey, format!("making the key: {wanted}"), now))
+    (o.companion.pending_key != Some(wanted)).then(|| {
+        Plan::act(
+            "no pending key",
+            Step::PrepareKey,
+            Reason::GeneratingKey,
+            format!("making the key: {wanted}"),
+            now,
+        )
+    })
 }
 
 /// A self-signed issuer needs no CA.
 pub(super) fn plan_self_sign(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let IssuerObservation::Ready(issuer) = &o.issuer else { return None };
-    (issuer.directory == SELF_SIGNED)
-        .then(|| Plan::act("self-sign", Step::SelfSign, Reason::Storing, "signing with the certificate's own key", now))
+    let IssuerObservation::Ready(issuer) = &o.issuer else {
+        return None;
+    };
+    (issuer.directory == SELF_SIGNED).then(|| {
+        Plan::act(
+            "self-sign",
+            Step::SelfSign,
+            Reason::Storing,
+            "signing with the certificate's own key",
+            now,
+        )
+    })
 }
 
 /// The solver does not answer yet: no order is placed that nobody could prove.
 pub(super) fn plan_solver(o: &Observed, now: Timestamp) -> Option<Plan> {
     match &o.solver {
         SolverState::Ready => None,
-        SolverState::Absent => Some(Plan::act("solver", Step::StartSolver, Reason::StartingSolver, "the solver is being started", now)),
+        SolverState::Absent => Some(Plan::act(
+            "solver",
+            Step::StartSolver,
+            Reason::StartingSolver,
+            "the solver is being started",
+            now,
+        )),
         SolverState::Starting { since, what } => {
-            let message = format!("the solver is being started since {}: {what}", whole(*since));
+            let message = format!(
+                "the solver is being started since {}: {what}",
+                whole(*since)
+            );
             let mut plan = if now < later(*since, SOLVER_PATIENCE) {
-                Plan::wait("solver", State::Issuing, Reason::StartingSolver, message, later(*since, SOLVER_PATIENCE))
+                Plan::wait(
+                    "solver",
+                    State::Issuing,
+                    Reason::StartingSolver,
+                    message,
+                    later(*since, SOLVER_PATIENCE),
+                )
             } else {
-                blocked("solver", o, Reason::SolverNotReady, message, later(now, RECHECK), now)
+                blocked(
+                    "solver",
+                    o,
+                    Reason::SolverNotReady,
+                    message,
+                    later(now, RECHECK),
+                    now,
+                )
             };
             // Asked for again: it may have been removed meanwhile.
             plan.step = Step::StartSolver;
@@ -144,26 +262,62 @@ pub(super) fn plan_solver(o: &Observed, now: Timestamp) -> Option<Plan> {
 pub(super) fn plan_slot(o: &Observed, now: Timestamp) -> Option<Plan> {
     (!o.slot).then(|| {
         let message = "waits for its place among the orders under way";
-        Plan::wait("slot", State::Issuing, Reason::WaitingForSlot, message, later(now, SignedDuration::from_secs(5)))
+        Plan::wait(
+            "slot",
+            State::Issuing,
+            Reason::WaitingForSlot,
+            message,
+            later(now, SignedDuration::from_secs(5)),
+        )
     })
 }
 
 /// Everything is there: the order is placed.
 pub(super) fn place_order(now: Timestamp) -> Plan {
-    Plan::act("slot granted", Step::PlaceOrder, Reason::PlacingOrder, "the order is being placed", now)
+    Plan::act(
+        "slot granted",
+        Step::PlaceOrder,
+        Reason::PlacingOrder,
+        "the order is being placed",
+        now,
+    )
 }
 
 /// What keeps an attempt from beginning, for a reason other than its place in a lane.
-pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<Plan> {
-    [plan_issuer, plan_refused_name, plan_backoff, plan_gate, plan_unwritable_secret, plan_solver]
-        .iter()
+pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
+    if o.status.order.is_some() {
+        return None;
+    }
+    let rows: &[Row] = &[
+        plan_issuer,
+        plan_refused_name,
+        plan_backoff,
+        plan_gate,
+        plan_unwritable_secret,
+    ];
+    // A self-signed issuer needs no solver.
+    let solver: Option<&Row> =
+        matches!(&o.issuer, IssuerObservation::Ready(issuer) if issuer.directory != SELF_SIGNED)
+            .then_some(&(plan_solver as Row));
+    rows.iter()
+        .chain(solver)
         .find_map(|row| row(o, now))
         .filter(|plan| plan.say.state == State::Blocked)
-        .filter(|_| o.status.order.is_none())
+        .map(|plan| plan.say.message)
 }
 
-/// A wait that the fallback does not wait for: the wake-up is at the latest when the fallback is due.
-fn blocked(row: &'static str, o: &Observed, reason: Reason, message: String, wake: Timestamp, now: Timestamp) -> Plan {
-    let wake = secret::fallback_time(o, now).map_or(wake, |at| at.min(wake));
+/// A wait that restore and fallback do not wait for: the wake-up is at the latest when the Secret is to be written.
+fn blocked(
+    row: &'static str,
+    o: &Observed,
+    reason: Reason,
+    message: String,
+    wake: Timestamp,
+    now: Timestamp,
+) -> Plan {
+    let wake = secret::next_write(o, now).map_or(wake, |at| at.min(wake));
     Plan::wait(row, State::Blocked, reason, message, wake)
 }
+
+#[cfg(test)]
+mod tests;

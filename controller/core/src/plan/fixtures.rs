@@ -1,0 +1,456 @@
+//! Observations as tests tell them: `observed().with_order(order(Pending)).backing_off_until(60)`. Instants are seconds from
+//! [`now`].
+
+use evercert_api::Reason;
+use evercert_api::certificate::{
+    CertificateSpec, CertificateStatus, FailureStatus, Fallback, FallbackMode, IssuerKind,
+    IssuerRef, KeyAlgorithm, OrderStatus, PrivateKey, whole_seconds,
+};
+use evercert_api::condition::{self, Claim};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::facts::{CertificateFacts, Damage, KeyKind};
+use crate::fault::{Fault, FaultClass, Problem};
+use crate::key::ObjectKey;
+use crate::observe::{
+    Companion, Gate, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation, Presented,
+    Reach, ReadOrder, Refusal, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+};
+use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
+
+pub(crate) const DAY: i64 = 86_400;
+pub(crate) const DIRECTORY: &str = "https://ca.example/directory";
+pub(crate) const ISSUER: &str = "Issuer/ca";
+/// The wanted names of [`observed`].
+pub(crate) const NAMES: [&str; 2] = ["a.example", "b.example"];
+
+/// The instant of all tests.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// So many seconds after [`now`].
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    now()
+        .checked_add(SignedDuration::from_secs(seconds))
+        .unwrap()
+}
+
+pub(crate) fn names() -> Vec<String> {
+    NAMES.map(str::to_owned).to_vec()
+}
+
+/// `shop/site`, ten seconds old, with a ready ACME issuer, a running solver and a slot: nothing in place, nothing begun.
+pub(crate) fn observed() -> Observed {
+    Observed {
+        key: ObjectKey::new("shop", "site"),
+        generation: 3,
+        created_at: at(-10),
+        deleted: false,
+        spec: CertificateSpec {
+            secret_name: "site-tls".into(),
+            dns_names: names(),
+            issuer_ref: IssuerRef {
+                name: "ca".into(),
+                kind: IssuerKind::Issuer,
+            },
+            private_key: None,
+            renew_before: None,
+            renew_before_percentage: None,
+            fallback: None,
+        },
+        status: CertificateStatus::default(),
+        issuer: IssuerObservation::Ready(IssuerFacts {
+            id: ISSUER.into(),
+            directory: DIRECTORY.into(),
+            generation: 1,
+        }),
+        secret: SecretObservation::Missing,
+        companion: Companion::default(),
+        order: OrderObservation::None,
+        secret_owner: None,
+        refusal: None,
+        intent: None,
+        gate: None,
+        solver: SolverState::Ready,
+        presented: Presented::No,
+        reach: Vec::new(),
+        slot: true,
+        unwritable: None,
+    }
+}
+
+/// A certificate for `names` that is valid from `from` to `to`.
+pub(crate) fn certificate(serial: &str, names: &[&str], from: i64, to: i64) -> CertificateFacts {
+    CertificateFacts {
+        serial: serial.into(),
+        fingerprint: format!("{serial}{serial}"),
+        not_before: at(from),
+        not_after: at(to),
+        names: names.iter().map(|n| (*n).to_owned()).collect(),
+        key: KeyKind::Ecdsa(256),
+        self_signed: false,
+    }
+}
+
+/// A certificate of 90 days in the middle of its life, not yet due for renewal.
+pub(crate) fn good() -> CertificateFacts {
+    certificate("01", &NAMES, -40 * DAY, 50 * DAY)
+}
+
+/// The same, expired a day ago.
+pub(crate) fn expired() -> CertificateFacts {
+    certificate("02", &NAMES, -91 * DAY, -DAY)
+}
+
+/// The same, due for renewal since yesterday.
+pub(crate) fn due() -> CertificateFacts {
+    certificate("03", &NAMES, -61 * DAY, 29 * DAY)
+}
+
+/// A fallback for the wanted names that is good for a while.
+pub(crate) fn fallback() -> CertificateFacts {
+    CertificateFacts {
+        self_signed: true,
+        ..certificate("fa", &NAMES, -300, 90 * DAY)
+    }
+}
+
+/// What stands on a Secret whose certificate came from [`observed`]'s issuer for [`NAMES`].
+pub(crate) fn marks() -> Marks {
+    Marks {
+        issuer: Some(ISSUER.into()),
+        directory: Some(DIRECTORY.into()),
+        names: Some(names()),
+        issued_at: Some(at(-40 * DAY)),
+    }
+}
+
+pub(crate) fn tls(content: Result<CertificateFacts, Damage>) -> TlsSecret {
+    TlsSecret {
+        content,
+        marks: marks(),
+        fallback: false,
+        marks_in_step: true,
+    }
+}
+
+/// An order for [`NAMES`], read a second ago, with a pending challenge for each name.
+pub(crate) fn order(state: OrderState) -> OrderView {
+    OrderView {
+        url: "https://ca.example/order/1".into(),
+        state,
+        names: names(),
+        expires: Some(at(7 * DAY)),
+        error: None,
+        authorizations: NAMES
+            .iter()
+            .map(|n| authorization(n, ProofState::Pending))
+            .collect(),
+        retry_after: None,
+        read_at: at(-1),
+    }
+}
+
+pub(crate) fn authorization(name: &str, state: ProofState) -> AuthorizationView {
+    AuthorizationView {
+        url: format!("https://ca.example/authz/{name}"),
+        name: name.into(),
+        state,
+        challenge: Some(ChallengeView {
+            url: challenge_url(name),
+            token: "token".into(),
+            key_authorization: "token.thumbprint".into(),
+            state,
+            error: None,
+        }),
+    }
+}
+
+pub(crate) fn challenge_url(name: &str) -> String {
+    format!("https://ca.example/chall/{name}")
+}
+
+pub(crate) fn problem(kind: &str, detail: &str) -> Problem {
+    Problem {
+        kind: kind.into(),
+        detail: detail.into(),
+        subproblems: Vec::new(),
+    }
+}
+
+impl OrderView {
+    /// The CA refused `name` with a problem.
+    pub(crate) fn refusing(mut self, name: &str, problem: Problem) -> Self {
+        for a in self.authorizations.iter_mut().filter(|a| a.name == name) {
+            a.state = ProofState::Invalid;
+            if let Some(challenge) = &mut a.challenge {
+                challenge.state = ProofState::Invalid;
+                challenge.error = Some(problem.clone());
+            }
+        }
+        self
+    }
+
+    pub(crate) fn proved(mut self) -> Self {
+        self.authorizations = NAMES
+            .iter()
+            .map(|n| authorization(n, ProofState::Valid))
+            .collect();
+        self
+    }
+}
+
+pub(crate) fn fault(class: FaultClass) -> Fault {
+    Fault {
+        class,
+        problem: None,
+        http_status: None,
+        retry_after: None,
+        help_url: None,
+        detail: "reading the order".into(),
+    }
+}
+
+/// The order that a status names, placed a minute ago.
+pub(crate) fn order_status() -> OrderStatus {
+    OrderStatus {
+        url: "https://ca.example/order/1".into(),
+        issuer: ISSUER.into(),
+        names: names(),
+        created_at: whole_seconds(at(-60)),
+        expires: Some(whole_seconds(at(7 * DAY))),
+    }
+}
+
+impl Observed {
+    pub(crate) fn with_names(mut self, names: &[&str]) -> Self {
+        self.spec.dns_names = names.iter().map(|n| (*n).to_owned()).collect();
+        self
+    }
+
+    pub(crate) fn with_key(mut self, algorithm: KeyAlgorithm, size: u16) -> Self {
+        self.spec.private_key = Some(PrivateKey {
+            algorithm,
+            size: Some(size),
+            ..PrivateKey::default()
+        });
+        self
+    }
+
+    pub(crate) fn without_fallback(mut self) -> Self {
+        self.spec.fallback = Some(Fallback {
+            mode: FallbackMode::None,
+        });
+        self
+    }
+
+    pub(crate) fn created(mut self, seconds: i64) -> Self {
+        self.created_at = at(seconds);
+        self
+    }
+
+    /// An issued certificate is in place.
+    pub(crate) fn with_certificate(mut self, facts: CertificateFacts) -> Self {
+        self.secret = SecretObservation::Ours(tls(Ok(facts)));
+        self
+    }
+
+    pub(crate) fn with_marks(mut self, marks: Marks) -> Self {
+        if let SecretObservation::Ours(secret) = &mut self.secret {
+            secret.marks = marks;
+        }
+        self
+    }
+
+    pub(crate) fn with_marks_out_of_step(mut self) -> Self {
+        if let SecretObservation::Ours(secret) = &mut self.secret {
+            secret.marks_in_step = false;
+        }
+        self
+    }
+
+    /// A marked fallback is in place.
+    pub(crate) fn with_fallback(mut self, facts: CertificateFacts) -> Self {
+        self.secret = SecretObservation::Ours(TlsSecret {
+            fallback: true,
+            marks: Marks::default(),
+            ..tls(Ok(facts))
+        });
+        self
+    }
+
+    pub(crate) fn with_damage(mut self, damage: Damage) -> Self {
+        self.secret = SecretObservation::Ours(tls(Err(damage)));
+        self
+    }
+
+    pub(crate) fn with_last_good(mut self, facts: CertificateFacts) -> Self {
+        self.companion.last_good = Some((facts, marks()));
+        self
+    }
+
+    pub(crate) fn with_pending_key(mut self) -> Self {
+        self.companion.pending_key = Some(KeyKind::Ecdsa(256));
+        self
+    }
+
+    /// The status names an order, and the key is there.
+    pub(crate) fn with_unread_order(mut self) -> Self {
+        self.status.order = Some(order_status());
+        self.order = OrderObservation::Unread;
+        self.with_pending_key()
+    }
+
+    /// The same, and it was read.
+    pub(crate) fn with_order(self, view: OrderView) -> Self {
+        let mut o = self.with_unread_order();
+        o.order = OrderObservation::Read(ReadOrder {
+            view,
+            accepted: Vec::new(),
+            changed_at: None,
+        });
+        o
+    }
+
+    /// The same, and reading it failed.
+    pub(crate) fn with_failed_read(self, fault: Fault, seconds: i64, times: u32) -> Self {
+        let mut o = self.with_unread_order();
+        o.order = OrderObservation::Failed {
+            fault,
+            at: at(seconds),
+            times,
+        };
+        o
+    }
+
+    /// The CA was told that these names' challenges are ready.
+    pub(crate) fn accepted(mut self, names: &[&str]) -> Self {
+        if let OrderObservation::Read(read) = &mut self.order {
+            read.accepted = names.iter().map(|n| challenge_url(n)).collect();
+        }
+        self
+    }
+
+    /// The CA was told something.
+    pub(crate) fn changed(mut self, at: Timestamp) -> Self {
+        if let OrderObservation::Read(read) = &mut self.order {
+            read.changed_at = Some(at);
+        }
+        self
+    }
+
+    pub(crate) fn presented(mut self, presented: Presented) -> Self {
+        self.presented = presented;
+        self
+    }
+
+    pub(crate) fn reaching(mut self, name: &str, reach: Reach) -> Self {
+        self.reach.push((name.into(), reach));
+        self
+    }
+
+    pub(crate) fn without_issuer(mut self) -> Self {
+        self.issuer = IssuerObservation::Missing;
+        self
+    }
+
+    pub(crate) fn with_issuer_not_ready(mut self) -> Self {
+        self.issuer = IssuerObservation::NotReady {
+            reason: "TermsNotAgreed".into(),
+            message: "set spec.acme.termsOfServiceAgreed".into(),
+        };
+        self
+    }
+
+    pub(crate) fn with_issuer(mut self, id: &str, directory: &str) -> Self {
+        let (kind, name) = id.split_once('/').unwrap();
+        self.spec.issuer_ref = IssuerRef {
+            name: name.into(),
+            kind: if kind == "Issuer" {
+                IssuerKind::Issuer
+            } else {
+                IssuerKind::ClusterIssuer
+            },
+        };
+        self.issuer = IssuerObservation::Ready(IssuerFacts {
+            id: id.into(),
+            directory: directory.into(),
+            generation: 1,
+        });
+        self
+    }
+
+    pub(crate) fn self_signed(self) -> Self {
+        self.with_issuer("Issuer/self", SELF_SIGNED)
+    }
+
+    pub(crate) fn refused(mut self) -> Self {
+        self.refusal = Some(Refusal {
+            reason: Reason::NameHeldElsewhere,
+            message: "a.example is held elsewhere".into(),
+        });
+        self
+    }
+
+    pub(crate) fn gated_until(mut self, seconds: i64) -> Self {
+        self.gate = Some(Gate {
+            until: at(seconds),
+            reason: Reason::CAUnavailable,
+            message: "the CA does not answer".into(),
+        });
+        self
+    }
+
+    /// One attempt failed a minute ago.
+    pub(crate) fn backing_off_until(mut self, seconds: i64) -> Self {
+        self.status.failed_attempts = Some(1);
+        self.status.next_attempt_time = Some(whole_seconds(at(seconds)));
+        self.status.last_failure = Some(FailureStatus {
+            time: whole_seconds(at(-60)),
+            reason: Reason::ValidationFailed.as_str().into(),
+            message: "the CA refused the order".into(),
+            fingerprint: Some(self.fingerprint()),
+            permanent: false,
+        });
+        self
+    }
+
+    /// `Ready` has been this way since then.
+    pub(crate) fn with_ready(mut self, status: bool, seconds: i64) -> Self {
+        let claim = Claim {
+            kind: condition::READY,
+            status,
+            reason: Reason::SecretMissing,
+            message: String::new(),
+        };
+        condition::set(
+            &mut self.status.conditions,
+            &claim,
+            self.generation,
+            at(seconds),
+        );
+        self
+    }
+
+    pub(crate) fn with_solver(mut self, solver: SolverState) -> Self {
+        self.solver = solver;
+        self
+    }
+
+    pub(crate) fn without_slot(mut self) -> Self {
+        self.slot = false;
+        self
+    }
+
+    /// A write of the TLS Secret was refused then.
+    pub(crate) fn unwritable_since(mut self, seconds: i64) -> Self {
+        self.unwritable = Some((at(seconds), "denied by a webhook".into()));
+        self
+    }
+
+    pub(crate) fn with_intent(mut self, seconds: i64) -> Self {
+        self.intent = Some(at(seconds));
+        self
+    }
+}

@@ -1,0 +1,71 @@
+use evercert_api::Reason;
+
+use crate::observe::SecretObservation;
+use crate::order::OrderState;
+use crate::plan::fixtures::{at, good, now, observed, order};
+use crate::plan::{State, Step, plan};
+
+#[test]
+fn deleted_certificate_is_forgotten_whatever_else_holds() {
+    let mut o = observed().with_order(order(OrderState::Ready)).refused();
+    o.deleted = true;
+    assert_eq!(plan(&o, now()).step, Step::Forget);
+}
+
+#[test]
+fn spec_that_no_ca_can_fulfil_stalls_and_names_the_remedy() {
+    for (names, words) in [
+        (&["*.example.com"][..], "list the host names themselves"),
+        (&["a.example", "A.example"], "write it in lower case"),
+        (&[], "list at least one host name"),
+    ] {
+        let plan = plan(&observed().with_names(names), now());
+        assert_eq!(
+            (plan.row, plan.say.state, plan.say.reason),
+            ("spec invalid", State::Stalled, Reason::InvalidSpec)
+        );
+        assert!(plan.say.message.contains(words), "{}", plan.say.message);
+        assert_eq!(
+            plan.say.message.matches("spec.dnsNames").count(),
+            1,
+            "{}",
+            plan.say.message
+        );
+    }
+}
+
+#[test]
+fn secret_of_another_certificate_stalls_and_is_looked_at_again() {
+    let mut o = observed();
+    o.secret_owner = Some("shop".into());
+    let plan = plan(&o, now());
+    assert_eq!(
+        (plan.step, plan.say.state, plan.say.reason),
+        (Step::Wait, State::Stalled, Reason::SecretNameConflict)
+    );
+    assert_eq!(plan.wake, at(30));
+    assert!(plan.say.message.contains("Certificate shop"));
+}
+
+#[test]
+fn secret_of_somebody_else_is_not_touched_even_with_a_good_certificate_at_hand() {
+    for (secret, reason) in [
+        (SecretObservation::Foreign, Reason::SecretNotOurs),
+        (
+            SecretObservation::WrongType("Opaque".into()),
+            Reason::SecretWrongType,
+        ),
+    ] {
+        let mut o = observed()
+            .created(-3600)
+            .with_last_good(good())
+            .backing_off_until(-1);
+        o.secret = secret;
+        let plan = plan(&o, now());
+        assert_eq!(
+            (plan.step, plan.say.state, plan.say.reason),
+            (Step::Wait, State::Stalled, reason)
+        );
+        assert_eq!(plan.wake, at(30));
+    }
+}

@@ -1,0 +1,270 @@
+//! A small world for the properties: it does what a plan says, with a CA that is willing, and lets time pass.
+
+use evercert_api::Reason;
+use evercert_api::certificate::whole_seconds;
+use evercert_api::condition::{self, READY};
+use jiff::{SignedDuration, Timestamp};
+
+use super::fixtures::{self, authorization, challenge_url};
+use super::{Plan, Step, later, plan};
+use crate::facts::{CertificateFacts, KeyKind};
+use crate::observe::{
+    Companion, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach,
+    ReadOrder, SecretObservation, SolverState, TlsSecret,
+};
+use crate::order::{OrderState, OrderView, ProofState};
+use crate::report::{Change, apply_change, build_status};
+
+/// One Certificate, its cluster and its CA.
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub(super) observed: Observed,
+    pub(super) now: Timestamp,
+    /// The order as it stands at the CA; what is observed of it may be older.
+    at_ca: Option<OrderView>,
+    pub(super) orders: u32,
+    /// The rows so far, for people who read a failed case.
+    pub(super) rows: Vec<String>,
+}
+
+impl World {
+    pub(super) fn new(observed: Observed, now: Timestamp) -> Self {
+        let at_ca = observed.status.order.as_ref().and(match &observed.order {
+            OrderObservation::Read(read) => Some(read.view.clone()),
+            OrderObservation::None | OrderObservation::Unread => {
+                Some(fixtures::order(OrderState::Pending))
+            }
+            OrderObservation::Failed { .. } => None,
+        });
+        Self {
+            observed,
+            now,
+            at_ca,
+            orders: 0,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        condition::is_true(&self.observed.status.conditions, READY)
+    }
+
+    /// One pass: plan, do, report. A pass without an effect lets time pass until its wake-up.
+    pub(super) fn pass(&mut self) -> Plan {
+        let plan = plan(&self.observed, self.now);
+        self.rows.push(format!("{}: {:?}", plan.row, plan.step));
+        let change = self.execute(&plan.step);
+        let mut status = build_status(&self.observed, &plan, self.now);
+        apply_change(&self.observed, &mut status, &change, self.now);
+        self.observed.status = status;
+        if matches!(plan.step, Step::Wait) || self.is_starting(&plan) {
+            self.now = plan.wake;
+            self.rest();
+        } else {
+            self.now = later(self.now, SignedDuration::from_millis(20));
+        }
+        plan
+    }
+
+    fn is_starting(&self, plan: &Plan) -> bool {
+        matches!(plan.step, Step::StartSolver | Step::Present)
+            && self.observed.presented != Presented::Applied
+            && plan.row != "solver"
+    }
+
+    /// What others do meanwhile.
+    fn rest(&mut self) {
+        if !matches!(self.observed.issuer, IssuerObservation::Ready(_)) {
+            self.observed.issuer = IssuerObservation::Ready(IssuerFacts {
+                id: self.observed.issuer_id(),
+                directory: fixtures::DIRECTORY.into(),
+                generation: 1,
+            });
+        }
+        self.observed.slot = true;
+    }
+
+    fn execute(&mut self, step: &Step) -> Change {
+        let o = &mut self.observed;
+        match step {
+            Step::Wait | Step::Forget => {}
+            Step::Restore => {
+                let (facts, marks) = o.companion.last_good.clone().unwrap();
+                self.write(facts, marks, false);
+            }
+            Step::WriteFallback { .. } => {
+                let facts = self.sign("fa", 90 * fixtures::DAY);
+                self.write(facts, Marks::default(), true);
+            }
+            Step::Abandon { .. } => {
+                o.order = OrderObservation::None;
+                self.at_ca = None;
+                return Change::Cleared;
+            }
+            Step::Record(failure) => {
+                o.order = OrderObservation::None;
+                self.at_ca = None;
+                return Change::Failed(failure.clone());
+            }
+            Step::Refresh => self.read(),
+            Step::Store => {
+                assert!(o.companion.pending_key.is_some());
+                self.issue("0c");
+                return Change::Cleared;
+            }
+            Step::SelfSign => self.issue("0e"),
+            Step::Finalize => {
+                if let Some(view) = &mut self.at_ca {
+                    assert_eq!(view.state, OrderState::Ready);
+                    view.state = OrderState::Processing;
+                }
+                self.read();
+            }
+            Step::Accept(urls) => {
+                if let OrderObservation::Read(read) = &mut o.order {
+                    read.accepted.extend(urls.iter().cloned());
+                    read.changed_at = Some(self.now);
+                }
+                if let Some(view) = &mut self.at_ca {
+                    for a in &mut view.authorizations {
+                        if urls.contains(&challenge_url(&a.name)) {
+                            *a = authorization(&a.name, ProofState::Valid);
+                        }
+                    }
+                    if view
+                        .authorizations
+                        .iter()
+                        .all(|a| a.state == ProofState::Valid)
+                    {
+                        view.state = OrderState::Ready;
+                    }
+                }
+            }
+            Step::Probe(names) => {
+                o.reach.retain(|(n, _)| !names.contains(n));
+                o.reach
+                    .extend(names.iter().map(|n| (n.clone(), Reach::Reachable)));
+            }
+            Step::Present => o.presented = Presented::Applied,
+            Step::DropPendingKey => o.companion.pending_key = None,
+            Step::MendMarks => {
+                if let SecretObservation::Ours(secret) = &mut o.secret {
+                    secret.marks_in_step = true;
+                }
+            }
+            Step::PrepareKey => o.companion.pending_key = Some(KeyKind::wanted(&o.spec.key())),
+            Step::StartSolver => o.solver = SolverState::Ready,
+            Step::PlaceOrder => {
+                self.orders += 1;
+                let names = o.wanted_names();
+                let view = OrderView {
+                    names: names.clone(),
+                    authorizations: names
+                        .iter()
+                        .map(|n| authorization(n, ProofState::Pending))
+                        .collect(),
+                    expires: Some(later(self.now, SignedDuration::from_hours(24 * 7))),
+                    read_at: self.now,
+                    ..fixtures::order(OrderState::Pending)
+                };
+                self.at_ca = Some(view);
+                o.presented = Presented::No;
+                o.reach.clear();
+                o.intent = None;
+                self.read();
+                let mut order = fixtures::order_status();
+                order.names = self.observed.wanted_names();
+                order.issuer = self.observed.issuer_id();
+                order.created_at = whole_seconds(self.now);
+                order.expires = None;
+                return Change::Placed(order);
+            }
+        }
+        Change::None
+    }
+
+    /// Reads the order; the CA signs between two reads.
+    fn read(&mut self) {
+        let (accepted, changed_at) = match &self.observed.order {
+            OrderObservation::Read(read) => (read.accepted.clone(), read.changed_at),
+            OrderObservation::None | OrderObservation::Unread | OrderObservation::Failed { .. } => {
+                (Vec::new(), None)
+            }
+        };
+        let Some(view) = &mut self.at_ca else {
+            let fault = fixtures::fault(crate::fault::FaultClass::Gone);
+            self.observed.order = OrderObservation::Failed {
+                fault,
+                at: self.now,
+                times: 1,
+            };
+            return;
+        };
+        view.read_at = self.now;
+        view.retry_after = None;
+        let seen = view.clone();
+        if view.state == OrderState::Processing {
+            view.state = OrderState::Valid;
+        }
+        self.observed.order = OrderObservation::Read(ReadOrder {
+            view: seen,
+            accepted,
+            changed_at,
+        });
+    }
+
+    fn sign(&self, serial: &str, lifetime: i64) -> CertificateFacts {
+        CertificateFacts {
+            serial: serial.into(),
+            fingerprint: format!("{serial}{}", self.now),
+            not_before: later(self.now, SignedDuration::from_mins(-5)),
+            not_after: later(self.now, SignedDuration::from_secs(lifetime)),
+            names: self.observed.wanted_names(),
+            key: KeyKind::wanted(&self.observed.spec.key()),
+            self_signed: false,
+        }
+    }
+
+    fn issue(&mut self, serial: &str) {
+        let facts = self.sign(serial, 90 * fixtures::DAY);
+        let directory = match &self.observed.issuer {
+            IssuerObservation::Ready(issuer) => Some(issuer.directory.clone()),
+            IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
+        };
+        let marks = Marks {
+            issuer: Some(self.observed.issuer_id()),
+            directory,
+            names: Some(self.observed.wanted_names()),
+            issued_at: Some(self.now),
+        };
+        self.observed.companion = Companion {
+            last_good: Some((facts.clone(), marks.clone())),
+            ..self.observed.companion.clone()
+        };
+        self.observed.order = OrderObservation::None;
+        self.at_ca = None;
+        self.write(facts, marks, false);
+    }
+
+    /// Writes the TLS Secret; a usable certificate is never given up for a fallback.
+    fn write(&mut self, facts: CertificateFacts, marks: Marks, fallback: bool) {
+        assert!(!fallback || !self.observed.is_served_well(self.now));
+        self.observed.secret = SecretObservation::Ours(TlsSecret {
+            content: Ok(facts),
+            marks,
+            fallback,
+            marks_in_step: true,
+        });
+        self.observed.unwritable = None;
+    }
+}
+
+/// The reason that `Ready` gives.
+pub(super) fn ready_reason(o: &Observed) -> Option<String> {
+    condition::find(&o.status.conditions, READY).map(|c| c.reason.clone())
+}
+
+/// Whether `Ready` says that all is well.
+pub(super) fn says_issued(o: &Observed) -> bool {
+    ready_reason(o).is_some_and(|r| r == Reason::Issued.as_str())
+}

@@ -1,0 +1,550 @@
+//! What holds for every observation, however unlikely or forged.
+
+use evercert_api::Reason;
+use evercert_api::certificate::{
+    FailureStatus, Fallback, FallbackMode, KeyAlgorithm, whole_seconds,
+};
+use evercert_api::condition;
+use jiff::Timestamp;
+use proptest::option::of as some;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::fixtures::{
+    self, DAY, at, authorization, certificate, challenge_url, fault, now, observed, order, problem,
+};
+use super::model::{World, says_issued};
+use super::{RESYNC, Step, later, plan};
+use crate::facts::{CertificateFacts, Damage, KeyKind};
+use crate::fault::FaultClass;
+use crate::need::find_need;
+use crate::observe::{
+    Gate, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach, Refusal,
+    SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+};
+use crate::order::{OrderState, OrderView, ProofState};
+use crate::report::{Change, apply_change, build_status, plan_write};
+
+/// Cases of each property; 5 properties make 10,000.
+const CASES: u32 = 2_000;
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    }
+}
+
+/// Mostly near `now`, on both sides of every threshold, and now and then absurd.
+fn instant() -> BoxedStrategy<Timestamp> {
+    prop_oneof![
+        8 => (-120_i64..120).prop_map(at),
+        4 => (-100 * DAY..100 * DAY).prop_map(at),
+        1 => select(vec![Timestamp::MIN, Timestamp::MAX, Timestamp::UNIX_EPOCH, now()]),
+    ]
+    .boxed()
+}
+
+fn some_names() -> BoxedStrategy<Vec<String>> {
+    select(vec![
+        &["a.example", "b.example"][..],
+        &["b.example", "a.example", "a.example"],
+        &["a.example"],
+        &["c.example"],
+        &["*.example"],
+        &[],
+    ])
+    .prop_map(|names| names.iter().map(|n| (*n).to_owned()).collect())
+    .boxed()
+}
+
+fn key_kind() -> BoxedStrategy<KeyKind> {
+    prop_oneof![
+        6 => Just(KeyKind::Ecdsa(256)),
+        1 => Just(KeyKind::Rsa(2048)),
+        1 => Just(KeyKind::Other),
+    ]
+    .boxed()
+}
+
+fn facts() -> BoxedStrategy<CertificateFacts> {
+    let serial = select(vec!["01", "02", "03"]);
+    (serial, instant(), instant(), some_names(), key_kind())
+        .prop_map(
+            |(serial, not_before, not_after, names, key)| CertificateFacts {
+                not_before,
+                not_after,
+                names,
+                key,
+                ..certificate(serial, &[], 0, 0)
+            },
+        )
+        .boxed()
+}
+
+fn marks() -> BoxedStrategy<Marks> {
+    let issuer = select(vec![fixtures::ISSUER, "Issuer/other", "Issuer/self"]);
+    let directory = select(vec![fixtures::DIRECTORY, SELF_SIGNED]);
+    (
+        some(issuer),
+        some(directory),
+        some(some_names()),
+        some(instant()),
+    )
+        .prop_map(|(issuer, directory, names, issued_at)| Marks {
+            issuer: issuer.map(str::to_owned),
+            directory: directory.map(str::to_owned),
+            names,
+            issued_at,
+        })
+        .boxed()
+}
+
+fn secret() -> BoxedStrategy<SecretObservation> {
+    let content = prop_oneof![
+        6 => facts().prop_map(Ok),
+        1 => select(vec![
+            Damage::MissingData,
+            Damage::InvalidCertificate,
+            Damage::InvalidKeyPair
+        ]).prop_map(Err),
+    ];
+    let ours = (content, marks(), any::<bool>(), any::<bool>()).prop_map(
+        |(content, marks, fallback, marks_in_step)| {
+            SecretObservation::Ours(TlsSecret {
+                content,
+                marks,
+                fallback,
+                marks_in_step,
+            })
+        },
+    );
+    prop_oneof![
+        3 => Just(SecretObservation::Missing),
+        6 => ours,
+        1 => Just(SecretObservation::Foreign),
+        1 => Just(SecretObservation::WrongType("Opaque".into())),
+    ]
+    .boxed()
+}
+
+fn issuer(o: Observed) -> BoxedStrategy<Observed> {
+    prop_oneof![
+        6 => Just(o.clone()),
+        1 => Just(o.clone().self_signed()),
+        1 => Just(o.clone().without_issuer()),
+        1 => Just(o.with_issuer_not_ready()),
+    ]
+    .boxed()
+}
+
+fn view() -> BoxedStrategy<OrderView> {
+    use OrderState::{Invalid, Pending, Processing, Ready, Valid};
+    use ProofState as P;
+    let proof = || {
+        select(vec![
+            P::Pending,
+            P::Pending,
+            P::Processing,
+            P::Valid,
+            P::Invalid,
+            P::Ended,
+        ])
+    };
+    (
+        select(vec![
+            Pending, Pending, Pending, Ready, Processing, Valid, Invalid,
+        ]),
+        (proof(), proof(), any::<bool>()),
+        prop_oneof![5 => Just(fixtures::names()), 1 => some_names()],
+        some(instant()),
+        some(select(vec![
+            "dns",
+            "compound",
+            "rateLimited",
+            "serverInternal",
+            "",
+        ])),
+        some(instant()),
+        instant(),
+    )
+        .prop_map(
+            |(state, (a, b, offered), names, expires, error, retry_after, read_at)| {
+                let mut view = OrderView {
+                    names,
+                    expires,
+                    error: error.map(|kind| problem(kind, "words")),
+                    authorizations: vec![
+                        authorization("a.example", a),
+                        authorization("b.example", b),
+                    ],
+                    retry_after,
+                    read_at,
+                    ..order(state)
+                };
+                if !offered {
+                    view.authorizations[0].challenge = None;
+                }
+                view
+            },
+        )
+        .boxed()
+}
+
+fn reach() -> BoxedStrategy<Reach> {
+    prop_oneof![
+        Just(Reach::Reachable),
+        Just(Reach::Unreachable("no entry point".into())),
+        (instant(), instant()).prop_map(|(since, at)| Reach::Wrong {
+            since,
+            at,
+            what: "404".into()
+        }),
+    ]
+    .boxed()
+}
+
+fn with_order(o: Observed) -> BoxedStrategy<Observed> {
+    let class = select(vec![
+        FaultClass::RateLimited,
+        FaultClass::Validation,
+        FaultClass::Unavailable,
+        FaultClass::Account,
+        FaultClass::Permanent,
+        FaultClass::Transient,
+        FaultClass::Gone,
+        FaultClass::NotReady,
+    ]);
+    let read = (
+        view(),
+        any::<bool>(),
+        some(instant()),
+        some(reach()),
+        some(reach()),
+    );
+    let b = o.clone();
+    let c = o.clone();
+    let presented = select(vec![
+        Presented::No,
+        Presented::Pending,
+        Presented::Applied,
+        Presented::Applied,
+        Presented::Failed("denied".into()),
+    ]);
+    let under_way = prop_oneof![
+        1 => Just(o.clone().with_unread_order()),
+        1 => (class, some(instant()), instant(), 0_u32..9).prop_map(move |(class, retry_after, at, times)| {
+            let mut o = b.clone().with_unread_order();
+            let mut fault = fault(class);
+            fault.retry_after = retry_after;
+            o.order = OrderObservation::Failed { fault, at, times };
+            o
+        }),
+        6 => read.prop_map(move |(view, told, changed, a, b)| {
+            let mut o = c.clone().with_order(view);
+            if told {
+                o = o.accepted(&["a.example"]);
+            }
+            if let Some(at) = changed {
+                o = o.changed(at);
+            }
+            o.reach.extend(a.map(|r| ("a.example".to_owned(), r)));
+            o.reach.extend(b.map(|r| ("b.example".to_owned(), r)));
+            o
+        }),
+    ];
+    let under_way = (under_way, presented, some(instant()), instant()).prop_map(
+        |(mut o, presented, expires, created)| {
+            o.presented = presented;
+            if let Some(order) = &mut o.status.order {
+                order.expires = expires.map(whole_seconds);
+                order.created_at = whole_seconds(created);
+            }
+            o
+        },
+    );
+    prop_oneof![1 => Just(o), 1 => under_way].boxed()
+}
+
+fn spec(o: Observed) -> BoxedStrategy<Observed> {
+    let names = prop_oneof![6 => Just(fixtures::names()), 1 => some_names()];
+    let none = prop_oneof![4 => Just(false), 1 => Just(true)];
+    let key = prop_oneof![6 => Just(false), 1 => Just(true)];
+    let before = proptest::option::of(select(vec!["1s", "720h", "999999h", "nonsense"]));
+    (names, none, key, before, instant(), any::<bool>())
+        .prop_map(move |(names, none, rsa, before, created, deleted)| {
+            let mut o = o.clone();
+            o.spec.dns_names = names;
+            if none {
+                o.spec.fallback = Some(Fallback {
+                    mode: FallbackMode::None,
+                });
+            }
+            if rsa {
+                o = o.with_key(KeyAlgorithm::Rsa, 2048);
+            }
+            o.spec.renew_before = before.map(str::to_owned);
+            o.created_at = created;
+            o.deleted = deleted && none;
+            o
+        })
+        .boxed()
+}
+
+fn with_status(o: Observed) -> BoxedStrategy<Observed> {
+    let failure = (instant(), any::<bool>(), some(any::<bool>()));
+    let ready = (any::<bool>(), instant());
+    (some(failure), some(instant()), some(0_u32..6), some(ready))
+        .prop_map(move |(failure, next, failed, ready)| {
+            let mut o = o.clone();
+            o.status.last_failure = failure.map(|(time, permanent, same)| FailureStatus {
+                time: whole_seconds(time),
+                reason: Reason::OrderFailed.as_str().into(),
+                message: "it failed".into(),
+                fingerprint: same.map(|same| {
+                    if same {
+                        o.fingerprint()
+                    } else {
+                        "other".into()
+                    }
+                }),
+                permanent,
+            });
+            o.status.next_attempt_time = next.map(whole_seconds);
+            o.status.failed_attempts = failed;
+            if let Some((status, since)) = ready {
+                o = o.with_ready(status, 0);
+                o.status.conditions[0].last_transition_time = whole_seconds(since);
+            }
+            o
+        })
+        .boxed()
+}
+
+/// Any observation at all.
+fn any_observed() -> BoxedStrategy<Observed> {
+    let rare = |p| proptest::bool::weighted(p);
+    let solver = prop_oneof![
+        3 => Just(SolverState::Ready),
+        1 => Just(SolverState::Absent),
+        1 => instant().prop_map(|since| SolverState::Starting { since, what: "image".into() }),
+    ];
+    let last_good = some((facts(), marks()));
+    let around = (
+        secret(),
+        last_good,
+        some(key_kind()),
+        solver,
+        rare(0.7),
+        (rare(0.1), rare(0.1)),
+        proptest::option::weighted(0.3, instant()),
+        proptest::option::weighted(0.3, instant()),
+        proptest::option::weighted(0.2, instant()),
+    );
+    let certificate = spec(observed())
+        .prop_flat_map(issuer)
+        .prop_flat_map(with_order)
+        .prop_flat_map(with_status);
+    (certificate, around)
+        .prop_map(
+            |(
+                mut o,
+                (secret, good, key, solver, slot, (owned, refused), gate, unwritable, intent),
+            )| {
+                o.secret = secret;
+                o.companion.last_good = good;
+                if o.status.order.is_none() || key.is_none() {
+                    o.companion.pending_key = key;
+                }
+                o.solver = solver;
+                o.slot = slot;
+                o.secret_owner = owned.then(|| "other".to_owned());
+                o.refusal = refused.then(|| Refusal {
+                    reason: Reason::NameNotAllowed,
+                    message: "not allowed".into(),
+                });
+                o.gate = gate.map(|until| Gate {
+                    until,
+                    reason: Reason::CAUnavailable,
+                    message: "closed".into(),
+                });
+                o.unwritable = unwritable.map(|at| (at, "denied".into()));
+                o.intent = intent;
+                o
+            },
+        )
+        .boxed()
+}
+
+/// A start from which a certificate can be had: whatever happened before, nobody forbids it and the CA is willing.
+fn willing_start() -> BoxedStrategy<Observed> {
+    any_observed()
+        .prop_filter_map("can be had", |mut o| {
+            o.deleted = false;
+            o.secret_owner = None;
+            o.refusal = None;
+            o.unwritable = o.unwritable.filter(|(t, _)| *t <= now());
+            o.spec.dns_names.retain(|n| !n.starts_with('*'));
+            if o.spec.dns_names.is_empty() {
+                o.spec.dns_names = fixtures::names();
+            }
+            // Waits of years are no start, and neither are events from the future.
+            o.gate = o.gate.filter(|g| g.until < at(DAY));
+            o.status.next_attempt_time = o.status.next_attempt_time.filter(|t| t.0 < at(DAY));
+            o.intent = o.intent.filter(|t| *t <= now());
+            if let SecretObservation::Foreign | SecretObservation::WrongType(_) = o.secret {
+                o.secret = SecretObservation::Missing;
+            }
+            let ahead = |c: &CertificateFacts| c.not_before > now();
+            if o.issued().is_some_and(ahead) {
+                return None;
+            }
+            o.companion.last_good = o.companion.last_good.filter(|(c, _)| !ahead(c));
+            if let OrderObservation::Read(read) = &mut o.order {
+                read.view.read_at = read.view.read_at.min(now());
+                read.view.retry_after = None;
+                read.changed_at = read.changed_at.map(|t| t.min(now()));
+                let dead = |p| matches!(p, ProofState::Ended | ProofState::Processing);
+                if read.view.authorizations.iter().any(|a| dead(a.state)) {
+                    return None;
+                }
+                for a in &mut read.view.authorizations {
+                    if a.state == ProofState::Pending {
+                        read.accepted.retain(|url| *url != challenge_url(&a.name));
+                    }
+                }
+                let proved = read
+                    .view
+                    .authorizations
+                    .iter()
+                    .all(|a| a.state == ProofState::Valid);
+                if read.view.state == OrderState::Pending && proved {
+                    read.view.state = OrderState::Ready;
+                }
+            }
+            if let OrderObservation::Failed { fault, at, .. } = &mut o.order {
+                fault.retry_after = None;
+                *at = (*at).min(now());
+            }
+            for (_, reach) in &mut o.reach {
+                if let Reach::Wrong { since, at, .. } = reach {
+                    *at = (*at).min(now());
+                    *since = (*since).min(*at);
+                }
+            }
+            if let SolverState::Starting { since, .. } = &mut o.solver {
+                *since = (*since).min(now());
+            }
+            Some(o)
+        })
+        .boxed()
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Total, the same answer for the same question, and never a busy loop.
+    #[test]
+    fn every_observation_has_one_plan_with_a_wake_up_ahead(o in any_observed(), t in instant()) {
+        for now in [now(), t] {
+            let first = plan(&o, now);
+            prop_assert_eq!(&first, &plan(&o.clone(), now));
+            prop_assert!(first.wake >= now);
+            prop_assert!(first.wake <= later(now, RESYNC));
+            let dawdles = first.step == Step::Wait && now < Timestamp::MAX;
+            prop_assert!(!dawdles || first.wake > now, "a busy loop: {:?}", first);
+            prop_assert!(!first.say.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_order_is_placed_while_anything_forbids_it(o in any_observed()) {
+        if plan(&o, now()).step == Step::PlaceOrder {
+            prop_assert!(o.gate.as_ref().is_none_or(|g| g.until <= now()));
+            prop_assert!(o.refusal.is_none() && o.secret_owner.is_none() && !o.deleted);
+            let ca = matches!(&o.issuer, IssuerObservation::Ready(i) if i.directory != SELF_SIGNED);
+            prop_assert!(ca && o.slot && o.solver == SolverState::Ready);
+            let ours = matches!(o.secret, SecretObservation::Missing | SecretObservation::Ours(_));
+            prop_assert!(ours && find_need(&o, now()).is_some());
+            prop_assert!(o.status.order.is_none(), "one order at a time");
+            let same = o.status.last_failure.as_ref()
+                .is_some_and(|f| f.fingerprint.as_ref().is_none_or(|f| *f == o.fingerprint()));
+            let later = o.status.next_attempt_time.as_ref().is_some_and(|t| t.0 > now());
+            prop_assert!(!(same && later), "backing off, and nothing changed");
+            prop_assert!(o.companion.pending_key == Some(KeyKind::wanted(&o.spec.key())));
+            let refused = o.unwritable.as_ref().is_some_and(|(t, _)| later_than_30_s(*t));
+            prop_assert!(!refused);
+        }
+    }
+
+    #[test]
+    fn a_usable_certificate_is_never_given_up(o in any_observed()) {
+        let step = plan(&o, now()).step;
+        if matches!(step, Step::WriteFallback { .. }) {
+            prop_assert!(!o.is_served_well(now()));
+        }
+        if step == Step::Restore {
+            let (good, _) = o.companion.last_good.as_ref().unwrap();
+            prop_assert!(now() < good.not_after);
+            if let Some(in_place) = o.issued().filter(|c| c.is_valid_at(now())) {
+                prop_assert!(find_need(&o, now()).is_some(), "what is in place lacks nothing");
+                prop_assert!(good.is_valid_at(now()));
+                for name in o.wanted_names().iter().filter(|n| in_place.covers([n.as_str()])) {
+                    prop_assert!(good.covers([name.as_str()]), "{} was served", name);
+                }
+            }
+        }
+        let writes = matches!(step, Step::WriteFallback { .. } | Step::Restore | Step::Store | Step::SelfSign | Step::MendMarks);
+        let foreign = matches!(o.secret, SecretObservation::Foreign | SecretObservation::WrongType(_));
+        prop_assert!(!(writes && foreign));
+    }
+
+    #[test]
+    fn with_a_willing_ca_every_start_reaches_ready_in_20_steps(o in willing_start()) {
+        let mut world = World::new(o, now());
+        let mut last = Step::Wait;
+        while !says_issued(&world.observed) && world.rows.len() < 20 {
+            last = world.pass().step;
+        }
+        prop_assert!(world.is_ready() && says_issued(&world.observed), "{:#?}", world.rows);
+        prop_assert!(world.orders <= 1, "{:#?}", world.rows);
+        while last != Step::Wait {
+            last = world.pass().step;
+            prop_assert!(world.rows.len() < 25, "{:#?}", world.rows);
+        }
+        prop_assert!(world.observed.companion.pending_key.is_none(), "{:#?}", world.rows);
+        prop_assert!(world.observed.status.last_failure.is_none());
+    }
+
+    /// What was reported is reported the same again: one write, then silence.
+    #[test]
+    fn the_same_observation_has_the_same_report(o in any_observed()) {
+        let decided = plan(&o, now());
+        let status = build_status(&o, &decided, now());
+        prop_assert_eq!(&status, &build_status(&o, &decided, now()));
+        let good = o.issued().is_some_and(|c| c.is_valid_at(now()))
+            && find_need(&o, now()).is_none_or(|n| n.still_good);
+        prop_assert_eq!(condition::is_true(&status.conditions, condition::READY), good);
+        let mut written = o.clone();
+        written.status = status.clone();
+        let again = build_status(&written, &decided, later(now(), jiff::SignedDuration::from_mins(5)));
+        prop_assume!(good == o.is_served_well(later(now(), jiff::SignedDuration::from_mins(5))));
+        if o.status.last_failure == status.last_failure {
+            prop_assert_eq!(plan_write(&status, &build_status(&written, &decided, now()), None, now()), Ok(false));
+        }
+        prop_assert_eq!(again.failed_attempts, status.failed_attempts);
+        if let Step::Record(failure) = decided.step {
+            let mut once = status.clone();
+            apply_change(&o, &mut once, &Change::Failed(failure.clone()), now());
+            let mut twice = once.clone();
+            apply_change(&o, &mut twice, &Change::Failed(failure), now());
+            prop_assert_eq!(once, twice);
+        }
+    }
+}
+
+fn later_than_30_s(t: Timestamp) -> bool {
+    now() < later(t, super::RECHECK)
+}

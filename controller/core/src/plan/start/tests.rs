@@ -1,0 +1,249 @@
+use evercert_api::Reason;
+use evercert_api::certificate::{KeyAlgorithm, whole_seconds};
+
+use crate::facts::KeyKind;
+use crate::observe::{Marks, Observed, SolverState};
+use crate::plan::fixtures::{
+    DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
+};
+use crate::plan::{Plan, State, Step, plan};
+
+fn decide(o: &Observed) -> Plan {
+    plan(o, now())
+}
+
+/// Nothing is missing any more but the order.
+fn ready() -> Observed {
+    observed().with_pending_key()
+}
+
+#[test]
+fn certificate_in_place_waits_for_its_renewal() {
+    let plan = decide(&observed().with_certificate(good()));
+    assert_eq!(
+        (plan.row, plan.step, plan.say.state),
+        ("settle", Step::Wait, State::Idle)
+    );
+    assert_eq!(plan.wake, at(DAY), "looked at once a day");
+    let soon = certificate("09", &["a.example", "b.example"], -100, 200);
+    assert_eq!(decide(&observed().with_certificate(soon)).wake, at(50));
+}
+
+#[test]
+fn certificate_from_ahead_of_a_slow_clock_is_looked_at_when_it_becomes_valid() {
+    let ahead = certificate("09", &["a.example", "b.example"], 600, 90 * DAY);
+    assert_eq!(decide(&observed().with_certificate(ahead)).wake, at(600));
+}
+
+#[test]
+fn what_an_issuance_left_behind_is_put_away() {
+    let o = observed().with_certificate(good());
+    assert_eq!(
+        decide(&o.clone().with_pending_key().with_marks_out_of_step()).step,
+        Step::DropPendingKey
+    );
+    assert_eq!(
+        decide(&o.clone().with_marks_out_of_step()).step,
+        Step::MendMarks
+    );
+    assert_eq!(
+        decide(&o.with_marks_out_of_step().unwritable_since(-1)).step,
+        Step::Wait
+    );
+}
+
+#[test]
+fn healthy_certificate_settles_whatever_stands_in_the_way_of_a_new_one() {
+    let o = observed()
+        .with_certificate(good())
+        .without_slot()
+        .refused()
+        .gated_until(60)
+        .backing_off_until(60);
+    assert_eq!(decide(&o.clone().without_issuer()).row, "settle");
+    assert_eq!(decide(&o.with_issuer_not_ready()).row, "settle");
+}
+
+#[test]
+fn missing_issuer_is_named_with_the_remedy() {
+    let plan = decide(&ready().without_issuer());
+    assert_eq!(
+        (plan.step, plan.say.reason, plan.say.state),
+        (Step::Wait, Reason::IssuerNotFound, State::Blocked)
+    );
+    assert!(
+        plan.say
+            .message
+            .contains("Issuer ca does not exist: create it"),
+        "{}",
+        plan.say.message
+    );
+    let plan = decide(&ready().with_issuer_not_ready());
+    assert_eq!(plan.say.reason, Reason::IssuerNotReady);
+    assert!(
+        plan.say
+            .message
+            .contains("set spec.acme.termsOfServiceAgreed"),
+        "{}",
+        plan.say.message
+    );
+}
+
+#[test]
+fn renewal_blocked_by_its_issuer_looks_again_after_30_s() {
+    assert_eq!(
+        decide(&observed().with_certificate(due()).without_issuer()).wake,
+        at(30)
+    );
+}
+
+#[test]
+fn forbidden_name_is_not_ordered() {
+    let plan = decide(&ready().refused());
+    assert_eq!(
+        (plan.step, plan.say.reason),
+        (Step::Wait, Reason::NameHeldElsewhere)
+    );
+}
+
+#[test]
+fn intent_without_an_order_counts_as_a_failed_attempt_once() {
+    let o = ready().with_intent(-5);
+    assert!(matches!(decide(&o).step, Step::Record(f) if f.reason == Reason::OrderLost));
+    let mut recorded = o.backing_off_until(55);
+    recorded.status.last_failure.as_mut().unwrap().time = whole_seconds(at(-5));
+    assert_ne!(decide(&recorded).row, "lost intent");
+}
+
+#[test]
+fn intent_that_led_to_a_certificate_is_not_lost() {
+    let issued = Marks {
+        issued_at: Some(at(-5)),
+        ..marks()
+    };
+    let o = observed()
+        .with_certificate(expired())
+        .with_marks(issued)
+        .with_pending_key()
+        .with_intent(-10);
+    assert_eq!(decide(&o).step, Step::PlaceOrder);
+}
+
+#[test]
+fn failed_attempt_waits_and_says_until_when() {
+    let plan = decide(&ready().with_fallback(fallback()).backing_off_until(600));
+    assert_eq!(
+        (plan.step, plan.say.reason, plan.wake),
+        (Step::Wait, Reason::BackingOff, at(600))
+    );
+    assert_eq!(
+        plan.say.message,
+        format!("the CA refused the order. Next attempt at {}", at(600))
+    );
+}
+
+#[test]
+fn expired_secret_with_active_backoff_waits_and_keeps_fallback() {
+    let o = ready().with_fallback(fallback()).backing_off_until(600);
+    assert_eq!(decide(&o).step, Step::Wait);
+    assert_eq!(plan(&o, at(600)).step, Step::PlaceOrder);
+}
+
+#[test]
+fn change_of_spec_or_issuer_ends_the_backoff() {
+    let o = ready().with_fallback(fallback()).backing_off_until(600);
+    assert_eq!(decide(&o).step, Step::Wait);
+    let mut renamed = o.clone();
+    renamed.spec.renew_before = Some("1h".into());
+    assert_eq!(decide(&renamed).step, Step::PlaceOrder);
+    assert_eq!(
+        decide(&o.with_issuer("Issuer/ca", "https://other.example/dir")).step,
+        Step::PlaceOrder
+    );
+}
+
+#[test]
+fn wait_is_never_longer_than_a_day_whatever_a_status_says() {
+    let plan = decide(
+        &ready()
+            .with_fallback(fallback())
+            .backing_off_until(9000 * DAY),
+    );
+    assert_eq!((plan.step, plan.wake), (Step::Wait, at(DAY)));
+}
+
+#[test]
+fn closed_gate_stops_new_orders_until_it_opens() {
+    let o = ready().with_fallback(fallback()).gated_until(600);
+    let plan = decide(&o);
+    assert_eq!(
+        (plan.step, plan.say.reason, plan.wake),
+        (Step::Wait, Reason::CAUnavailable, at(600))
+    );
+    assert_eq!(super::super::plan(&o, at(600)).step, Step::PlaceOrder);
+}
+
+#[test]
+fn no_order_is_spent_on_a_secret_that_cannot_be_written() {
+    let plan = decide(&ready().with_fallback(fallback()).unwritable_since(-10));
+    assert_eq!(
+        (plan.step, plan.say.reason, plan.wake),
+        (Step::Wait, Reason::SecretNotWritable, at(20))
+    );
+    assert!(plan.say.message.contains("denied by a webhook"));
+}
+
+#[test]
+fn key_of_the_wanted_kind_comes_before_the_order() {
+    assert_eq!(decide(&observed()).step, Step::PrepareKey);
+    let mut other = ready();
+    other.companion.pending_key = Some(KeyKind::Rsa(2048));
+    assert_eq!(decide(&other).step, Step::PrepareKey);
+    other = other.with_key(KeyAlgorithm::Rsa, 2048);
+    assert_eq!(decide(&other).step, Step::PlaceOrder);
+}
+
+#[test]
+fn self_signed_issuer_needs_neither_solver_nor_slot() {
+    let o = observed()
+        .self_signed()
+        .with_solver(SolverState::Absent)
+        .without_slot();
+    assert_eq!(decide(&o).step, Step::PrepareKey);
+    assert_eq!(decide(&o.with_pending_key()).step, Step::SelfSign);
+}
+
+#[test]
+fn solver_is_started_before_the_order_is_placed() {
+    assert_eq!(
+        decide(&ready().with_solver(SolverState::Absent)).step,
+        Step::StartSolver
+    );
+    let starting = |since| {
+        ready().with_solver(SolverState::Starting {
+            since: at(since),
+            what: "image is pulled".into(),
+        })
+    };
+    let early = decide(&starting(-1));
+    assert_eq!(
+        (early.step, early.say.state, early.wake),
+        (Step::StartSolver, State::Issuing, at(9))
+    );
+    let late = decide(&starting(-10));
+    assert_eq!(
+        (late.say.state, late.say.reason),
+        (State::Blocked, Reason::SolverNotReady)
+    );
+    assert!(late.say.message.contains("image is pulled"));
+}
+
+#[test]
+fn order_waits_for_its_slot() {
+    let plan = decide(&ready().without_slot());
+    assert_eq!(
+        (plan.step, plan.say.reason, plan.wake),
+        (Step::Wait, Reason::WaitingForSlot, at(5))
+    );
+    assert_eq!(decide(&ready()).step, Step::PlaceOrder);
+}

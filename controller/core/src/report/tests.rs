@@ -1,0 +1,304 @@
+use evercert_api::Reason;
+use evercert_api::certificate::CertificateStatus;
+use evercert_api::condition::{
+    self, FALLBACK_IN_USE, ISSUING, READY, RENEW_BEFORE_CLAMPED, STALLED,
+};
+use jiff::Timestamp;
+
+use super::*;
+use crate::facts::Damage;
+use crate::observe::Observed;
+use crate::order::OrderState;
+use crate::plan::fixtures::{
+    DAY, at, certificate, due, expired, fallback, fault, good, now, observed, order, order_status,
+};
+use crate::plan::plan;
+
+fn report(o: &Observed, now: Timestamp) -> CertificateStatus {
+    build_status(o, &plan(o, now), now)
+}
+
+/// Status, reason and message of a condition.
+fn told(o: &Observed, kind: &str) -> (bool, String, String) {
+    let status = report(o, now());
+    let c = condition::find(&status.conditions, kind).unwrap();
+    (c.status == "True", c.reason.clone(), c.message.clone())
+}
+
+fn failure(class: FaultClass) -> Failure {
+    Failure {
+        reason: Reason::ValidationFailed,
+        message: "the CA refused the order".into(),
+        fault: fault(class),
+    }
+}
+
+#[test]
+fn ready_is_told_from_the_secret_and_dates_with_it() {
+    let o = observed().with_certificate(good());
+    let status = report(&o, now());
+    assert_eq!(
+        told(&o, READY),
+        (
+            true,
+            "Issued".into(),
+            format!("the certificate is valid until {}", at(50 * DAY))
+        )
+    );
+    assert_eq!(status.not_before.map(|t| t.0), Some(at(-40 * DAY)));
+    assert_eq!(status.not_after.map(|t| t.0), Some(at(50 * DAY)));
+    assert_eq!(status.renewal_time.map(|t| t.0), Some(at(20 * DAY)));
+    assert_eq!(status.serial_number.as_deref(), Some("01"));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|c| c.observed_generation == Some(3))
+    );
+}
+
+#[test]
+fn ready_stays_true_through_gates_outages_and_while_renewing() {
+    for o in [
+        observed().with_certificate(good()).without_issuer(),
+        observed().with_certificate(due()),
+        observed().with_certificate(due()).without_issuer(),
+        observed().with_certificate(due()).gated_until(600),
+        observed().with_certificate(due()).backing_off_until(600),
+        observed().with_certificate(due()).refused(),
+        observed()
+            .with_certificate(due())
+            .with_order(order(OrderState::Pending)),
+    ] {
+        assert!(told(&o, READY).0, "{:?}", told(&o, READY));
+    }
+    let (_, reason, message) = told(&observed().with_certificate(due()).gated_until(600), READY);
+    assert_eq!(reason, "Renewing");
+    assert!(
+        message.ends_with(&format!(
+            "the CA does not answer. Next attempt at {}",
+            at(600)
+        )),
+        "{message}"
+    );
+}
+
+#[test]
+fn ready_is_false_with_cause_and_remedy_whatever_the_secret_lacks() {
+    for (o, reason) in [
+        (observed(), "SecretMissing"),
+        (
+            observed().with_damage(Damage::InvalidKeyPair),
+            "InvalidKeyPair",
+        ),
+        (observed().with_certificate(expired()), "Expired"),
+        (observed().with_fallback(fallback()), "FallbackInPlace"),
+        (
+            observed()
+                .with_certificate(good())
+                .with_names(&["c.example"]),
+            "NamesChanged",
+        ),
+    ] {
+        let (ready, said, message) = told(&o.without_issuer(), READY);
+        assert_eq!((ready, said.as_str()), (false, reason));
+        assert!(
+            message.contains("Issuer ca does not exist: create it"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn certificate_from_ahead_of_a_slow_clock_is_kept_and_said() {
+    let ahead = certificate("09", &["a.example", "b.example"], 600, 90 * DAY);
+    let o = observed().with_certificate(ahead);
+    assert_eq!(told(&o, READY).1, "NotYetValid");
+    assert!(condition::is_true(&report(&o, at(600)).conditions, READY));
+}
+
+#[test]
+fn secret_of_somebody_else_is_neither_ready_nor_dated() {
+    let mut o = observed();
+    o.secret = SecretObservation::Foreign;
+    assert_eq!(told(&o, READY).1, "SecretNotOurs");
+    assert_eq!(report(&o, now()).not_after, None);
+}
+
+#[test]
+fn fallback_in_use_gives_the_cause() {
+    let o = observed().with_fallback(fallback()).backing_off_until(600);
+    let (on, reason, message) = told(&o, FALLBACK_IN_USE);
+    assert_eq!((on, reason.as_str()), (true, "FallbackInPlace"));
+    assert_eq!(
+        message,
+        "a self-signed certificate stands in, since the CA refused the order"
+    );
+    let status = report(&o, now());
+    assert_eq!(
+        (status.not_after, status.serial_number),
+        (None, None),
+        "it does not count as issued"
+    );
+    assert_eq!(status.failed_attempts, Some(1), "and the schedule goes on");
+    assert!(!told(&observed().with_certificate(good()), FALLBACK_IN_USE).0);
+    assert!(!told(&observed(), FALLBACK_IN_USE).0);
+}
+
+#[test]
+fn issuing_is_true_while_an_order_is_under_way_even_if_it_is_held() {
+    let o = || observed().with_order(order(OrderState::Pending));
+    for o in [o(), o().with_issuer_not_ready(), o().gated_until(600)] {
+        assert!(told(&o, ISSUING).0);
+    }
+    for o in [
+        observed().without_issuer(),
+        observed().with_certificate(good()),
+        observed().backing_off_until(60),
+    ] {
+        assert!(!told(&o, ISSUING).0);
+    }
+}
+
+#[test]
+fn stalled_is_true_when_a_person_must_act() {
+    let mut permanent = observed().with_fallback(fallback()).backing_off_until(600);
+    permanent.status.last_failure.as_mut().unwrap().permanent = true;
+    let mut foreign = observed();
+    foreign.secret = SecretObservation::Foreign;
+    for (o, reason) in [
+        (observed().with_names(&["*.a.example"]), "InvalidSpec"),
+        (foreign, "SecretNotOurs"),
+        (permanent, "BackingOff"),
+        (observed().refused(), "NameHeldElsewhere"),
+    ] {
+        let (stalled, said, message) = told(&o, STALLED);
+        assert_eq!((stalled, said.as_str()), (true, reason));
+        assert!(!message.is_empty());
+    }
+    // An issuer may be created a moment after its Certificate.
+    for o in [
+        observed(),
+        observed().without_issuer(),
+        observed().with_fallback(fallback()).backing_off_until(600),
+    ] {
+        assert!(!told(&o, STALLED).0);
+    }
+}
+
+#[test]
+fn cut_renewal_is_said_only_while_it_is_cut() {
+    let mut o = observed().with_certificate(good());
+    o.spec.renew_before = Some("2000h".into());
+    o.status = report(&o, now());
+    assert!(condition::is_true(
+        &o.status.conditions,
+        RENEW_BEFORE_CLAMPED
+    ));
+    o.spec.renew_before = None;
+    assert!(condition::find(&report(&o, now()).conditions, RENEW_BEFORE_CLAMPED).is_none());
+}
+
+#[test]
+fn failed_attempts_are_counted_and_forgotten_when_a_certificate_is_in_place() {
+    let mut o = observed().with_order(order(OrderState::Pending));
+    for attempts in 1..=3 {
+        let mut status = o.status.clone();
+        apply_change(
+            &o,
+            &mut status,
+            &Change::Failed(failure(FaultClass::Validation)),
+            now(),
+        );
+        assert_eq!(status.failed_attempts, Some(attempts));
+        assert_eq!(status.order, None);
+        assert!(
+            status
+                .next_attempt_time
+                .as_ref()
+                .is_some_and(|t| t.0 >= at(60))
+        );
+        o.status = status;
+    }
+    assert_eq!(
+        o.status.last_failure.as_ref().map(|f| f.reason.as_str()),
+        Some("ValidationFailed")
+    );
+    let waiting = report(&o, now());
+    assert_eq!(waiting.failed_attempts, Some(3));
+    let renewing = report(&o.clone().with_certificate(due()), now());
+    assert_eq!(
+        renewing.failed_attempts,
+        Some(3),
+        "the old certificate is no success"
+    );
+    let issued = report(&o.with_certificate(good()), now());
+    assert_eq!(
+        (
+            issued.failed_attempts,
+            issued.next_attempt_time,
+            issued.last_failure
+        ),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn merging_a_change_twice_is_merging_it_once() {
+    let o = observed().backing_off_until(-1);
+    for change in [
+        Change::None,
+        Change::Placed(order_status()),
+        Change::Cleared,
+        Change::Failed(failure(FaultClass::Permanent)),
+    ] {
+        let mut once = o.status.clone();
+        apply_change(&o, &mut once, &change, now());
+        let mut twice = once.clone();
+        apply_change(&o, &mut twice, &change, now());
+        assert_eq!(once, twice);
+    }
+}
+
+#[test]
+fn fields_of_later_versions_are_kept() {
+    let mut o = observed();
+    o.status
+        .unknown
+        .insert("later".into(), serde_json::json!({"a": 1}));
+    assert_eq!(report(&o, now()).unknown, o.status.unknown);
+}
+
+#[test]
+fn same_observation_is_reported_without_a_write() {
+    for mut o in [
+        observed(),
+        observed().with_certificate(good()),
+        observed().with_certificate(due()).gated_until(600),
+        observed().with_fallback(fallback()).backing_off_until(600),
+        observed().with_order(order(OrderState::Pending)),
+    ] {
+        o.status = report(&o, now());
+        let later = at(7);
+        assert_eq!(
+            plan_write(&o.status, &report(&o, later), None, later),
+            Ok(false),
+            "{:?}",
+            o.status
+        );
+    }
+}
+
+#[test]
+fn new_sentence_waits_two_seconds_after_the_last_write_and_all_else_does_not() {
+    let old = report(&observed().without_issuer(), now());
+    let words = report(&observed().gated_until(600), now());
+    assert_eq!(plan_write(&old, &words, Some(at(-1)), now()), Err(at(1)));
+    assert_eq!(plan_write(&old, &words, Some(at(-2)), now()), Ok(true));
+    assert_eq!(plan_write(&old, &words, None, now()), Ok(true));
+    let ready = report(&observed().with_certificate(good()), now());
+    assert_eq!(plan_write(&old, &ready, Some(now()), now()), Ok(true));
+    let mut placed = old.clone();
+    placed.order = Some(order_status());
+    assert_eq!(plan_write(&old, &placed, Some(now()), now()), Ok(true));
+}
