@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::controller::ControllerArgs;
 use crate::crds::CrdsArgs;
 use crate::solver::SolverArgs;
 
@@ -20,6 +21,12 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Run the operator: watch Certificates and Issuers, order, store and renew
+    ///
+    /// Needs the custom resources to be installed (evercert crds | kubectl apply --server-side -f -) and the rights of its
+    /// ServiceAccount. The cluster is the one that KUBECONFIG or ~/.kube/config names, else the one that it runs in. It ends on
+    /// SIGTERM or SIGINT, and goes on where it was when it is started again.
+    Controller(Box<ControllerArgs>),
     /// Answer HTTP-01 challenges: the only part that faces the internet
     ///
     /// Reads the ConfigMap evercert-challenges in its namespace, and answers GET /.well-known/acme-challenge/<token> when host

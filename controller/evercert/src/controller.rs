@@ -41,7 +41,7 @@ pub(crate) struct ControllerArgs {
     )]
     concurrency: u16,
 
-    /// Where /healthz, /readyz and /metrics are served
+    /// Where /healthz and /readyz are served
     #[arg(
         long,
         env = "EVERCERT_HEALTH_LISTEN",
@@ -123,8 +123,8 @@ fn parse_idle(text: &str) -> Result<Idle, String> {
 pub(crate) fn run(args: &ControllerArgs) -> Result<()> {
     let config = build_config(args);
     serve::run(&args.log, async {
-        let client = serve::connect().await?;
-        Ok(evercert_operator::run(client, config, serve::shutdown()?).await?)
+        let cluster = serve::find_cluster().await?;
+        Ok(evercert_operator::run(cluster, config, serve::shutdown()?).await?)
     })
 }
 

@@ -1,6 +1,7 @@
 //! The one binary of Evercert: arguments, crypto provider, log and signals. What it does is in the crates that it calls.
 
 mod args;
+mod controller;
 mod crds;
 mod log;
 mod serve;
@@ -14,6 +15,7 @@ use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Controller(args) => controller::run(&args),
         Command::Solver(args) => solver::run(args),
         Command::Crds(args) => crds::run(&args),
     };

@@ -1,4 +1,4 @@
-//! What both servers need around them: the crypto provider, a runtime, the log, a client, and the signals that end them.
+//! What both servers need around them: the crypto provider, a runtime, the log, the cluster, and the signals that end them.
 
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,10 +17,9 @@ pub(crate) fn run(args: &LogArgs, server: impl Future<Output = Result<()>>) -> R
         .block_on(server)
 }
 
-/// A client of the cluster that KUBECONFIG or ~/.kube/config names, else of the one that this process runs in.
-pub(crate) async fn connect() -> Result<kube::Client> {
-    let config = kube::Config::infer().await.context("finding the cluster")?;
-    kube::Client::try_from(config).context("building a client for the cluster")
+/// The cluster that KUBECONFIG or ~/.kube/config names, else the one that this process runs in.
+pub(crate) async fn find_cluster() -> Result<kube::Config> {
+    kube::Config::infer().await.context("finding the cluster")
 }
 
 /// Completes at the first SIGTERM or SIGINT. The second one ends the process at once, for a person who cannot wait.

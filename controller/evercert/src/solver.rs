@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use evercert_solver::Config;
 
@@ -39,7 +39,8 @@ pub(crate) struct SolverArgs {
 /// Answers challenges until a signal ends it.
 pub(crate) fn run(args: SolverArgs) -> Result<()> {
     serve::run(&args.log, async {
-        let client = serve::connect().await?;
+        let client =
+            kube::Client::try_from(serve::find_cluster().await?).context("building a client")?;
         let config = Config {
             listen: args.listen,
             health_listen: args.health_listen,
