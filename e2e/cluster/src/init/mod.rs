@@ -8,14 +8,14 @@ mod start;
 use std::path::Path;
 use std::process::exit;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, wait};
 
 use crate::supervise;
-use crate::world::record;
+use crate::world::record::{self, Record};
 use components::Components;
 
 /// Inside the world: the folder on its own tmpfs for what nobody outside needs to see.
@@ -40,6 +40,7 @@ pub(crate) fn init(state: &Path, tools: &Path) -> i32 {
 
 fn boot(state: &Path, tools: &Path) -> Result<Components> {
     let started = Instant::now();
+    wait_for_record(state)?;
     mounts::prepare(&[state, tools])
         .with_context(|| format!("preparing the world's mounts{}", supervise::hint()))?;
     network::prepare()
@@ -48,6 +49,18 @@ fn boot(state: &Path, tools: &Path) -> Result<Components> {
     let took = format!("{:.1}\n", started.elapsed().as_secs_f64());
     record::write_at_once(&state.join(record::READY), took.as_bytes())?;
     Ok(components)
+}
+
+/// The process that started this one shares its mounts, and needs the old /proc to write down who is who.
+fn wait_for_record(state: &Path) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Record::read(state).is_none() {
+        if Instant::now() > deadline {
+            bail!("the world's record was not written");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Collects what ends: the components, which should not, and orphans, which every PID 1 has to collect.

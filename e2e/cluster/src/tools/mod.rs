@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+const PARTIAL: &str = "partial-";
+
 /// A folder that holds every program of a world, complete, never changed again.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -43,9 +45,10 @@ impl Tools {
         if let Ok(tools) = Self::at(&dir) {
             return Ok(tools);
         }
+        remove_partial(&cache);
         let started = Instant::now();
         let partial = tempfile::Builder::new()
-            .prefix("partial-")
+            .prefix(PARTIAL)
             .tempdir_in(&cache)
             .context("creating a folder to build in")?;
         build::all(partial.path(), progress)?;
@@ -88,6 +91,16 @@ impl Tools {
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+}
+
+/// What a killed build left. Only the holder of the lock builds, so none of it is in use.
+fn remove_partial(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            // It costs space, nothing else.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
