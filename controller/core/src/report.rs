@@ -208,18 +208,36 @@ fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
         Some(n) if plan.say.state == State::Stalled || n.message == plan.say.message => {
             claim(false, plan.say.reason, plan.say.message.clone())
         }
-        Some(n) => claim(
-            false,
-            n.reason,
-            format!("{}; {}", n.message, plan.say.message),
-        ),
+        Some(n) => {
+            let reason = match plan.say.state {
+                State::Blocked if n.reason != Reason::FallbackInPlace => block_reason(o, plan),
+                State::Blocked | State::Idle | State::Issuing | State::Stalled => n.reason,
+            };
+            claim(
+                false,
+                reason,
+                format!("{}; {}", n.message, plan.say.message),
+            )
+        }
         None => claim(false, plan.say.reason, plan.say.message.clone()),
     }
 }
 
+/// What keeps the next attempt from beginning; after a failure, that failure.
+fn block_reason(o: &Observed, plan: &Plan) -> Reason {
+    let failure = o
+        .status
+        .last_failure
+        .as_ref()
+        .filter(|_| plan.say.reason == Reason::BackingOff);
+    failure
+        .and_then(|f| Reason::ALL.iter().find(|r| r.as_str() == f.reason))
+        .copied()
+        .unwrap_or(plan.say.reason)
+}
+
 /// Whether `new` is worth a write now: it differs, and not only in sentences within two seconds of the last write; else the
 /// instant at which it is.
-#[must_use]
 pub fn plan_write(
     old: &CertificateStatus,
     new: &CertificateStatus,

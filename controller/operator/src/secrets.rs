@@ -26,27 +26,41 @@ pub(crate) fn data<'a>(secret: &'a Secret, key: &str) -> &'a [u8] {
 }
 
 fn annotation<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
-    secret.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    secret
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(key)
+        .map(String::as_str)
 }
 
 fn marks(secret: &Secret) -> Marks {
     Marks {
         issuer: annotation(secret, keys::ISSUER).map(str::to_owned),
         directory: annotation(secret, keys::DIRECTORY).map(str::to_owned),
-        names: annotation(secret, keys::NAMES)
-            .map(|n| n.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect()),
+        names: annotation(secret, keys::NAMES).map(|n| {
+            n.split(',')
+                .filter(|n| !n.is_empty())
+                .map(str::to_owned)
+                .collect()
+        }),
         issued_at: annotation(secret, keys::ISSUED_AT).and_then(|t| t.parse().ok()),
     }
 }
 
 /// What the companion holds. An unreadable key or certificate counts as none.
 pub(crate) fn observe_companion(secret: Option<&Secret>) -> Companion {
-    let Some(secret) = secret else { return Companion::default() };
+    let Some(secret) = secret else {
+        return Companion::default();
+    };
     Companion {
         pending_key: evercert_pki::key_kind(data(secret, keys::PENDING_KEY)).ok(),
-        last_good: evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY))
-            .ok()
-            .map(|facts| (facts, marks(secret))),
+        last_good: evercert_pki::read_pair(
+            data(secret, keys::TLS_CRT),
+            data(secret, keys::TLS_KEY),
+        )
+        .ok()
+        .map(|facts| (facts, marks(secret))),
     }
 }
 
@@ -56,11 +70,16 @@ pub(crate) fn observe_secret(
     secret: Option<&Secret>,
     companion: &Companion,
 ) -> SecretObservation {
-    let Some(secret) = secret else { return SecretObservation::Missing };
+    let Some(secret) = secret else {
+        return SecretObservation::Missing;
+    };
     let content = evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY));
     let leaf = evercert_pki::read_leaf(data(secret, keys::TLS_CRT)).ok();
     let stored = companion.last_good.as_ref();
     let owner = annotation(secret, keys::CERTIFICATE_NAME);
+    if let Some(kind) = secret.type_.as_deref().filter(|kind| *kind != TLS_TYPE) {
+        return SecretObservation::WrongType(kind.to_owned());
+    }
     if !is_ours(
         certificate,
         owner,
@@ -69,10 +88,11 @@ pub(crate) fn observe_secret(
     ) {
         return SecretObservation::Foreign;
     }
-    if let Some(kind) = secret.type_.as_deref().filter(|kind| *kind != TLS_TYPE) {
-        return SecretObservation::WrongType(kind.to_owned());
-    }
-    let same = stored.filter(|(f, _)| content.as_ref().is_ok_and(|c| c.fingerprint == f.fingerprint));
+    let same = stored.filter(|(f, _)| {
+        content
+            .as_ref()
+            .is_ok_and(|c| c.fingerprint == f.fingerprint)
+    });
     let own = marks(secret);
     let fallback = content
         .as_ref()
@@ -85,7 +105,9 @@ pub(crate) fn observe_secret(
         .and_then(|l| l.get(keys::SECRET_ROLE_LABEL))
         .map(String::as_str);
     SecretObservation::Ours(TlsSecret {
-        marks_in_step: owner == Some(certificate) && label == Some(keys::ROLE_TLS) && own == whole_marks,
+        marks_in_step: owner == Some(certificate)
+            && label == Some(keys::ROLE_TLS)
+            && own == whole_marks,
         marks: whole_marks,
         fallback,
         content,
@@ -126,7 +148,12 @@ pub(crate) enum Content<'a> {
 }
 
 /// The TLS Secret with `content`: all that somebody else put on `existing` stays, our marks and keys are replaced.
-pub(crate) fn build_tls(key: &ObjectKey, secret_name: &str, existing: Option<&Secret>, content: &Content<'_>) -> Secret {
+pub(crate) fn build_tls(
+    key: &ObjectKey,
+    secret_name: &str,
+    existing: Option<&Secret>,
+    content: &Content<'_>,
+) -> Secret {
     let mut secret = existing.cloned().unwrap_or_else(|| Secret {
         metadata: ObjectMeta {
             name: Some(secret_name.to_owned()),
@@ -137,7 +164,10 @@ pub(crate) fn build_tls(key: &ObjectKey, secret_name: &str, existing: Option<&Se
         ..Secret::default()
     });
     let labels = secret.metadata.labels.get_or_insert_default();
-    labels.insert(keys::SECRET_ROLE_LABEL.to_owned(), keys::ROLE_TLS.to_owned());
+    labels.insert(
+        keys::SECRET_ROLE_LABEL.to_owned(),
+        keys::ROLE_TLS.to_owned(),
+    );
     let annotations = secret.metadata.annotations.get_or_insert_default();
     annotations.insert(keys::CERTIFICATE_NAME.to_owned(), key.name.clone());
     if !matches!(content, Content::Marks(_)) {
@@ -179,7 +209,11 @@ pub(crate) enum Kept<'a> {
 }
 
 /// The companion Secret after `change`; it is owned by the Certificate.
-pub(crate) fn build_companion(certificate: &Certificate, existing: Option<&Secret>, change: &Kept<'_>) -> Secret {
+pub(crate) fn build_companion(
+    certificate: &Certificate,
+    existing: Option<&Secret>,
+    change: &Kept<'_>,
+) -> Secret {
     let namespace = certificate.metadata.namespace.clone().unwrap_or_default();
     let name = certificate.metadata.name.clone().unwrap_or_default();
     let mut secret = existing.cloned().unwrap_or_else(|| Secret {
@@ -200,7 +234,10 @@ pub(crate) fn build_companion(certificate: &Certificate, existing: Option<&Secre
         block_owner_deletion: Some(false),
     }]);
     let labels = secret.metadata.labels.get_or_insert_default();
-    labels.insert(keys::SECRET_ROLE_LABEL.to_owned(), keys::ROLE_COMPANION.to_owned());
+    labels.insert(
+        keys::SECRET_ROLE_LABEL.to_owned(),
+        keys::ROLE_COMPANION.to_owned(),
+    );
     let annotations = secret.metadata.annotations.get_or_insert_default();
     annotations.insert(keys::CERTIFICATE_NAME.to_owned(), name);
     let data = secret.data.get_or_insert_default();
@@ -230,9 +267,16 @@ mod tests {
     fn pair() -> KeyPairPem {
         let key = evercert_pki::generate_key(&PrivateKey::default()).unwrap();
         let names = [DnsName::parse("a.example").unwrap()];
-        let (from, to) = ("2026-01-01T00:00:00Z".parse().unwrap(), "2027-01-01T00:00:00Z".parse().unwrap());
-        let chain = evercert_pki::self_signed(key.as_bytes(), &names, from, to, Marking::Fallback).unwrap();
-        KeyPairPem { chain: chain.into_bytes(), key: key.into_bytes() }
+        let (from, to) = (
+            "2026-01-01T00:00:00Z".parse().unwrap(),
+            "2027-01-01T00:00:00Z".parse().unwrap(),
+        );
+        let chain =
+            evercert_pki::self_signed(key.as_bytes(), &names, from, to, Marking::Fallback).unwrap();
+        KeyPairPem {
+            chain: chain.into_bytes(),
+            key: key.into_bytes(),
+        }
     }
 
     fn key() -> ObjectKey {
@@ -258,10 +302,25 @@ mod tests {
     fn an_issued_certificate_takes_the_mark_of_the_fallback_away_and_keeps_foreign_keys() {
         let pair = pair();
         let mut before = build_tls(&key(), "tls", None, &Content::Fallback(&pair, "ab"));
-        before.metadata.annotations.get_or_insert_default().insert("team".into(), "x".into());
-        before.data.get_or_insert_default().insert("extra".into(), ByteString(vec![1]));
-        let marks = Marks { issuer: Some("Issuer/ca".into()), ..Marks::default() };
-        let after = build_tls(&key(), "tls", Some(&before), &Content::Issued(&pair, &marks));
+        before
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .insert("team".into(), "x".into());
+        before
+            .data
+            .get_or_insert_default()
+            .insert("extra".into(), ByteString(vec![1]));
+        let marks = Marks {
+            issuer: Some("Issuer/ca".into()),
+            ..Marks::default()
+        };
+        let after = build_tls(
+            &key(),
+            "tls",
+            Some(&before),
+            &Content::Issued(&pair, &marks),
+        );
         let annotations = after.metadata.annotations.clone().unwrap_or_default();
         assert_eq!(annotations.get(keys::FALLBACK), None);
         assert_eq!(annotations.get("team").map(String::as_str), Some("x"));
@@ -269,20 +328,34 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_our_annotation_and_leaf_is_foreign_whatever_its_type() {
+    fn a_secret_without_our_annotation_and_leaf_is_foreign_and_one_of_another_type_is_named_so() {
         let pair = pair();
         let mut secret = build_tls(&key(), "tls", None, &Content::Fallback(&pair, "ab"));
         secret.metadata.annotations = None;
+        assert_eq!(
+            observe_secret("site", Some(&secret), &Companion::default()),
+            SecretObservation::Foreign
+        );
         secret.type_ = Some("Opaque".into());
-        assert_eq!(observe_secret("site", Some(&secret), &Companion::default()), SecretObservation::Foreign);
+        let wrong = SecretObservation::WrongType("Opaque".into());
+        assert_eq!(
+            observe_secret("site", Some(&secret), &Companion::default()),
+            wrong
+        );
     }
 
     #[test]
     fn stripped_marks_are_completed_from_the_companion_by_the_leaf() {
         let pair = pair();
-        let marks = Marks { issuer: Some("Issuer/ca".into()), ..Marks::default() };
+        let marks = Marks {
+            issuer: Some("Issuer/ca".into()),
+            ..Marks::default()
+        };
         let facts = evercert_pki::read_pair(&pair.chain, &pair.key).unwrap();
-        let companion = Companion { pending_key: None, last_good: Some((facts, marks.clone())) };
+        let companion = Companion {
+            pending_key: None,
+            last_good: Some((facts, marks.clone())),
+        };
         let mut secret = build_tls(&key(), "tls", None, &Content::Issued(&pair, &marks));
         secret.metadata.annotations = None;
         match observe_secret("site", Some(&secret), &companion) {

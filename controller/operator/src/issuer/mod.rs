@@ -14,23 +14,28 @@ use evercert_api::certificate::CertificateSpec;
 use evercert_api::condition::{self, Claim, READY};
 use evercert_api::{IssuerStatus, Reason};
 use evercert_core::backoff::outage_wait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::runtime::controller::Action;
 
 use crate::apply;
 use crate::context::Context;
 use crate::error::Error;
-use ready::{NotReady, Readiness};
+use ready::{Again, NotReady, Readiness};
 
 /// How long a ready issuer is left alone.
 const RESYNC: Duration = Duration::from_secs(24 * 3600);
 /// A wait for something that nobody announces.
-const RECHECK: Duration = Duration::from_secs(30);
+const RECHECK: SignedDuration = SignedDuration::from_secs(30);
+/// The wait where a person must act at the CA, whom nobody hears: each try costs four requests.
+const SELDOM: SignedDuration = SignedDuration::from_mins(5);
 
 /// One pass for one issuer. Idempotent; sends at most a directory read, a look-up and a registration to the CA, and nothing
 /// while spec, key and bundle are those of the session in use.
-pub(crate) async fn reconcile<K: IssuerResource>(issuer: Arc<K>, context: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile<K: IssuerResource>(
+    issuer: Arc<K>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let object = issuer.object(&context.config.namespace);
     if issuer.meta().deletion_timestamp.is_some() {
         context.sessions.remove(&object.id);
@@ -42,7 +47,10 @@ pub(crate) async fn reconcile<K: IssuerResource>(issuer: Arc<K>, context: Arc<Co
     let (action, session) = match &readiness {
         Readiness::Unchanged(session) => (Action::requeue(RESYNC), session.clone()),
         Readiness::Ready(session) => (Action::requeue(RESYNC), session.clone()),
-        Readiness::NotReady(not) => (Action::requeue(not_ready_wait(&object, not, now)), Session::not_ready(&object, not)),
+        Readiness::NotReady(not) => (
+            Action::requeue(not_ready_wait(&object, not, now)),
+            Session::not_ready(&object, not),
+        ),
     };
     let changed = before.as_ref().is_none_or(|b| !b.is_like(&session));
     context.sessions.set(object.id.clone(), session);
@@ -59,18 +67,21 @@ fn is_named(spec: &CertificateSpec, namespace: &str, id: &IssuerId) -> bool {
         && id.namespace.as_deref().is_none_or(|n| n == namespace)
 }
 
-/// When an issuer that is not ready is tried again: when the CA says so, else 15 s at first, then a quarter of the time that it
-/// has not been ready, to 10 min.
+/// When an issuer that is not ready is tried again: when the CA says so, else by what it waits for.
 fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Duration {
-    if !not.asked_the_ca {
-        return RECHECK;
-    }
     let since = condition::find(&object.status.conditions, READY)
         .filter(|c| c.status == "False")
         .map_or(now, |c| c.last_transition_time.0);
     let wait = match not.retry_after.filter(|at| *at > now) {
-        Some(at) => at.duration_since(now).min(evercert_core::fault::LONGEST_WAIT),
-        None => outage_wait(since, now),
+        Some(at) => at
+            .duration_since(now)
+            .min(evercert_core::fault::LONGEST_WAIT),
+        None => match not.again {
+            Again::Soon => RECHECK,
+            Again::AsInAnOutage => outage_wait(since, now),
+            Again::AsInALongOutage => outage_wait(since, now).max(SignedDuration::from_mins(1)),
+            Again::Seldom => SELDOM,
+        },
     };
     wait.unsigned_abs()
 }
@@ -84,12 +95,19 @@ async fn report<K: IssuerResource>(
 ) -> Result<(), Error> {
     let mut status = object.status.clone();
     let claim = match readiness {
-        Readiness::Unchanged(session) | Readiness::Ready(session) => build_ready(session, &mut status),
+        Readiness::Unchanged(session) | Readiness::Ready(session) => {
+            build_ready(session, &mut status)
+        }
         Readiness::NotReady(not) => {
             if not.terms.is_some() {
                 status.terms_of_service.clone_from(&not.terms);
             }
-            Claim { kind: READY, status: false, reason: not.reason, message: not.message.clone() }
+            Claim {
+                kind: READY,
+                status: false,
+                reason: not.reason,
+                message: not.message.clone(),
+            }
         }
     };
     condition::set(&mut status.conditions, &claim, object.generation, now);
@@ -112,7 +130,11 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
                 kind: READY,
                 status: true,
                 reason: Reason::AccountReady,
-                message: format!("the account {} is registered at {}", acme.account_uri(), directory.url()),
+                message: format!(
+                    "the account {} is registered at {}",
+                    acme.account_uri(),
+                    directory.url()
+                ),
             }
         }
         Signer::SelfSigned | Signer::None { .. } => Claim {

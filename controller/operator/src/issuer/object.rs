@@ -57,13 +57,25 @@ pub(crate) struct IssuerObject {
 impl IssuerObject {
     /// The ingress class of its routes, where it names one.
     pub(crate) fn ingress_class(&self) -> Option<String> {
-        self.acme.as_ref()?.http01.as_ref()?.ingress_class_name.clone()
+        self.acme
+            .as_ref()?
+            .http01
+            .as_ref()?
+            .ingress_class_name
+            .clone()
     }
 }
 
 /// Issuer or ClusterIssuer.
 pub(crate) trait IssuerResource:
-    Resource<DynamicType = ()> + Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = ()>
+    + Clone
+    + fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
     /// The object, seen alike; `operator_namespace` holds the Secrets of a ClusterIssuer.
     fn object(&self, operator_namespace: &str) -> IssuerObject;
@@ -77,7 +89,11 @@ impl IssuerResource for Issuer {
     fn object(&self, _: &str) -> IssuerObject {
         let namespace = self.namespace().unwrap_or_default();
         IssuerObject {
-            id: IssuerId { kind: IssuerKind::Issuer, namespace: Some(namespace.clone()), name: self.name_any() },
+            id: IssuerId {
+                kind: IssuerKind::Issuer,
+                namespace: Some(namespace.clone()),
+                name: self.name_any(),
+            },
             generation: self.metadata.generation.unwrap_or_default(),
             acme: self.spec.acme.clone(),
             policy: Vec::new(),
@@ -98,7 +114,11 @@ impl IssuerResource for Issuer {
 impl IssuerResource for ClusterIssuer {
     fn object(&self, operator_namespace: &str) -> IssuerObject {
         IssuerObject {
-            id: IssuerId { kind: IssuerKind::ClusterIssuer, namespace: None, name: self.name_any() },
+            id: IssuerId {
+                kind: IssuerKind::ClusterIssuer,
+                namespace: None,
+                name: self.name_any(),
+            },
             generation: self.metadata.generation.unwrap_or_default(),
             acme: self.spec.acme.clone(),
             policy: self.spec.policy.clone(),

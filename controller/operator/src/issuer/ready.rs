@@ -30,6 +30,19 @@ pub(crate) enum Readiness {
     NotReady(NotReady),
 }
 
+/// When an issuer that is not ready is tried again, if nothing wakes it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// Nothing was asked of the CA: as soon as an object that is not ours may have changed.
+    Soon,
+    /// The CA did not answer as it should: sooner at first, seldom later.
+    AsInAnOutage,
+    /// The same, a minute apart at least: each try costs four requests.
+    AsInALongOutage,
+    /// The CA answered, and a person must act: a change of the spec wakes the issuer.
+    Seldom,
+}
+
 /// Why an issuer cannot sign now.
 #[derive(Debug, Clone)]
 pub(crate) struct NotReady {
@@ -39,19 +52,35 @@ pub(crate) struct NotReady {
     pub(crate) message: String,
     /// When the CA wants to be asked again.
     pub(crate) retry_after: Option<Timestamp>,
-    /// Whether the CA was asked: then the next try keeps a distance.
-    pub(crate) asked_the_ca: bool,
+    /// When it is tried again.
+    pub(crate) again: Again,
     /// Where the terms of service can be read.
     pub(crate) terms: Option<String>,
 }
 
 impl NotReady {
     fn here(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_after: None, asked_the_ca: false, terms: None }
+        Self {
+            reason,
+            message: message.into(),
+            retry_after: None,
+            again: Again::Soon,
+            terms: None,
+        }
     }
 
-    fn at_ca(reason: Reason, message: impl Into<String>) -> Self {
-        Self { asked_the_ca: true, ..Self::here(reason, message) }
+    fn outage(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            again: Again::AsInAnOutage,
+            ..Self::here(reason, message)
+        }
+    }
+
+    fn refused(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            again: Again::Seldom,
+            ..Self::here(reason, message)
+        }
     }
 }
 
@@ -103,21 +132,44 @@ async fn try_ready(
         same.ingress_class = object.ingress_class();
         return Ok(Readiness::Unchanged(same));
     }
-    let config = DirectoryConfig { ca_bundle: bundle, ..DirectoryConfig::new(url, context.config.user_agent.clone()) };
-    let directory = Directory::connect(config, now).await.map_err(|e| explain_connect(&e))?;
+    let config = DirectoryConfig {
+        ca_bundle: bundle,
+        ..DirectoryConfig::new(url, context.config.user_agent.clone())
+    };
+    let directory = Directory::connect(config, now)
+        .await
+        .map_err(|e| explain_connect(&e))?;
     let terms = directory.terms_of_service().map(str::to_owned);
     if !acme.terms_of_service_agreed {
-        let read = terms.as_deref().map_or_else(String::new, |url| format!(" at {url}"));
-        let message = format!("read the CA's terms of service{read}, then set spec.acme.termsOfServiceAgreed to true");
-        return Err(NotReady { terms, ..NotReady::at_ca(Reason::TermsNotAgreed, message) });
+        let read = terms
+            .as_deref()
+            .map_or_else(String::new, |url| format!(" at {url}"));
+        let message = format!(
+            "read the CA's terms of service{read}, then set spec.acme.termsOfServiceAgreed to true"
+        );
+        return Err(NotReady {
+            terms,
+            ..NotReady::refused(Reason::TermsNotAgreed, message)
+        });
     }
-    let account = directory.account(&key, None, acme.email.as_deref(), true, now).await;
+    let account = directory
+        .account(&key, None, acme.email.as_deref(), true, now)
+        .await;
     let account = account.map_err(|fault| {
         context.memory.note_fault(url, &fault, now);
-        NotReady { terms, ..explain_account(&fault, &directory) }
+        NotReady {
+            terms,
+            ..explain_account(&fault, &directory)
+        }
     })?;
     context.memory.close_breaker(url);
-    Ok(Readiness::Ready(session(Signer::Acme { acme: account, directory }, fingerprint)))
+    Ok(Readiness::Ready(session(
+        Signer::Acme {
+            acme: account,
+            directory,
+        },
+        fingerprint,
+    )))
 }
 
 fn stable_bytes(bytes: &[u8]) -> u64 {
@@ -125,40 +177,77 @@ fn stable_bytes(bytes: &[u8]) -> u64 {
     stable_hash(&[&text])
 }
 
-async fn gather_bundle(acme: &AcmeIssuer, secrets: &Api<Secret>) -> Result<Option<Vec<u8>>, NotReady> {
+async fn gather_bundle(
+    acme: &AcmeIssuer,
+    secrets: &Api<Secret>,
+) -> Result<Option<Vec<u8>>, NotReady> {
     if let Some(bundle) = &acme.ca_bundle {
         return Ok(Some(bundle.clone().into_bytes()));
     }
-    let Some(reference) = &acme.ca_bundle_secret_ref else { return Ok(None) };
+    let Some(reference) = &acme.ca_bundle_secret_ref else {
+        return Ok(None);
+    };
     let key = reference.key.as_deref().unwrap_or("ca.crt");
-    let not = |why: String| NotReady::here(Reason::InvalidCABundle, format!("spec.acme.caBundleSecretRef: {why}"));
-    let secret = apply::within(secrets.get_opt(&reference.name)).await.map_err(|e| not(e.to_string()))?;
-    let secret = secret.ok_or_else(|| not(format!("Secret {} does not exist: create it, or mend the name", reference.name)))?;
+    let not = |why: String| {
+        NotReady::here(
+            Reason::InvalidCABundle,
+            format!("spec.acme.caBundleSecretRef: {why}"),
+        )
+    };
+    let secret = apply::within(secrets.get_opt(&reference.name))
+        .await
+        .map_err(|e| not(e.to_string()))?;
+    let secret = secret.ok_or_else(|| {
+        not(format!(
+            "Secret {} does not exist: create it, or mend the name",
+            reference.name
+        ))
+    })?;
     let bundle = data(&secret, key);
     if bundle.is_empty() {
-        return Err(not(format!("Secret {} has no data under {key}: put the PEM certificates there, or mend the key", reference.name)));
+        return Err(not(format!(
+            "Secret {} has no data under {key}: put the PEM certificates there, or mend the key",
+            reference.name
+        )));
     }
     Ok(Some(bundle.to_vec()))
 }
 
 /// The account's key as DER: read, or made and stored before anybody uses it.
-async fn ensure_key(object: &IssuerObject, acme: &AcmeIssuer, secrets: &Api<Secret>) -> Result<Vec<u8>, NotReady> {
+async fn ensure_key(
+    object: &IssuerObject,
+    acme: &AcmeIssuer,
+    secrets: &Api<Secret>,
+) -> Result<Vec<u8>, NotReady> {
     let name = &acme.account_key_secret_ref.name;
-    let not = |why: String| NotReady::here(Reason::InvalidAccountKey, format!("the account's key in Secret {name}: {why}"));
-    let found = apply::within(secrets.get_opt(name)).await.map_err(|e| not(e.to_string()))?;
+    let not = |why: String| {
+        NotReady::here(
+            Reason::InvalidAccountKey,
+            format!("the account's key in Secret {name}: {why}"),
+        )
+    };
+    let found = apply::within(secrets.get_opt(name))
+        .await
+        .map_err(|e| not(e.to_string()))?;
     let secret = match found {
         Some(secret) => secret,
         None => {
             let key = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
             let secret = build_key_secret(object, name, key.into_bytes());
-            apply::create(secrets, &secret).await.map_err(|e| not(e.to_string()))?
+            apply::create(secrets, &secret)
+                .await
+                .map_err(|e| not(e.to_string()))?
         }
     };
     let pem = data(&secret, keys::TLS_KEY);
     if pem.is_empty() {
         return Err(not("tls.key is missing: name a Secret that does not exist yet, or one with an account's key".to_owned()));
     }
-    evercert_pki::account_key_der(pem).map_err(|e| not(format!("{e}: name another Secret, or put a P-256 key into tls.key")))
+    evercert_pki::account_key_der(pem).map_err(|e| {
+        not(format!(
+            "{e}: name another Secret, or put a P-256 key into tls.key"
+        ))
+    })
 }
 
 fn build_key_secret(object: &IssuerObject, name: &str, key: Vec<u8>) -> Secret {
@@ -166,7 +255,13 @@ fn build_key_secret(object: &IssuerObject, name: &str, key: Vec<u8>) -> Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(object.secrets_namespace.clone()),
-            labels: Some([(keys::SECRET_ROLE_LABEL.to_owned(), keys::ROLE_ACCOUNT.to_owned())].into()),
+            labels: Some(
+                [(
+                    keys::SECRET_ROLE_LABEL.to_owned(),
+                    keys::ROLE_ACCOUNT.to_owned(),
+                )]
+                .into(),
+            ),
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
@@ -178,33 +273,55 @@ fn build_key_secret(object: &IssuerObject, name: &str, key: Vec<u8>) -> Secret {
 fn explain_connect(error: &ConnectError) -> NotReady {
     let (reason, remedy, retry_after) = match error {
         ConnectError::InvalidUrl { .. } => {
-            let message = format!("spec.acme.directory: {error}: write the https URL of an ACME directory");
+            let message =
+                format!("spec.acme.directory: {error}: write the https URL of an ACME directory");
             return NotReady::here(Reason::InvalidDirectory, message);
         }
         ConnectError::InvalidBundle(_) => {
-            let message = format!("spec.acme.caBundle: {error}: give PEM certificates (-----BEGIN CERTIFICATE-----)");
+            let message = format!(
+                "spec.acme.caBundle: {error}: give PEM certificates (-----BEGIN CERTIFICATE-----)"
+            );
             return NotReady::here(Reason::InvalidCABundle, message);
         }
-        ConnectError::Untrusted { .. } => {
-            (Reason::UntrustedDirectory, "give the CA's root certificate in spec.acme.caBundle or caBundleSecretRef", None)
-        }
-        ConnectError::Unreachable { .. } => {
-            (Reason::CAUnavailable, "check spec.acme.directory, and that the operator may reach it; it is tried again", None)
-        }
-        ConnectError::Outage { retry_after, .. } => (Reason::CAUnavailable, "nothing to mend here; it is tried again", *retry_after),
-        ConnectError::NotAcme { .. } => {
-            (Reason::NotAnAcmeDirectory, "write the URL of the CA's ACME directory into spec.acme.directory", None)
-        }
+        ConnectError::Untrusted { .. } => (
+            Reason::UntrustedDirectory,
+            "give the CA's root certificate in spec.acme.caBundle or caBundleSecretRef",
+            None,
+        ),
+        ConnectError::Unreachable { .. } => (
+            Reason::CAUnavailable,
+            "check spec.acme.directory, and that the operator may reach it; it is tried again",
+            None,
+        ),
+        ConnectError::Outage { retry_after, .. } => (
+            Reason::CAUnavailable,
+            "nothing to mend here; it is tried again",
+            *retry_after,
+        ),
+        ConnectError::NotAcme { .. } => (
+            Reason::NotAnAcmeDirectory,
+            "write the URL of the CA's ACME directory into spec.acme.directory",
+            None,
+        ),
     };
-    NotReady { retry_after, ..NotReady::at_ca(reason, format!("{error}: {remedy}")) }
+    NotReady {
+        retry_after,
+        ..NotReady::outage(reason, format!("{error}: {remedy}"))
+    }
 }
 
 fn explain_account(fault: &Fault, directory: &Arc<Directory>) -> NotReady {
-    let kind = fault.problem.as_ref().map(|p| p.kind.as_str()).unwrap_or_default();
+    let kind = fault
+        .problem
+        .as_ref()
+        .map(|p| p.kind.as_str())
+        .unwrap_or_default();
     let reason = match fault.class {
         FaultClass::Unavailable => Reason::CAUnavailable,
         FaultClass::RateLimited => Reason::RateLimited,
-        _ if kind == "externalAccountRequired" || directory.external_account_required() => Reason::ExternalAccountRequired,
+        _ if kind == "externalAccountRequired" || directory.external_account_required() => {
+            Reason::ExternalAccountRequired
+        }
         _ if kind == "userActionRequired" => Reason::UserActionRequired,
         FaultClass::Validation
         | FaultClass::Account
@@ -218,5 +335,19 @@ fn explain_account(fault: &Fault, directory: &Arc<Directory>) -> NotReady {
         _ => find_remedy(kind),
     };
     let remedy = remedy.map(|r| format!(". Remedy: {r}")).unwrap_or_default();
-    NotReady { retry_after: fault.retry_after, ..NotReady::at_ca(reason, format!("{}{remedy}", build_fault(fault))) }
+    let again = match fault.class {
+        FaultClass::Unavailable | FaultClass::Transient => Again::AsInALongOutage,
+        FaultClass::RateLimited
+        | FaultClass::Validation
+        | FaultClass::Account
+        | FaultClass::Permanent
+        | FaultClass::Gone
+        | FaultClass::NotReady => Again::Seldom,
+    };
+    let message = format!("{}{remedy}", build_fault(fault));
+    NotReady {
+        retry_after: fault.retry_after,
+        again,
+        ..NotReady::here(reason, message)
+    }
 }

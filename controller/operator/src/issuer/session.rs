@@ -52,7 +52,10 @@ impl Session {
     /// The session of an issuer that is not ready.
     pub(crate) fn not_ready(object: &IssuerObject, not: &NotReady) -> Self {
         Self {
-            signer: Signer::None { reason: not.reason.as_str(), message: not.message.clone() },
+            signer: Signer::None {
+                reason: not.reason.as_str(),
+                message: not.message.clone(),
+            },
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
             generation: object.generation,
@@ -66,7 +69,16 @@ impl Session {
         let same_signer = match (&self.signer, &other.signer) {
             (Signer::Acme { acme: a, .. }, Signer::Acme { acme: b, .. }) => Arc::ptr_eq(a, b),
             (Signer::SelfSigned, Signer::SelfSigned) => true,
-            (Signer::None { reason: a, message: x }, Signer::None { reason: b, message: y }) => a == b && x == y,
+            (
+                Signer::None {
+                    reason: a,
+                    message: x,
+                },
+                Signer::None {
+                    reason: b,
+                    message: y,
+                },
+            ) => a == b && x == y,
             (Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }, _) => false,
         };
         same_signer && self.generation == other.generation
@@ -78,10 +90,17 @@ impl Session {
             Signer::Acme { directory, .. } => directory.url().to_owned(),
             Signer::SelfSigned => SELF_SIGNED.to_owned(),
             Signer::None { reason, message } => {
-                return IssuerObservation::NotReady { reason: (*reason).to_owned(), message: message.clone() };
+                return IssuerObservation::NotReady {
+                    reason: (*reason).to_owned(),
+                    message: message.clone(),
+                };
             }
         };
-        IssuerObservation::Ready(IssuerFacts { id: id.to_string(), directory, generation: self.generation })
+        IssuerObservation::Ready(IssuerFacts {
+            id: id.to_string(),
+            directory,
+            generation: self.generation,
+        })
     }
 }
 
@@ -92,22 +111,37 @@ pub(crate) struct Sessions(RwLock<HashMap<IssuerId, Session>>);
 impl Sessions {
     /// The session of `id`.
     pub(crate) fn get(&self, id: &IssuerId) -> Option<Session> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     /// Replaces the session of `id`.
     pub(crate) fn set(&self, id: IssuerId, session: Session) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id, session);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, session);
     }
 
     /// Forgets the session of `id`.
     pub(crate) fn remove(&self, id: &IssuerId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 
     /// Has the account of `id` looked up again at the issuer's next pass.
     pub(crate) fn suspect(&self, id: &IssuerId) {
-        if let Some(session) = self.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
+        if let Some(session) = self
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(id)
+        {
             session.suspect = true;
         }
     }
