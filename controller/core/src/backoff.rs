@@ -115,6 +115,12 @@ mod tests {
     }
 
     #[test]
+    fn ca_that_does_not_answer_is_asked_again_soon() {
+        let f = fault(FaultClass::Unavailable, None);
+        assert_eq!([1, 2, 3, 99].map(|n| wait(n, &f)), [15, 30, 60, 600]);
+    }
+
+    #[test]
     fn retry_after_wins_up_to_a_day_with_at_most_a_tenth_on_top() {
         let w = wait(1, &fault(FaultClass::RateLimited, Some(1_000_500)));
         assert!((500..=550).contains(&w), "{w}");

@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn each_reason_for_a_new_certificate_has_its_word_and_its_sentence() {
         let placed = || observed().with_certificate(good());
-        let cases = [
+        let cases = vec![
             (observed(), Reason::SecretMissing, "does not exist yet"),
             (
                 observed().with_damage(Damage::MissingData),

@@ -71,7 +71,8 @@ pub fn build_fault(fault: &Fault) -> String {
         None => fault.detail.clone(),
     };
     if let Some(url) = &fault.help_url {
-        text.push_str(&format!("; see {}", quote(url)));
+        text.push_str("; see ");
+        text.push_str(&quote(url));
     }
     text
 }
@@ -175,7 +176,7 @@ mod tests {
     fn failed_order_names_the_host_the_cas_words_and_the_remedy() {
         let view = order(OrderState::Invalid).refusing(
             "b.example",
-            problem("dns", "NXDOMAIN looking up A for b.example"),
+            &problem("dns", "NXDOMAIN looking up A for b.example"),
         );
         let (kind, text) = build_order_failure(&view);
         assert_eq!(kind.as_deref(), Some("dns"));
@@ -234,7 +235,7 @@ mod tests {
             detail: "w".repeat(1000),
         };
         wordy.subproblems = vec![sub; 100];
-        let one = view.clone().refusing("a.example", wordy).authorizations[0].clone();
+        let one = view.clone().refusing("a.example", &wordy).authorizations[0].clone();
         view.authorizations = vec![one; 100];
         let (_, text) = build_order_failure(&view);
         assert!(text.contains("; and 95 more"), "{text}");

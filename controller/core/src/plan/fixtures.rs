@@ -181,7 +181,7 @@ pub(crate) fn problem(kind: &str, detail: &str) -> Problem {
 
 impl OrderView {
     /// The CA refused `name` with a problem.
-    pub(crate) fn refusing(mut self, name: &str, problem: Problem) -> Self {
+    pub(crate) fn refusing(mut self, name: &str, problem: &Problem) -> Self {
         for a in self.authorizations.iter_mut().filter(|a| a.name == name) {
             a.state = ProofState::Invalid;
             if let Some(challenge) = &mut a.challenge {

@@ -29,13 +29,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(observed: Observed, now: Timestamp) -> Self {
-        let at_ca = observed.status.order.as_ref().and(match &observed.order {
+        let at_ca = match &observed.order {
             OrderObservation::Read(read) => Some(read.view.clone()),
-            OrderObservation::None | OrderObservation::Unread => {
-                Some(fixtures::order(OrderState::Pending))
-            }
-            OrderObservation::Failed { .. } => None,
-        });
+            OrderObservation::Unread => Some(fixtures::order(OrderState::Pending)),
+            OrderObservation::None | OrderObservation::Failed { .. } => None,
+        };
         Self {
             observed,
             now,

@@ -170,15 +170,7 @@ fn plan_read(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp
     let stale = read.changed_at.is_some_and(|at| at > view.read_at);
     match view.state {
         OrderState::Invalid => record_invalid(view, now),
-        OrderState::Valid => start::plan_unwritable_secret(o, now)
-            .map(|mut wait| {
-                wait.say.state = State::Issuing;
-                wait
-            })
-            .unwrap_or_else(|| {
-                let message = "the certificate is being stored";
-                Plan::act("order valid", Step::Store, Reason::Storing, message, now)
-            }),
+        OrderState::Valid => plan_store(o, now),
         _ if view
             .expires
             .map_or_else(|| is_over(order.expires.as_ref(), now), |at| at <= now) =>
@@ -203,6 +195,15 @@ fn plan_read(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp
         ),
         OrderState::Pending => plan_pending(o, order, read, now),
     }
+}
+
+fn plan_store(o: &Observed, now: Timestamp) -> Plan {
+    if let Some(mut wait) = start::plan_unwritable_secret(o, now) {
+        wait.say.state = State::Issuing;
+        return wait;
+    }
+    let message = "the certificate is being stored";
+    Plan::act("order valid", Step::Store, Reason::Storing, message, now)
 }
 
 fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp) -> Plan {

@@ -30,7 +30,7 @@ pub(super) fn plan_restore(o: &Observed, now: Timestamp) -> Option<Plan> {
         message,
         now,
     );
-    plan.say.state = state_beside(o, State::Idle);
+    plan.say.state = state_beside(o);
     Some(plan)
 }
 
@@ -56,7 +56,7 @@ pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
         message,
         now,
     );
-    plan.say.state = state_beside(o, State::Blocked);
+    plan.say.state = state_beside(o);
     Some(plan)
 }
 
@@ -134,11 +134,11 @@ fn blocked_since(o: &Observed, now: Timestamp) -> Timestamp {
 }
 
 /// What a step beside the issuance says of it.
-fn state_beside(o: &Observed, without_order: State) -> State {
+fn state_beside(o: &Observed) -> State {
     if o.status.order.is_some() {
         State::Issuing
     } else {
-        without_order
+        State::Idle
     }
 }
 

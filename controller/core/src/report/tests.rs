@@ -100,13 +100,32 @@ fn ready_is_false_with_cause_and_remedy_whatever_the_secret_lacks() {
             "NamesChanged",
         ),
     ] {
-        let (ready, said, message) = told(&o.without_issuer(), READY);
+        let (ready, said, message) = told(&o, READY);
         assert_eq!((ready, said.as_str()), (false, reason));
+        assert!(message.contains("; making the key"), "{message}");
+        let (ready, said, message) = told(&o.clone().without_issuer(), READY);
+        let blocked = if reason == "FallbackInPlace" {
+            reason
+        } else {
+            "IssuerNotFound"
+        };
+        assert_eq!((ready, said.as_str()), (false, blocked));
         assert!(
-            message.contains("Issuer ca does not exist: create it"),
+            message.contains("; Issuer ca does not exist: create it"),
             "{message}"
         );
     }
+}
+
+#[test]
+fn ready_gives_the_failure_while_the_next_attempt_waits() {
+    let o = observed().without_fallback().backing_off_until(600);
+    let (ready, reason, message) = told(&o, READY);
+    assert_eq!((ready, reason.as_str()), (false, "ValidationFailed"));
+    assert!(
+        message.ends_with(&format!("Next attempt at {}", at(600))),
+        "{message}"
+    );
 }
 
 #[test]

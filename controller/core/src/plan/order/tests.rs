@@ -14,10 +14,11 @@ fn decide(o: &Observed) -> Plan {
 }
 
 fn failure(o: &Observed) -> Failure {
-    match decide(o).step {
-        Step::Record(failure) => failure,
-        step => panic!("{step:?} records no failure"),
-    }
+    let plan = decide(o);
+    let Step::Record(failure) = plan.step else {
+        panic!("{plan:?} records no failure");
+    };
+    failure
 }
 
 fn pending() -> Observed {
@@ -182,7 +183,7 @@ fn invalid_order_is_recorded_with_the_cas_own_words_and_the_remedy() {
         "Invalid response from http://b.example: 404",
     );
     let f =
-        failure(&observed().with_order(order(OrderState::Invalid).refusing("b.example", refused)));
+        failure(&observed().with_order(order(OrderState::Invalid).refusing("b.example", &refused)));
     assert_eq!(
         (f.reason, f.fault.class),
         (Reason::ValidationFailed, FaultClass::Validation)
@@ -200,7 +201,7 @@ fn invalid_order_is_recorded_with_the_cas_own_words_and_the_remedy() {
 fn refused_authorization_ends_the_order_before_the_order_says_so() {
     let f =
         failure(&observed().with_order(
-            order(OrderState::Pending).refusing("a.example", problem("dns", "NXDOMAIN")),
+            order(OrderState::Pending).refusing("a.example", &problem("dns", "NXDOMAIN")),
         ));
     assert_eq!(f.reason, Reason::ValidationFailed);
 }
@@ -208,8 +209,8 @@ fn refused_authorization_ends_the_order_before_the_order_says_so() {
 #[test]
 fn invalid_order_is_classed_by_the_worst_of_its_problems() {
     let view = order(OrderState::Invalid)
-        .refusing("a.example", problem("dns", "NXDOMAIN"))
-        .refusing("b.example", problem("rejectedIdentifier", "no"));
+        .refusing("a.example", &problem("dns", "NXDOMAIN"))
+        .refusing("b.example", &problem("rejectedIdentifier", "no"));
     let f = failure(&observed().with_order(view));
     assert_eq!(
         (f.reason, f.fault.class),
@@ -475,4 +476,15 @@ fn proved_names_are_not_asked_for_again() {
     view.authorizations[0] = authorization("a.example", ProofState::Valid);
     let o = observed().with_order(view).presented(Presented::Applied);
     assert_eq!(decide(&o).step, Step::Probe(vec!["b.example".into()]));
+}
+
+#[test]
+fn certificate_that_cannot_be_kept_yet_stays_at_the_ca() {
+    let o = observed().with_order(order(OrderState::Valid));
+    let plan = decide(&o.clone().unwritable_since(-10));
+    assert_eq!(
+        (plan.step, plan.say.reason, plan.wake),
+        (Step::Wait, Reason::SecretNotWritable, at(20))
+    );
+    assert_eq!(decide(&o.unwritable_since(-30)).step, Step::Store);
 }
