@@ -19,6 +19,12 @@ impl Traces {
         }
     }
 
+    /// The state folder of the world they are of.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// A line for everything that is still there: the state folder, a process that names it in its arguments or environment or
     /// is in one of the world's namespaces, a mount of it. Sees what this user may see; looks once, does not wait.
     #[must_use]

@@ -212,12 +212,14 @@ fn hold(subject: &mut Command) -> Result<(Child, Traces)> {
 }
 
 pub(crate) fn gone(traces: &Traces) -> Result<()> {
-    wait::until("nothing of the world stays", || {
+    let outcome = wait::until("nothing of the world stays", || {
         let remaining = traces.remaining();
         if remaining.is_empty() {
             Ok(())
         } else {
             Err(format!("{remaining:#?}"))
         }
-    })
+    });
+    // What stayed holds this program's standard error, and whoever reads that would wait for ever.
+    outcome.or_else(|left| World::end_at(traces.state()).and(Err(left)))
 }
