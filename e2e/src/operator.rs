@@ -120,7 +120,6 @@ impl Operator {
     /// # Errors
     /// It has ended, or is not ready within 30 s: the error has the end of its log.
     pub async fn ready(&mut self) -> Result<()> {
-        let url = format!("http://{HEALTH}/readyz");
         let ready = wait_for(
             "the operator is ready",
             Duration::from_secs(30),
@@ -128,7 +127,7 @@ impl Operator {
                 let Some(_) = self.pid() else {
                     return Ok(Some(false));
                 };
-                Ok((curl::get(&url, None)?.status == 200).then_some(true))
+                Ok((curl::get_at(HEALTH, "localhost", "/readyz")?.status == 200).then_some(true))
             },
         )
         .await;

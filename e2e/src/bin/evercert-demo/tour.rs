@@ -133,10 +133,17 @@ impl Tour<'_> {
             .await
     }
 
-    fn show_chain(&self, host: &str, served: &Served) -> Result<()> {
+    /// The same curl each time, as a person would write it.
+    fn asked(&self, host: &str) -> String {
         let root = self.ca.root().display();
-        self.screen
-            .step(&format!("$ curl --cacert {root} https://{host}/"));
+        format!(
+            "$ curl --cacert {root} {} https://{host}/",
+            curl::AT_INGRESS.join(" ")
+        )
+    }
+
+    fn show_chain(&self, host: &str, served: &Served) -> Result<()> {
+        self.screen.step(&self.asked(host));
         for (number, certificate) in served.chain.iter().enumerate() {
             self.screen.detail(&format!(
                 "{number}: {}\n   signed by {}\n   valid from {} until {}",
@@ -252,16 +259,13 @@ impl Tour<'_> {
         );
         self.fallback(failure.time.0).await?;
         let next = status.next_attempt_time.context("no nextAttemptTime")?.0;
-        // For curl every name leads to the ingress controller again; for the CA it does so as well from here on.
-        dns::clear(LOST)?;
-        let mended = Timestamp::now();
         self.refused(LOST).await?;
         let served = self.trusted(SHOP).await?;
-        screen.step(&format!(
-            "$ curl --cacert … https://{SHOP}/     → HTTP {}: that one is not touched",
-            served.status
-        ));
+        screen.step(&self.asked(SHOP));
+        screen.detail(&format!("HTTP {}: that one is not touched", served.status));
         screen.title("The record is mended");
+        dns::clear(LOST)?;
+        let mended = Timestamp::now();
         screen.step(&format!(
             "{LOST} leads to the ingress controller; the next attempt was announced for {next}"
         ));
@@ -331,9 +335,8 @@ impl Tour<'_> {
                 Err(error) => Err(error),
             })
             .await?;
-        self.screen
-            .step(&format!("$ curl --cacert … https://{host}/"));
-        self.screen.detail(&words);
+        self.screen.step(&self.asked(host));
+        self.screen.detail(words.lines().next().unwrap_or_default());
         Ok(())
     }
 
