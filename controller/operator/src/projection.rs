@@ -8,6 +8,7 @@
 mod challenges;
 mod difference;
 mod object;
+mod observed;
 mod pace;
 mod present;
 mod shared;

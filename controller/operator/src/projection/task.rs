@@ -13,31 +13,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evercert_api::challenge::OpenChallenge;
-use evercert_api::keys::{CHALLENGES_NAME, COMPONENT_LABEL, COMPONENT_ROUTE, SOLVER_NAME};
+use evercert_api::keys::{CHALLENGES_NAME, SOLVER_NAME};
 use evercert_core::routes::{
-    CertificateChallenges, IngressIndex, RoutePlan, SolverEndpoints, is_route, plan_routes,
-    service_name,
+    CertificateChallenges, RoutePlan, SolverEndpoints, plan_routes, service_name,
 };
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::Client;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::watcher::Event;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::challenges::{build_challenges, read_leftovers};
 use super::difference::challenges_of;
 use super::object::{Desired, Kind, ObjectId, Seen, apply_object, delete_object};
-use super::pace::{Goal, ORPHAN_PATIENCE, PATIENCE, Tracked};
+use super::observed::Observed;
+use super::pace::{Goal, ORPHAN_PATIENCE, PATIENCE};
 use super::present::Scene;
 use super::shared::{Shared, Wishes};
 use super::solver::{build_deployment, build_service, describe_start, gather_endpoints};
-use super::watch::{Cache, Change, Scope, watch_all};
+use super::watch::watch_all;
 use super::{Presentation, SolverReadiness};
 use crate::apply::{ApplyError, Concern};
 use crate::config::Config;
@@ -61,18 +59,7 @@ pub struct ProjectionTask {
     service: Desired,
     port: u16,
 
-    ingresses: Writer<Ingress>,
-    classes: Cache<IngressClass>,
-    endpoints: Cache<EndpointSlice>,
-    index: IngressIndex,
-    index_is_stale: bool,
-
-    objects: BTreeMap<ObjectId, Tracked>,
-    /// Listings under way: what they have found, and when they began.
-    listings: BTreeMap<Scope, (BTreeSet<ObjectId>, Instant)>,
-    /// Watches that were listed once, and those that fail at the moment.
-    listed: BTreeSet<Scope>,
-    failing: BTreeMap<Scope, String>,
+    observed: Observed,
     in_flight: BTreeSet<ObjectId>,
     /// When the solver was last needed.
     needed: Option<Instant>,
@@ -119,15 +106,7 @@ impl ProjectionTask {
             deployment: Desired::new(Concern::Solver, &build_deployment(config)),
             service: Desired::new(Concern::Solver, &build_service(config)),
             port: config.solver.port,
-            ingresses,
-            classes: Cache::default(),
-            endpoints: Cache::default(),
-            index: IngressIndex::default(),
-            index_is_stale: true,
-            objects: BTreeMap::new(),
-            listings: BTreeMap::new(),
-            listed: BTreeSet::new(),
-            failing: BTreeMap::new(),
+            observed: Observed::new(&config.namespace, ingresses),
             in_flight: BTreeSet::new(),
             needed: None,
             was_open: false,
@@ -145,11 +124,11 @@ impl ProjectionTask {
             let next = self.look(&mut writes);
             tokio::select! {
                 Some(change) = changes.next() => {
-                    self.take(change);
+                    self.observed.take(change);
                     // What has come together is looked at together.
                     for _ in 1..BATCH {
                         let Some(Some(change)) = changes.next().now_or_never() else { break };
-                        self.take(change);
+                        self.observed.take(change);
                     }
                 }
                 Some(written) = writes.next(), if !writes.is_empty() => self.finish(written),
@@ -159,132 +138,11 @@ impl ProjectionTask {
         }
     }
 
-    /// Takes one change of the cluster.
-    fn take(&mut self, change: Change) {
-        match change {
-            Change::Own(scope, event) => {
-                self.failing.remove(&scope);
-                self.observe(scope, event);
-            }
-            Change::Ingress(event) => self.take_ingress(&event),
-            Change::Class(event) => {
-                self.note_listed(Scope::Classes, matches!(event, Event::InitDone));
-                self.index_is_stale |= self.classes.take(event);
-            }
-            Change::Endpoints(event) => {
-                self.note_listed(Scope::Endpoints, matches!(event, Event::InitDone));
-                self.endpoints.take(event);
-            }
-            Change::Failed(scope, message) => {
-                if self.failing.insert(scope, message.clone()).is_none() {
-                    tracing::warn!("{message}");
-                }
-            }
-        }
-    }
-
-    fn take_ingress(&mut self, event: &Event<Ingress>) {
-        self.failing.remove(&Scope::Ingresses);
-        self.ingresses.apply_watcher_event(event);
-        let seen = |ingress: &Ingress| Seen::new(Kind::Ingress, ingress);
-        let own = match event {
-            // One that we know stays ours when somebody takes its label away.
-            Event::Apply(i)
-                if is_route(i) || self.objects.contains_key(&ObjectId::of(Kind::Ingress, i)) =>
-            {
-                Some(Event::Apply(seen(i)))
-            }
-            Event::InitApply(i) if is_route(i) => Some(Event::InitApply(seen(i))),
-            Event::Delete(i) => Some(Event::Delete(seen(i))),
-            Event::Init => Some(Event::Init),
-            Event::InitDone => Some(Event::InitDone),
-            Event::Apply(_) | Event::InitApply(_) => None,
-        };
-        self.index_is_stale |= match event {
-            Event::Apply(i) | Event::Delete(i) => !is_route(i),
-            Event::InitDone => true,
-            Event::Init | Event::InitApply(_) => false,
-        };
-        if let Some(own) = own {
-            self.observe(Scope::Ingresses, own);
-        }
-    }
-
-    fn note_listed(&mut self, scope: Scope, done: bool) {
-        self.failing.remove(&scope);
-        if done {
-            self.listed.insert(scope);
-        }
-    }
-
-    /// Takes an event of an object that may be ours.
-    fn observe(&mut self, scope: Scope, event: Event<Seen>) {
-        match event {
-            Event::Apply(seen) if self.is_ours(&seen) => {
-                let tracked = self.objects.entry(seen.id).or_default();
-                tracked.observe(Some(seen.content), seen.version, false);
-            }
-            Event::Delete(seen) => {
-                if let Some(tracked) = self.objects.get_mut(&seen.id) {
-                    tracked.observe(None, seen.version, false);
-                }
-            }
-            Event::Init => {
-                self.listings
-                    .insert(scope, (BTreeSet::new(), Instant::now()));
-            }
-            Event::InitApply(seen) if self.is_ours(&seen) => {
-                if let Some((found, began)) = self.listings.get_mut(&scope) {
-                    found.insert(seen.id.clone());
-                    let tracked = self.objects.entry(seen.id).or_default();
-                    let written = tracked.answered.is_some_and(|answered| answered >= *began);
-                    tracked.observe(Some(seen.content), seen.version, !written);
-                }
-            }
-            Event::Apply(_) | Event::InitApply(_) => {}
-            Event::InitDone => {
-                self.listed.insert(scope);
-                let Some((found, began)) = self.listings.remove(&scope) else {
-                    return;
-                };
-                for (id, tracked) in &mut self.objects {
-                    let older = tracked.answered.is_none_or(|answered| answered < began);
-                    if Some(id.kind) == scope.kind() && older && !found.contains(id) {
-                        tracked.vanish();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether an object is the projections' own: by its label and by the name that it would have. A label alone can be
-    /// anybody's, and what is ours and not wanted is deleted.
-    fn is_ours(&self, seen: &Seen) -> bool {
-        let namespace = &seen.id.key.namespace;
-        let name = &seen.id.key.name;
-        let is_route = || {
-            let label = seen.content.get("metadata").and_then(|m| m.get("labels"));
-            label
-                .and_then(|l| l.get(COMPONENT_LABEL))
-                .and_then(Value::as_str)
-                == Some(COMPONENT_ROUTE)
-        };
-        let is_solver = || *namespace == self.namespace && name == SOLVER_NAME;
-        match seen.id.kind {
-            Kind::ConfigMap => *namespace == self.namespace && name == CHALLENGES_NAME,
-            Kind::Deployment => is_solver(),
-            Kind::Service => is_solver() || is_route() && *name == service_name(namespace),
-            Kind::EndpointSlice => is_route() && name.starts_with(&service_name(namespace)),
-            // Told by its owner before it came here.
-            Kind::Ingress => true,
-        }
-    }
-
     /// Takes the end of a write.
     fn finish(&mut self, written: Written) {
         let now = Instant::now();
         self.in_flight.remove(&written.id);
-        let tracked = self.objects.entry(written.id.clone()).or_default();
+        let tracked = self.observed.objects.entry(written.id.clone()).or_default();
         match written.result {
             Ok(seen) => tracked.succeed(written.desired, seen, now),
             Err(error) => {
@@ -297,7 +155,7 @@ impl ProjectionTask {
     /// Looks at everything once: starts the writes that are due, publishes what was found, and tells when to look again.
     fn look(&mut self, writes: &mut Writes) -> Instant {
         let now = Instant::now();
-        if Scope::ALL.iter().any(|scope| !self.listed.contains(scope)) {
+        if !self.observed.is_complete() {
             self.publish_blindness();
             return now + LOOK;
         }
@@ -311,22 +169,19 @@ impl ProjectionTask {
                 self.needed = Some(now);
             }
         }
-        if std::mem::take(&mut self.index_is_stale) {
-            let ingresses = self.ingresses.as_reader().state();
-            self.index = IngressIndex::new(
-                ingresses.iter().map(AsRef::as_ref),
-                self.classes.objects.values(),
-            );
-        }
         let wishes = self.shared.wishes();
-        let endpoints = gather_endpoints(self.endpoints.objects.values(), self.port);
+        let endpoints = gather_endpoints(self.observed.endpoints.objects.values(), self.port);
         let answered: BTreeSet<OpenChallenge> = self
             .seen(&self.challenges_id)
             .map(challenges_of)
             .unwrap_or_default();
         let open: Vec<CertificateChallenges> =
             wishes.open.iter().map(|c| limit_to(c, &answered)).collect();
-        let plan = plan_routes(&open, &self.index, &endpoints);
+        let plan = if open.is_empty() {
+            RoutePlan::default()
+        } else {
+            plan_routes(&open, self.observed.index(), &endpoints)
+        };
 
         let mut goals: BTreeMap<ObjectId, Desired> = BTreeMap::new();
         if !wishes.open.is_empty() || self.seen(&self.challenges_id).is_some() {
@@ -364,9 +219,9 @@ impl ProjectionTask {
 
     /// Before everything was listed once, nothing is known and nothing is written.
     fn publish_blindness(&self) {
-        let presentation = match self.failing.values().next() {
+        let presentation = match self.observed.failing() {
             Some(message) => Presentation::Failed {
-                message: message.clone(),
+                message: message.to_owned(),
             },
             None => Presentation::Pending,
         };
@@ -417,7 +272,8 @@ impl ProjectionTask {
         let mut next = now + LOOK;
         let mut waiting: Vec<ObjectId> = goals.keys().cloned().collect();
         waiting.extend(
-            self.objects
+            self.observed
+                .objects
                 .keys()
                 .filter(|id| !goals.contains_key(id))
                 .cloned(),
@@ -431,7 +287,7 @@ impl ProjectionTask {
                 Some(desired) => Goal::Present(desired),
                 None => Goal::Absent(self.patience_with(&id, goals)),
             };
-            let tracked = self.objects.entry(id.clone()).or_default();
+            let tracked = self.observed.objects.entry(id.clone()).or_default();
             let Some(due) = tracked.due(id.kind, goal, now) else {
                 continue;
             };
@@ -461,7 +317,7 @@ impl ProjectionTask {
                 .boxed(),
             );
         }
-        self.objects.retain(|id, tracked| {
+        self.observed.objects.retain(|id, tracked| {
             let recent = tracked
                 .answered
                 .is_some_and(|answered| answered + MEMORY > now);
@@ -500,7 +356,11 @@ impl ProjectionTask {
             .iter()
             .filter(|(id, _)| id.kind == Kind::EndpointSlice)
         {
-            let there = self.objects.get(id).is_some_and(|t| t.is_as(desired));
+            let there = self
+                .observed
+                .objects
+                .get(id)
+                .is_some_and(|t| t.is_as(desired));
             if !there {
                 slices_missing
                     .entry(id.key.namespace.clone())
@@ -509,7 +369,7 @@ impl ProjectionTask {
             }
         }
         let scene = Scene {
-            objects: &self.objects,
+            objects: &self.observed.objects,
             challenges_id: &self.challenges_id,
             answered: &found.answered,
             slices_missing: &slices_missing,
@@ -543,7 +403,7 @@ impl ProjectionTask {
         let refused = [deployment.clone(), self.solver_id(Kind::Service)]
             .into_iter()
             .find_map(|id| {
-                let message = self.objects.get(&id)?.failure()?;
+                let message = self.observed.objects.get(&id)?.failure()?;
                 Some(format!("{id} cannot be written: {message}"))
             });
         let what = refused.unwrap_or_else(|| describe_start(seen));
@@ -556,7 +416,7 @@ impl ProjectionTask {
     }
 
     fn seen(&self, id: &ObjectId) -> Option<&Value> {
-        self.objects.get(id).and_then(Tracked::seen)
+        self.observed.seen(id)
     }
 }
 

@@ -95,7 +95,7 @@ async fn a_hundred_orders_at_once_cost_at_most_twenty_route_writes() {
             .projections
             .set(open(certificate, &[&format!("h{n}.example.com")]));
         // Orders are placed and validated as the CA answers.
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         if let Some(done) = n.checked_sub(50) {
             world.projections.clear(&key(&certificates[done]));
         }
