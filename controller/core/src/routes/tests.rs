@@ -253,7 +253,8 @@ fn a_site_behind_a_rule_without_host_is_not_shadowed() {
 #[test]
 fn a_site_behind_a_default_backend_is_not_shadowed() {
     let mut site = user_ingress("other", Some("contour"), &[]);
-    site.spec.as_mut().unwrap().default_backend = Some(k8s_openapi::api::networking::v1::IngressBackend::default());
+    site.spec.as_mut().unwrap().default_backend =
+        Some(k8s_openapi::api::networking::v1::IngressBackend::default());
     let open = [of_class(
         "contour",
         certificate("shop/web", &[("a.example.com", "t")]),
