@@ -1,7 +1,7 @@
 //! What every pass shares.
 
-use evercert_api::certificate::CertificateSpec;
 use evercert_api::Certificate;
+use evercert_api::certificate::CertificateSpec;
 use evercert_core::key::ObjectKey;
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Namespace;
@@ -43,7 +43,10 @@ pub(crate) struct Context {
 
 /// A Certificate's key.
 pub(crate) fn key_of(certificate: &Certificate) -> ObjectKey {
-    ObjectKey::new(certificate.namespace().unwrap_or_default(), certificate.name_any())
+    ObjectKey::new(
+        certificate.namespace().unwrap_or_default(),
+        certificate.name_any(),
+    )
 }
 
 /// The reference that wakes the Certificate `key`.

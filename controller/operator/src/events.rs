@@ -13,7 +13,14 @@ use crate::apply;
 const LONGEST_NOTE: usize = 1000;
 
 /// Records an event about `certificate`. An event that cannot be written is logged and no reason to fail.
-pub(crate) async fn emit(client: &Client, certificate: &Certificate, warning: bool, reason: Reason, note: &str, now: Timestamp) {
+pub(crate) async fn emit(
+    client: &Client,
+    certificate: &Certificate,
+    warning: bool,
+    reason: Reason,
+    note: &str,
+    now: Timestamp,
+) {
     let namespace = certificate.namespace().unwrap_or_default();
     let event = build_event(certificate, warning, reason, note, now);
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
@@ -24,7 +31,13 @@ pub(crate) async fn emit(client: &Client, certificate: &Certificate, warning: bo
     }
 }
 
-fn build_event(certificate: &Certificate, warning: bool, reason: Reason, note: &str, now: Timestamp) -> Event {
+fn build_event(
+    certificate: &Certificate,
+    warning: bool,
+    reason: Reason,
+    note: &str,
+    now: Timestamp,
+) -> Event {
     let namespace = certificate.namespace().unwrap_or_default();
     let name = certificate.name_any();
     let hash = stable_hash(&[&namespace, &name, reason.as_str(), note, &now.to_string()]);
@@ -32,7 +45,10 @@ fn build_event(certificate: &Certificate, warning: bool, reason: Reason, note: &
     let at = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{hash:016x}", readable.trim_end_matches(['.', '-']))),
+            name: Some(format!(
+                "{}.{hash:016x}",
+                readable.trim_end_matches(['.', '-'])
+            )),
             namespace: Some(namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -47,7 +63,10 @@ fn build_event(certificate: &Certificate, warning: bool, reason: Reason, note: &
         type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
         reason: Some(reason.as_str().to_owned()),
         message: Some(cut(note)),
-        source: Some(EventSource { component: Some("evercert".to_owned()), host: None }),
+        source: Some(EventSource {
+            component: Some("evercert".to_owned()),
+            host: None,
+        }),
         first_timestamp: Some(at.clone()),
         last_timestamp: Some(at),
         count: Some(1),
@@ -60,7 +79,10 @@ fn cut(note: &str) -> String {
     if note.len() <= LONGEST_NOTE {
         return note.to_owned();
     }
-    let end = (0..=LONGEST_NOTE).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
+    let end = (0..=LONGEST_NOTE)
+        .rev()
+        .find(|i| note.is_char_boundary(*i))
+        .unwrap_or(0);
     format!("{}…", note.get(..end).unwrap_or_default())
 }
 

@@ -38,15 +38,19 @@ pub(crate) fn follow<K>(api: Api<K>) -> Followed<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let (store, writer) = reflector::store();
-    let (changed, changes) = unbounded();
-    let (deleted, gone) = unbounded();
+    let (cache, writer) = reflector::store();
+    let (wanted, changes) = unbounded();
+    let (removed, gone) = unbounded();
     let stream = watcher(api, watcher::Config::default().timeout(WATCH_TIMEOUT))
         .default_backoff()
         .modify(|object: &mut K| object.meta_mut().managed_fields = None)
         .reflect(writer);
-    tokio::spawn(pass_on(stream, changed, deleted));
-    Followed { store, changes, gone }
+    tokio::spawn(pass_on(stream, wanted, removed));
+    Followed {
+        store: cache,
+        changes,
+        gone,
+    }
 }
 
 async fn pass_on<K>(
@@ -80,11 +84,15 @@ async fn pass_on<K>(
 /// Changes with everything but the status: which object it is, its generation, its annotations, and whether it is going.
 fn wanted_version<K: Resource>(object: &K) -> u64 {
     let meta = object.meta();
-    let annotations = meta.annotations.iter().flatten().map(|(k, v)| format!("{k}={v}\n")).collect::<String>();
+    let annotations = serde_json::to_string(&meta.annotations).unwrap_or_default();
     children::stable_hash(&[
         meta.uid.as_deref().unwrap_or_default(),
         &meta.generation.unwrap_or_default().to_string(),
-        if meta.deletion_timestamp.is_some() { "going" } else { "" },
+        if meta.deletion_timestamp.is_some() {
+            "going"
+        } else {
+            ""
+        },
         &annotations,
     ])
 }
@@ -97,13 +105,19 @@ pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, contex
         // Another Certificate may have waited for the Secret or a name.
         context.wake_certificates(|spec, namespace| {
             (namespace == key.namespace && spec.secret_name == certificate.spec.secret_name)
-                || spec.dns_names.iter().any(|n| certificate.spec.dns_names.contains(n))
+                || spec
+                    .dns_names
+                    .iter()
+                    .any(|n| certificate.spec.dns_names.contains(n))
         });
     }
 }
 
 /// Forgets issuers that were deleted, and wakes who named them.
-pub(crate) async fn forget_gone_issuers<K: IssuerResource>(mut gone: UnboundedReceiver<K>, context: Arc<Context>) {
+pub(crate) async fn forget_gone_issuers<K: IssuerResource>(
+    mut gone: UnboundedReceiver<K>,
+    context: Arc<Context>,
+) {
     while let Some(issuer) = gone.next().await {
         let id = issuer.object(&context.config.namespace).id;
         context.sessions.remove(&id);
@@ -129,7 +143,9 @@ pub(crate) fn watch_secrets(
     context: Arc<Context>,
 ) -> impl Stream<Item = ObjectRef<Certificate>> + Send + 'static {
     let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
-    let config = watcher::Config::default().labels(keys::SECRET_ROLE_LABEL).timeout(WATCH_TIMEOUT);
+    let config = watcher::Config::default()
+        .labels(keys::SECRET_ROLE_LABEL)
+        .timeout(WATCH_TIMEOUT);
     watcher(api, config)
         .default_backoff()
         .touched_objects()
@@ -138,7 +154,10 @@ pub(crate) fn watch_secrets(
 }
 
 /// The Certificates that a Secret of ours concerns.
-fn find_concerned(secret: &PartialObjectMeta<Secret>, context: &Context) -> Vec<ObjectRef<Certificate>> {
+fn find_concerned(
+    secret: &PartialObjectMeta<Secret>,
+    context: &Context,
+) -> Vec<ObjectRef<Certificate>> {
     let namespace = secret.namespace().unwrap_or_default();
     let name = secret.name_any();
     let owner = secret.annotations().get(keys::CERTIFICATE_NAME).cloned();

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use evercert_api::certificate::IssuerKind;
 use evercert_api::{Certificate, ClusterIssuer, Issuer, children, keys};
 use evercert_core::key::ObjectKey;
-use evercert_core::observe::{IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState};
+use evercert_core::observe::{
+    IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState,
+};
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
 use jiff::Timestamp;
@@ -51,21 +53,49 @@ pub(crate) async fn gather(
         apply::within(certificates.get_opt(&key.name)),
         apply::within(secrets.get_opt(&companion_name)),
     )?;
-    let Some(certificate) = certificate else { return Ok(None) };
+    let Some(certificate) = certificate else {
+        return Ok(None);
+    };
     let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
     let companion = companion.filter(|c| is_companion_of(c, &certificate));
 
     let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
     let session = context.sessions.get(&issuer);
-    let generation = if live { read_generation(&issuer, context).await? } else { None };
-    let observed = observe(key, context, &certificate, secret.as_ref(), companion.as_ref(), session.as_ref(), generation, now);
-    Ok(Some(Gathered { certificate, secret, companion, issuer, session, observed }))
+    let generation = if live {
+        read_generation(&issuer, context).await?
+    } else {
+        None
+    };
+    let observed = observe(
+        key,
+        context,
+        &certificate,
+        secret.as_ref(),
+        companion.as_ref(),
+        session.as_ref(),
+        generation,
+        now,
+    );
+    Ok(Some(Gathered {
+        certificate,
+        secret,
+        companion,
+        issuer,
+        session,
+        observed,
+    }))
 }
 
 /// A Secret of the companion's name that we did not write is none of ours, and is left to its owner.
 fn is_companion_of(companion: &Secret, certificate: &Certificate) -> bool {
-    let role = companion.labels().get(keys::SECRET_ROLE_LABEL).map(String::as_str);
-    let owner = companion.annotations().get(keys::CERTIFICATE_NAME).map(String::as_str);
+    let role = companion
+        .labels()
+        .get(keys::SECRET_ROLE_LABEL)
+        .map(String::as_str);
+    let owner = companion
+        .annotations()
+        .get(keys::CERTIFICATE_NAME)
+        .map(String::as_str);
     role == Some(keys::ROLE_COMPANION) || owner == certificate.metadata.name.as_deref()
 }
 
@@ -74,11 +104,15 @@ async fn read_generation(issuer: &IssuerId, context: &Context) -> Result<Option<
     let generation = match (issuer.kind, &issuer.namespace) {
         (IssuerKind::Issuer, Some(namespace)) => {
             let api: Api<Issuer> = Api::namespaced(client, namespace);
-            apply::within(api.get_opt(&issuer.name)).await?.and_then(|i| i.metadata.generation)
+            apply::within(api.get_opt(&issuer.name))
+                .await?
+                .and_then(|i| i.metadata.generation)
         }
         (IssuerKind::Issuer | IssuerKind::ClusterIssuer, _) => {
             let api: Api<ClusterIssuer> = Api::all(client);
-            apply::within(api.get_opt(&issuer.name)).await?.and_then(|i| i.metadata.generation)
+            apply::within(api.get_opt(&issuer.name))
+                .await?
+                .and_then(|i| i.metadata.generation)
         }
     };
     Ok(Some(generation.unwrap_or(-1)))
@@ -99,7 +133,11 @@ fn observe(
     let status = certificate.status.clone().unwrap_or_default();
     let issuer_id = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
     let companion = observe_companion(companion);
-    let created_at = certificate.metadata.creation_timestamp.as_ref().map_or(now, |Time(at)| *at);
+    let created_at = certificate
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(now, |Time(at)| *at);
     let directory = session.and_then(|s| match s.observe(&issuer_id) {
         IssuerObservation::Ready(facts) => Some(facts.directory),
         IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
@@ -121,7 +159,9 @@ fn observe(
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
         secret: observe_secret(&key.name, secret, &companion),
         companion,
-        order: context.memory.order(key, status.order.as_ref().map(|o| o.url.as_str())),
+        order: context
+            .memory
+            .order(key, status.order.as_ref().map(|o| o.url.as_str())),
         secret_owner: find_rival(key, context, certificate, secret, created_at),
         refusal: None,
         intent,
@@ -144,12 +184,12 @@ fn observe_issuer(
     live_generation: Option<i64>,
 ) -> IssuerObservation {
     let Some(session) = session else {
-        return match context.wake_issuers.exists(id) {
-            false => IssuerObservation::Missing,
-            true => IssuerObservation::NotReady {
-                reason: "Starting".to_owned(),
-                message: "the operator has started and looks the account up".to_owned(),
-            },
+        if !context.wake_issuers.exists(id) {
+            return IssuerObservation::Missing;
+        }
+        return IssuerObservation::NotReady {
+            reason: "Starting".to_owned(),
+            message: "the operator has started and looks the account up".to_owned(),
         };
     };
     match live_generation {
@@ -189,34 +229,67 @@ fn find_rival(
     let others = context.certificates.state();
     let others: Vec<_> = others
         .iter()
-        .filter(|c| c.namespace().as_deref() == Some(&key.namespace) && c.spec.secret_name == certificate.spec.secret_name)
-        .filter(|c| c.metadata.deletion_timestamp.is_none() && c.metadata.name.as_deref() != Some(&key.name))
+        .filter(|c| {
+            c.namespace().as_deref() == Some(&key.namespace)
+                && c.spec.secret_name == certificate.spec.secret_name
+        })
+        .filter(|c| {
+            c.metadata.deletion_timestamp.is_none() && c.metadata.name.as_deref() != Some(&key.name)
+        })
         .collect();
-    let mut claimants = vec![Claimant { name: &key.name, created_at }];
-    claimants.extend(others.iter().map(|c| Claimant {
-        name: c.metadata.name.as_deref().unwrap_or_default(),
-        created_at: c.metadata.creation_timestamp.as_ref().map_or(created_at, |Time(at)| *at),
+    let mut claimants = vec![Claimant {
+        name: &key.name,
+        created_at,
+    }];
+    claimants.extend(others.iter().map(|c| {
+        Claimant {
+            name: c.metadata.name.as_deref().unwrap_or_default(),
+            created_at: c
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(created_at, |Time(at)| *at),
+        }
     }));
-    let annotated = secret.and_then(|s| s.annotations().get(keys::CERTIFICATE_NAME)).map(String::as_str);
-    find_owner(&claimants, annotated).filter(|owner| *owner != key.name).map(str::to_owned)
+    let annotated = secret
+        .and_then(|s| s.annotations().get(keys::CERTIFICATE_NAME))
+        .map(String::as_str);
+    find_owner(&claimants, annotated)
+        .filter(|owner| *owner != key.name)
+        .map(str::to_owned)
 }
 
 /// Why a wanted name may not be had in this namespace; names that the certificate in place is valid for are let be.
-fn find_refusal(o: &Observed, context: &Context, session: Option<&Session>, now: Timestamp) -> Option<Refusal> {
+fn find_refusal(
+    o: &Observed,
+    context: &Context,
+    session: Option<&Session>,
+    now: Timestamp,
+) -> Option<Refusal> {
     let namespace = &o.key.namespace;
     let labels_of = |name: &str| {
-        let namespace = context.namespaces.get(&kube::runtime::reflector::ObjectRef::new(name));
-        namespace.map(|n| (n.labels().clone(), n.annotations().clone())).unwrap_or_default()
+        let namespace = context
+            .namespaces
+            .get(&kube::runtime::reflector::ObjectRef::new(name));
+        namespace
+            .map(|n| (n.labels().clone(), n.annotations().clone()))
+            .unwrap_or_default()
     };
     let wanted = o.wanted_names();
     let others = context
         .certificates
         .state()
         .iter()
-        .filter(|c| c.namespace().as_deref() == Some(namespace) && c.spec.issuer_ref == o.spec.issuer_ref)
+        .filter(|c| {
+            c.namespace().as_deref() == Some(namespace) && c.spec.issuer_ref == o.spec.issuer_ref
+        })
         .filter(|c| c.metadata.name.as_deref() != Some(&o.key.name))
         .filter(|c| {
-            let at = c.metadata.creation_timestamp.as_ref().map_or(o.created_at, |Time(at)| *at);
+            let at = c
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(o.created_at, |Time(at)| *at);
             (at, c.name_any()) < (o.created_at, o.key.name.clone())
         })
         .count();
@@ -229,32 +302,55 @@ fn find_refusal(o: &Observed, context: &Context, session: Option<&Session>, now:
         return None;
     }
     let in_place = o.issued().filter(|c| c.is_valid_at(now));
-    let asked: Vec<String> =
-        wanted.into_iter().filter(|n| in_place.is_none_or(|c| !c.covers([n.as_str()]))).collect();
+    let asked: Vec<String> = wanted
+        .into_iter()
+        .filter(|n| in_place.is_none_or(|c| !c.covers([n.as_str()])))
+        .collect();
     if asked.is_empty() {
         return None;
     }
-    let shares = |name: &str| labels_of(name).1.get(keys::NAME_SHARING).is_some_and(|v| v == "allow");
+    let shares = |name: &str| {
+        labels_of(name)
+            .1
+            .get(keys::NAME_SHARING)
+            .is_some_and(|v| v == "allow")
+    };
     let certificates = context.certificates.state();
     let ingresses = context.ingresses.state();
     let by_certificate = certificates.iter().flat_map(|c| {
-        let (namespace, since) = (c.metadata.namespace.as_deref(), c.metadata.creation_timestamp.as_ref());
-        c.spec.dns_names.iter().map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
+        let (namespace, since) = (
+            c.metadata.namespace.as_deref(),
+            c.metadata.creation_timestamp.as_ref(),
+        );
+        c.spec
+            .dns_names
+            .iter()
+            .map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
     });
     let by_ingress = ingresses
         .iter()
-        .filter(|i| i.labels().get(keys::COMPONENT_LABEL).map(String::as_str) != Some(keys::COMPONENT_ROUTE))
+        .filter(|i| {
+            i.labels().get(keys::COMPONENT_LABEL).map(String::as_str) != Some(keys::COMPONENT_ROUTE)
+        })
         .flat_map(|i| {
             let rules = i.spec.as_ref().and_then(|s| s.rules.as_ref());
             let namespace = i.metadata.namespace.as_deref();
-            rules.into_iter().flatten().filter_map(move |r| r.host.as_deref().map(|host| (namespace, host, None)))
+            rules
+                .into_iter()
+                .flatten()
+                .filter_map(move |r| r.host.as_deref().map(|host| (namespace, host, None)))
         });
     let holders = by_certificate
         .chain(by_ingress)
         .filter(|(_, host, _)| asked.iter().any(|n| n == host))
         .map(|(namespace, host, certificate_since)| {
             let namespace = namespace.unwrap_or_default();
-            Holder { namespace, host, certificate_since, shares: shares(namespace) }
+            Holder {
+                namespace,
+                host,
+                certificate_since,
+                shares: shares(namespace),
+            }
         });
     check_holders(holders, namespace, o.created_at, &asked)
 }
@@ -263,7 +359,8 @@ impl Gathered {
     /// The facts of the TLS Secret after a step wrote it, without another read.
     pub(crate) fn observe_again(&mut self) {
         let companion = observe_companion(self.companion.as_ref());
-        self.observed.secret = observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
+        self.observed.secret =
+            observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
         self.observed.companion = companion;
     }
 

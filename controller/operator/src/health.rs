@@ -40,6 +40,9 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
     if health.0.load(Ordering::Relaxed) {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the caches are being filled\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the caches are being filled\n",
+        )
     }
 }

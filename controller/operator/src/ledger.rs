@@ -65,7 +65,10 @@ fn ledger_name(directory: &str) -> String {
 }
 
 fn entry_key(certificate: &ObjectKey) -> String {
-    format!("intent-{:016x}", stable_hash(&[&certificate.namespace, &certificate.name]))
+    format!(
+        "intent-{:016x}",
+        stable_hash(&[&certificate.namespace, &certificate.name])
+    )
 }
 
 impl Ledger {
@@ -79,32 +82,60 @@ impl Ledger {
         let found = api.list(&ListParams::default().labels(&selector)).await?;
         let mut intents = Intents::new();
         for map in &found.items {
-            let directory = map.data.as_ref().and_then(|d| d.get("directory")).cloned().unwrap_or_default();
+            let directory = map
+                .data
+                .as_ref()
+                .and_then(|d| d.get("directory"))
+                .cloned()
+                .unwrap_or_default();
             for intent in read_intents(map) {
                 if let Some((namespace, name)) = intent.certificate.split_once('/') {
-                    intents.insert((directory.clone(), ObjectKey::new(namespace, name)), intent.at);
+                    intents.insert(
+                        (directory.clone(), ObjectKey::new(namespace, name)),
+                        intent.at,
+                    );
                 }
             }
         }
         let (queue, requests) = mpsc::unbounded_channel();
-        let ledger = Self { queue, intents: Arc::new(Mutex::new(intents)) };
-        tokio::spawn(write_all(client, namespace.to_owned(), requests, ledger.intents.clone()));
+        let ledger = Self {
+            queue,
+            intents: Arc::new(Mutex::new(intents)),
+        };
+        tokio::spawn(write_all(
+            client,
+            namespace.to_owned(),
+            requests,
+            ledger.intents.clone(),
+        ));
         Ok(ledger)
     }
 
     /// The last intent recorded for `certificate` at `directory`.
     pub(crate) fn intent(&self, directory: &str, certificate: &ObjectKey) -> Option<Timestamp> {
         let intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
-        intents.get(&(directory.to_owned(), certificate.clone())).copied()
+        intents
+            .get(&(directory.to_owned(), certificate.clone()))
+            .copied()
     }
 
     /// Records the intent to order at `now`. When this returns, it is written; intents that wait meanwhile share one write.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing may be ordered.
-    pub(crate) async fn record(&self, directory: &str, certificate: &ObjectKey, now: Timestamp) -> Result<(), LedgerError> {
+    pub(crate) async fn record(
+        &self,
+        directory: &str,
+        certificate: &ObjectKey,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         let (done, result) = oneshot::channel();
-        let request = Request { directory: directory.to_owned(), certificate: certificate.clone(), at: now, done };
+        let request = Request {
+            directory: directory.to_owned(),
+            certificate: certificate.clone(),
+            at: now,
+            done,
+        };
         self.queue.send(request).map_err(|_| LedgerError::Closed)?;
         result.await.map_err(|_| LedgerError::Closed)?
     }
@@ -129,7 +160,10 @@ async fn write_all(
     while requests.recv_many(&mut batch, 500).await > 0 {
         let mut by_directory: BTreeMap<String, Vec<Request>> = BTreeMap::new();
         for request in batch.drain(..) {
-            by_directory.entry(request.directory.clone()).or_default().push(request);
+            by_directory
+                .entry(request.directory.clone())
+                .or_default()
+                .push(request);
         }
         for (directory, group) in by_directory {
             let written = write_group(&client, &namespace, &directory, &group, &mut known).await;
@@ -183,7 +217,13 @@ async fn write_group(
 }
 
 /// The ledger with `group`'s intents, and without those that no limit looks back to.
-fn build_ledger(namespace: &str, name: &str, directory: &str, current: Option<&ConfigMap>, group: &[Request]) -> ConfigMap {
+fn build_ledger(
+    namespace: &str,
+    name: &str,
+    directory: &str,
+    current: Option<&ConfigMap>,
+    group: &[Request],
+) -> ConfigMap {
     let mut map = current.cloned().unwrap_or_else(|| ConfigMap {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -202,7 +242,10 @@ fn build_ledger(namespace: &str, name: &str, directory: &str, current: Option<&C
         data.retain(|k, v| !k.starts_with("intent-") || !is_old(v));
     }
     for request in group {
-        let intent = Intent { certificate: request.certificate.to_string(), at: request.at };
+        let intent = Intent {
+            certificate: request.certificate.to_string(),
+            at: request.at,
+        };
         if let Ok(text) = serde_json::to_string(&intent) {
             data.insert(entry_key(&request.certificate), text);
         }

@@ -69,7 +69,9 @@ impl Memory {
 
     /// The last view of the order at `url`.
     pub(crate) fn order(&self, key: &ObjectKey, url: Option<&str>) -> OrderObservation {
-        let Some(url) = url else { return OrderObservation::None };
+        let Some(url) = url else {
+            return OrderObservation::None;
+        };
         match self.entry(key).order {
             Some((known, view)) if known == url => view,
             Some(_) | None => OrderObservation::Unread,
@@ -124,11 +126,26 @@ impl Memory {
         }
         let mut breakers = lock(&self.breakers);
         let since = breakers.get(directory).map_or(now, |b| b.since);
-        let until = fault.retry_after.filter(|at| *at > now).unwrap_or_else(|| {
-            now.checked_add(outage_wait(since, now)).unwrap_or(now)
-        });
-        let message = format!("the CA has not been available since {}: {}", evercert_core::need::whole(since), build_fault(fault));
-        breakers.insert(directory.to_owned(), Breaker { since, gate: Gate { until, reason: Reason::CAUnavailable, message } });
+        let until = fault
+            .retry_after
+            .filter(|at| *at > now)
+            .unwrap_or_else(|| now.checked_add(outage_wait(since, now)).unwrap_or(now));
+        let message = format!(
+            "the CA has not been available since {}: {}",
+            evercert_core::need::whole(since),
+            build_fault(fault)
+        );
+        breakers.insert(
+            directory.to_owned(),
+            Breaker {
+                since,
+                gate: Gate {
+                    until,
+                    reason: Reason::CAUnavailable,
+                    message,
+                },
+            },
+        );
     }
 }
 
@@ -137,7 +154,14 @@ mod tests {
     use super::*;
 
     fn fault(class: FaultClass) -> Fault {
-        Fault { class, problem: None, http_status: Some(503), retry_after: None, help_url: None, detail: "x".into() }
+        Fault {
+            class,
+            problem: None,
+            http_status: Some(503),
+            retry_after: None,
+            help_url: None,
+            detail: "x".into(),
+        }
     }
 
     #[test]

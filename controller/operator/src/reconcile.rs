@@ -18,7 +18,10 @@ use crate::execute::{Outcome, announce, execute, forget};
 use crate::gather::{Gathered, gather};
 
 /// One pass for one Certificate.
-pub(crate) async fn reconcile(certificate: Arc<Certificate>, context: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile(
+    certificate: Arc<Certificate>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let key = key_of(&certificate);
     let now = Timestamp::now();
     let Some(mut gathered) = gather(&key, &context, false, now).await? else {
@@ -33,7 +36,9 @@ pub(crate) async fn reconcile(certificate: Arc<Certificate>, context: Arc<Contex
     let mut next = plan(&gathered.observed, now);
     if next.is_irreversible() {
         // Looked at again, live; if the answer differs, nothing is done and the next pass begins from there.
-        let Some(again) = gather(&key, &context, true, now).await? else { return Ok(Action::await_change()) };
+        let Some(again) = gather(&key, &context, true, now).await? else {
+            return Ok(Action::await_change());
+        };
         gathered = again;
         merge_unreported(&mut gathered, &context, now);
         let again = plan(&gathered.observed, now);
@@ -52,10 +57,18 @@ pub(crate) async fn reconcile(certificate: Arc<Certificate>, context: Arc<Contex
     if outcome.moved && outcome.change == Change::None && outcome.note.is_none() {
         return Ok(at_once());
     }
-    let said = if outcome.moved { plan(&gathered.observed, after) } else { next };
+    let said = if outcome.moved {
+        plan(&gathered.observed, after)
+    } else {
+        next
+    };
     let wake = report(&gathered, &said, &outcome, &context, after).await?;
     announce(&outcome, &gathered, &context, after).await;
-    Ok(if outcome.moved { at_once() } else { wait_until(wake, after) })
+    Ok(if outcome.moved {
+        at_once()
+    } else {
+        wait_until(wake, after)
+    })
 }
 
 /// What an earlier pass did and could not write into the status is not lost: it is seen, and written with this pass's report.
@@ -70,7 +83,9 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         return;
     }
     let key = gathered.observed.key.clone();
-    context.memory.update(&key, |e| e.unreported = Some(change.clone()));
+    context
+        .memory
+        .update(&key, |e| e.unreported = Some(change.clone()));
     match change {
         Change::Placed(_) => {}
         Change::None | Change::Cleared | Change::Failed(_) => context.memory.free_slot(&key),
@@ -84,7 +99,10 @@ fn merge(change: &Change, gathered: &mut Gathered, context: &Context, now: Times
     apply_change(observed, &mut status, change, now);
     observed.status = status;
     observed.intent = None;
-    observed.order = context.memory.order(&observed.key, observed.status.order.as_ref().map(|o| o.url.as_str()));
+    observed.order = context.memory.order(
+        &observed.key,
+        observed.status.order.as_ref().map(|o| o.url.as_str()),
+    );
 }
 
 /// Writes the status where it changed; the answer is when the object is looked at again.
@@ -120,7 +138,11 @@ fn at_once() -> Action {
 }
 
 fn wait_until(wake: Timestamp, now: Timestamp) -> Action {
-    let wait = if wake > now { wake.duration_since(now).unsigned_abs() } else { Duration::ZERO };
+    let wait = if wake > now {
+        wake.duration_since(now).unsigned_abs()
+    } else {
+        Duration::ZERO
+    };
     // At least a moment, so that a wake-up in the past cannot spin.
     Action::requeue(wait.max(Duration::from_millis(20)))
 }

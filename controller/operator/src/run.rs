@@ -63,9 +63,15 @@ impl IssuerWakers {
     /// Whether the issuer exists.
     pub(crate) fn exists(&self, id: &IssuerId) -> bool {
         match (id.kind, &id.namespace) {
-            (IssuerKind::Issuer, Some(namespace)) => self.issuers.get(&ObjectRef::new(&id.name).within(namespace)).is_some(),
+            (IssuerKind::Issuer, Some(namespace)) => self
+                .issuers
+                .get(&ObjectRef::new(&id.name).within(namespace))
+                .is_some(),
             (IssuerKind::Issuer, None) => false,
-            (IssuerKind::ClusterIssuer, _) => self.cluster_issuers.get(&ObjectRef::new(&id.name)).is_some(),
+            (IssuerKind::ClusterIssuer, _) => self
+                .cluster_issuers
+                .get(&ObjectRef::new(&id.name))
+                .is_some(),
         }
     }
 
@@ -73,11 +79,15 @@ impl IssuerWakers {
     pub(crate) fn wake(&self, id: &IssuerId) {
         match (id.kind, &id.namespace) {
             (IssuerKind::Issuer, Some(namespace)) => {
-                let _ = self.wake_issuer.unbounded_send(ObjectRef::new(&id.name).within(namespace));
+                let _ = self
+                    .wake_issuer
+                    .unbounded_send(ObjectRef::new(&id.name).within(namespace));
             }
             (IssuerKind::Issuer, None) => {}
             (IssuerKind::ClusterIssuer, _) => {
-                let _ = self.wake_cluster_issuer.unbounded_send(ObjectRef::new(&id.name));
+                let _ = self
+                    .wake_cluster_issuer
+                    .unbounded_send(ObjectRef::new(&id.name));
             }
         }
     }
@@ -107,10 +117,16 @@ pub async fn run(
 
     let ledger = Ledger::open(client.clone(), &config.namespace)
         .await
-        .map_err(|source| RunError::Ledger { namespace: config.namespace.clone(), source })?;
-    let health = health::serve(config.health_listen).await.map_err(RunError::Health)?;
+        .map_err(|source| RunError::Ledger {
+            namespace: config.namespace.clone(),
+            source,
+        })?;
+    let health = health::serve(config.health_listen)
+        .await
+        .map_err(RunError::Health)?;
 
-    let (projections, projection_task) = Projections::new(client.clone(), watching.clone(), &config);
+    let (projections, projection_task) =
+        Projections::new(client.clone(), watching.clone(), &config);
     let ingresses = projections.ingresses();
     tokio::spawn(projection_task.run());
     let (wake, wakes) = unbounded();
@@ -149,10 +165,18 @@ pub async fn run(
         () = shutdown.clone() => return Ok(()),
         () = ready.fuse() => {}
     }
-    let existing: HashSet<ObjectKey> = context.certificates.state().iter().map(|c| key_of(c)).collect();
+    let existing: HashSet<ObjectKey> = context
+        .certificates
+        .state()
+        .iter()
+        .map(|c| key_of(c))
+        .collect();
     context.projections.retain_existing(&existing);
     health.set_ready();
-    tracing::info!(certificates = existing.len(), "caches are filled, the loops begin");
+    tracing::info!(
+        certificates = existing.len(),
+        "caches are filled, the loops begin"
+    );
 
     tokio::spawn(forget_gone(certificates.gone, context.clone()));
     tokio::spawn(forget_gone_issuers(issuers.gone, context.clone()));
@@ -165,17 +189,36 @@ pub async fn run(
         .reconcile_on(wakes)
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown.clone())
-        .run(reconcile, |object, error, _| log_error(&object, error), context.clone())
+        .run(
+            reconcile,
+            |object, error, _| log_error(&object, error),
+            context.clone(),
+        )
         .for_each(|_| future::ready(()));
-    let issuer_loop =
-        run_issuers(issuers.changes, issuers.store, issuer_wakes, concurrency.clone(), shutdown.clone(), context.clone());
-    let cluster_issuer_loop =
-        run_issuers(cluster_issuers.changes, cluster_issuers.store, cluster_issuer_wakes, concurrency, shutdown, context);
+    let issuer_loop = run_issuers(
+        issuers.changes,
+        issuers.store,
+        issuer_wakes,
+        concurrency.clone(),
+        shutdown.clone(),
+        context.clone(),
+    );
+    let cluster_issuer_loop = run_issuers(
+        cluster_issuers.changes,
+        cluster_issuers.store,
+        cluster_issuer_wakes,
+        concurrency,
+        shutdown,
+        context,
+    );
     future::join3(certificate_loop, issuer_loop, cluster_issuer_loop).await;
     Ok(())
 }
 
-fn log_error<K: Resource<DynamicType = ()> + Debug>(object: &Arc<K>, error: &crate::error::Error) -> controller::Action {
+fn log_error<K: Resource<DynamicType = ()> + Debug>(
+    object: &Arc<K>,
+    error: &crate::error::Error,
+) -> controller::Action {
     let meta = object.meta();
     if error.is_conflict() {
         tracing::debug!(kind = %K::kind(&()), namespace = ?meta.namespace, name = ?meta.name, %error, "changed meanwhile");
@@ -197,7 +240,11 @@ async fn run_issuers<K: IssuerResource>(
         .with_config(concurrency)
         .reconcile_on(wakes)
         .graceful_shutdown_on(shutdown)
-        .run(issuer::reconcile, |object, error, _| log_error(&object, error), context)
+        .run(
+            issuer::reconcile,
+            |object, error, _| log_error(&object, error),
+            context,
+        )
         .for_each(|_| future::ready(()))
         .await;
 }

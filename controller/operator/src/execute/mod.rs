@@ -36,20 +36,36 @@ pub(crate) struct Note {
 impl Outcome {
     /// Nothing was done, or nothing that another pass would see.
     pub(crate) fn waits() -> Self {
-        Self { change: Change::None, moved: false, note: None }
+        Self {
+            change: Change::None,
+            moved: false,
+            note: None,
+        }
     }
 
     /// Something was done: the next pass sees it.
     pub(crate) fn moved() -> Self {
-        Self { change: Change::None, moved: true, note: None }
+        Self {
+            change: Change::None,
+            moved: true,
+            note: None,
+        }
     }
 
     fn changed(change: Change) -> Self {
-        Self { change, moved: true, note: None }
+        Self {
+            change,
+            moved: true,
+            note: None,
+        }
     }
 
     fn noted(mut self, warning: bool, reason: Reason, text: impl Into<String>) -> Self {
-        self.note = Some(Note { warning, reason, text: text.into() });
+        self.note = Some(Note {
+            warning,
+            reason,
+            text: text.into(),
+        });
         self
     }
 }
@@ -69,7 +85,9 @@ pub(crate) async fn execute(
             Outcome::waits()
         }
         Step::Restore => secret::restore(gathered, context, now).await?,
-        Step::WriteFallback { cause } => secret::write_fallback(gathered, cause, context, now).await?,
+        Step::WriteFallback { cause } => {
+            secret::write_fallback(gathered, cause, context, now).await?
+        }
         Step::MendMarks => secret::mend_marks(gathered, context, now).await?,
         Step::PrepareKey => secret::prepare_key(gathered, context).await?,
         Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
@@ -77,7 +95,11 @@ pub(crate) async fn execute(
         Step::Abandon { why } => order::abandon(gathered, why, context, now).await,
         Step::Record(failure) => {
             context.projections.clear(&key);
-            Outcome::changed(Change::Failed(failure.clone())).noted(true, failure.reason, failure.message.clone())
+            Outcome::changed(Change::Failed(failure.clone())).noted(
+                true,
+                failure.reason,
+                failure.message.clone(),
+            )
         }
         Step::Refresh => order::refresh(gathered, context, now).await,
         Step::Present => {
@@ -103,8 +125,21 @@ pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
 }
 
 /// Writes the outcome's event.
-pub(crate) async fn announce(outcome: &Outcome, gathered: &Gathered, context: &Context, now: Timestamp) {
+pub(crate) async fn announce(
+    outcome: &Outcome,
+    gathered: &Gathered,
+    context: &Context,
+    now: Timestamp,
+) {
     if let Some(note) = &outcome.note {
-        emit(&context.client, &gathered.certificate, note.warning, note.reason, &note.text, now).await;
+        emit(
+            &context.client,
+            &gathered.certificate,
+            note.warning,
+            note.reason,
+            &note.text,
+            now,
+        )
+        .await;
     }
 }

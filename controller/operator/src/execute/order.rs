@@ -36,7 +36,12 @@ fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
 }
 
 fn order_url(gathered: &Gathered) -> Option<String> {
-    gathered.observed.status.order.as_ref().map(|o| o.url.clone())
+    gathered
+        .observed
+        .status
+        .order
+        .as_ref()
+        .map(|o| o.url.clone())
 }
 
 fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
@@ -48,7 +53,9 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
 
 /// Records the intent in the ledger, then places the order: no order that the ledger does not know.
 pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Outcome {
-    let Some((acme, directory)) = account(gathered) else { return Outcome::moved() };
+    let Some((acme, directory)) = account(gathered) else {
+        return Outcome::moved();
+    };
     let key = gathered.observed.key.clone();
     if !context.memory.take_slot(&key, context.config.max_orders) {
         return Outcome::moved();
@@ -83,7 +90,9 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
         Err(fault) => {
             context.memory.free_slot(&key);
             context.memory.note_fault(&directory, &fault, now);
-            context.memory.update(&key, |e| e.settled_intent = Some(now));
+            context
+                .memory
+                .update(&key, |e| e.settled_intent = Some(now));
             match fault.class {
                 // The directory's trouble is not the Certificate's: its gate says when it goes on.
                 FaultClass::Unavailable => Outcome::moved(),
@@ -93,19 +102,30 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
                 FaultClass::Permanent => failed(Reason::Rejected, &fault),
-                FaultClass::Validation | FaultClass::Transient | FaultClass::Gone | FaultClass::NotReady => {
-                    failed(Reason::OrderFailed, &fault)
-                }
+                FaultClass::Validation
+                | FaultClass::Transient
+                | FaultClass::Gone
+                | FaultClass::NotReady => failed(Reason::OrderFailed, &fault),
             }
         }
     }
 }
 
 fn failed(reason: Reason, fault: &Fault) -> Outcome {
-    let kind = fault.problem.as_ref().map(|p| p.kind.as_str()).unwrap_or_default();
-    let remedy = find_remedy(kind).map(|r| format!(". Remedy: {r}")).unwrap_or_default();
+    let kind = fault
+        .problem
+        .as_ref()
+        .map(|p| p.kind.as_str())
+        .unwrap_or_default();
+    let remedy = find_remedy(kind)
+        .map(|r| format!(". Remedy: {r}"))
+        .unwrap_or_default();
     let message = format!("{}{remedy}", build_fault(fault));
-    let failure = Failure { reason, message: message.clone(), fault: fault.clone() };
+    let failure = Failure {
+        reason,
+        message: message.clone(),
+        fault: fault.clone(),
+    };
     Outcome::changed(Change::Failed(failure)).noted(true, reason, message)
 }
 
@@ -116,7 +136,9 @@ fn suspect(gathered: &Gathered, context: &Context) {
 
 /// A request about the order met `fault`: it is remembered, and the plan says what follows.
 fn met(gathered: &Gathered, fault: Fault, context: &Context, now: Timestamp) -> Outcome {
-    let (Some((_, directory)), Some(url)) = (account(gathered), order_url(gathered)) else { return Outcome::moved() };
+    let (Some((_, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
+        return Outcome::moved();
+    };
     let key = &gathered.observed.key;
     tracing::warn!(certificate = %key, order = %url, fault = %build_fault(&fault), "the CA refused a request");
     context.memory.note_fault(&directory, &fault, now);
@@ -127,18 +149,35 @@ fn met(gathered: &Gathered, fault: Fault, context: &Context, now: Timestamp) -> 
         OrderObservation::Failed { times, .. } => times.saturating_add(1),
         OrderObservation::None | OrderObservation::Unread | OrderObservation::Read(_) => 1,
     };
-    context.memory.set_order(key, &url, OrderObservation::Failed { fault, at: now, times });
+    context.memory.set_order(
+        key,
+        &url,
+        OrderObservation::Failed {
+            fault,
+            at: now,
+            times,
+        },
+    );
     Outcome::moved()
 }
 
 /// Reads the order and its authorizations; what is open follows from them at once.
 pub(super) async fn refresh(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Outcome {
-    let (Some((acme, directory)), Some(url)) = (account(gathered), order_url(gathered)) else { return Outcome::moved() };
+    let (Some((acme, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
+        return Outcome::moved();
+    };
     match acme.read_order(&url, now).await {
         Ok(view) => {
             context.memory.close_breaker(&directory);
             let before = read_order(gathered);
-            remember(gathered, view, before.map(|b| b.accepted).unwrap_or_default(), None, context, &url);
+            remember(
+                gathered,
+                view,
+                before.map(|b| b.accepted).unwrap_or_default(),
+                None,
+                context,
+                &url,
+            );
             Outcome::moved()
         }
         Err(fault) => met(gathered, fault, context, now),
@@ -153,16 +192,26 @@ fn remember(
     context: &Context,
     url: &str,
 ) {
-    let since = changed_at.or_else(|| read_order(gathered).and_then(|r| r.changed_at)).filter(|at| *at <= view.read_at);
-    let read = ReadOrder { view, accepted, changed_at: since };
+    let since = changed_at
+        .or_else(|| read_order(gathered).and_then(|r| r.changed_at))
+        .filter(|at| *at <= view.read_at);
+    let read = ReadOrder {
+        view,
+        accepted,
+        changed_at: since,
+    };
     gathered.observed.order = OrderObservation::Read(read.clone());
-    context.memory.set_order(&gathered.observed.key, url, OrderObservation::Read(read));
+    context
+        .memory
+        .set_order(&gathered.observed.key, url, OrderObservation::Read(read));
     present(gathered, context);
 }
 
 /// Has what is open answered and routed, and what is no longer open taken away. Idempotent.
 pub(super) fn present(gathered: &Gathered, context: &Context) {
-    let Some(read) = read_order(gathered) else { return };
+    let Some(read) = read_order(gathered) else {
+        return;
+    };
     let key = &gathered.observed.key;
     let is_for = read.view.is_for(&secret::names(gathered));
     let challenges: Vec<OpenChallenge> = read
@@ -181,32 +230,51 @@ pub(super) fn present(gathered: &Gathered, context: &Context) {
     context.projections.set(CertificateChallenges {
         key: key.clone(),
         uid: gathered.certificate.uid().unwrap_or_default(),
-        class: gathered.session.as_ref().and_then(|s| s.ingress_class.clone()),
+        class: gathered
+            .session
+            .as_ref()
+            .and_then(|s| s.ingress_class.clone()),
         challenges,
     });
 }
 
 /// Asks the entry point for the challenges of `names`, all at once.
 pub(super) async fn probe(gathered: &mut Gathered, names: &[String], context: &Context) -> Outcome {
-    let Some(read) = read_order(gathered) else { return Outcome::moved() };
+    let Some(read) = read_order(gathered) else {
+        return Outcome::moved();
+    };
     let key = &gathered.observed.key;
     let entry_points = match context.projections.presented(key) {
         Presentation::Applied { entry_points } => entry_points,
         Presentation::Pending | Presentation::Failed { .. } => return Outcome::moved(),
     };
     let options = evercert_probe::Options::default();
-    let looks = read.view.open_challenges().filter(|(a, _)| names.contains(&a.name)).map(|(a, c)| {
-        let entry = entry_points.get(&a.name).cloned().unwrap_or_default();
-        let options = &options;
-        async move {
-            let finding = if entry.is_empty() {
-                Finding::UnreachableFromHere { what: "no Ingress has an address in its status".to_owned() }
-            } else {
-                evercert_probe::ask(&entry, 80, &a.name, &c.token, &c.key_authorization, options.clone()).await
-            };
-            (a.name.clone(), finding)
-        }
-    });
+    let looks = read
+        .view
+        .open_challenges()
+        .filter(|(a, _)| names.contains(&a.name))
+        .map(|(a, c)| {
+            let entry = entry_points.get(&a.name).cloned().unwrap_or_default();
+            let options = &options;
+            async move {
+                let finding = if entry.is_empty() {
+                    Finding::UnreachableFromHere {
+                        what: "no Ingress has an address in its status".to_owned(),
+                    }
+                } else {
+                    evercert_probe::ask(
+                        &entry,
+                        80,
+                        &a.name,
+                        &c.token,
+                        &c.key_authorization,
+                        options.clone(),
+                    )
+                    .await
+                };
+                (a.name.clone(), finding)
+            }
+        });
     let findings = join_all(looks).await;
     let at = Timestamp::now();
     context.memory.update(key, |entry| {
@@ -218,7 +286,11 @@ pub(super) async fn probe(gathered: &mut Gathered, names: &[String], context: &C
             let reach = match &finding {
                 Finding::Reachable => Reach::Reachable,
                 Finding::UnreachableFromHere { what } => Reach::Unreachable(what.clone()),
-                Finding::Wrong { .. } => Reach::Wrong { since, at, what: finding.to_string() },
+                Finding::Wrong { .. } => Reach::Wrong {
+                    since,
+                    at,
+                    what: finding.to_string(),
+                },
             };
             entry.reach.insert(name, reach);
         }
@@ -227,8 +299,15 @@ pub(super) async fn probe(gathered: &mut Gathered, names: &[String], context: &C
 }
 
 /// Tells the CA that challenges are ready.
-pub(super) async fn accept(gathered: &mut Gathered, urls: &[String], context: &Context, now: Timestamp) -> Outcome {
-    let (Some((acme, _)), Some(url), Some(mut read)) = (account(gathered), order_url(gathered), read_order(gathered)) else {
+pub(super) async fn accept(
+    gathered: &mut Gathered,
+    urls: &[String],
+    context: &Context,
+    now: Timestamp,
+) -> Outcome {
+    let (Some((acme, _)), Some(url), Some(mut read)) =
+        (account(gathered), order_url(gathered), read_order(gathered))
+    else {
         return Outcome::moved();
     };
     if let Err(fault) = acme.accept(urls, now).await {
@@ -236,18 +315,34 @@ pub(super) async fn accept(gathered: &mut Gathered, urls: &[String], context: &C
     }
     read.accepted.extend(urls.iter().cloned());
     read.changed_at = Some(Timestamp::now());
-    context.memory.set_order(&gathered.observed.key, &url, OrderObservation::Read(read));
+    context
+        .memory
+        .set_order(&gathered.observed.key, &url, OrderObservation::Read(read));
     Outcome::moved()
 }
 
 /// Sends the CSR of the pending key.
-pub(super) async fn finalize(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Outcome {
-    let (Some((acme, _)), Some(url), Some(key)) = (account(gathered), order_url(gathered), secret::pending_key(gathered)) else {
+pub(super) async fn finalize(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Outcome {
+    let (Some((acme, _)), Some(url), Some(key)) = (
+        account(gathered),
+        order_url(gathered),
+        secret::pending_key(gathered),
+    ) else {
         return Outcome::moved();
     };
     let csr = match evercert_pki::build_csr(&key, &secret::names(gathered)) {
         Ok(csr) => csr,
-        Err(error) => return Outcome::changed(Change::Failed(here(Reason::OrderFailed, FaultClass::Permanent, &error.to_string()))),
+        Err(error) => {
+            return Outcome::changed(Change::Failed(here(
+                Reason::OrderFailed,
+                FaultClass::Permanent,
+                &error.to_string(),
+            )));
+        }
     };
     match acme.finalize(&url, &csr, now).await {
         Ok(view) => {
@@ -260,14 +355,32 @@ pub(super) async fn finalize(gathered: &mut Gathered, context: &Context, now: Ti
 }
 
 fn here(reason: Reason, class: FaultClass, message: &str) -> Failure {
-    let fault =
-        Fault { class, problem: None, http_status: None, retry_after: None, help_url: None, detail: message.to_owned() };
-    Failure { reason, message: message.to_owned(), fault }
+    let fault = Fault {
+        class,
+        problem: None,
+        http_status: None,
+        retry_after: None,
+        help_url: None,
+        detail: message.to_owned(),
+    };
+    Failure {
+        reason,
+        message: message.to_owned(),
+        fault,
+    }
 }
 
 /// Downloads the chain, checks it, keeps it in the companion, writes it into the TLS Secret.
-pub(super) async fn store(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
-    let (Some((acme, _)), Some(url), Some(key)) = (account(gathered), order_url(gathered), secret::pending_key(gathered)) else {
+pub(super) async fn store(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let (Some((acme, _)), Some(url), Some(key)) = (
+        account(gathered),
+        order_url(gathered),
+        secret::pending_key(gathered),
+    ) else {
         return Ok(Outcome::moved());
     };
     let chain = match acme.certificate(&url, now).await {
@@ -276,22 +389,45 @@ pub(super) async fn store(gathered: &mut Gathered, context: &Context, now: Times
     };
     if let Err(error) = evercert_pki::check_chain(&chain, &key, &secret::names(gathered), now) {
         let failure = here(Reason::BadAnswer, FaultClass::Transient, &error.to_string());
-        return Ok(Outcome::changed(Change::Failed(failure)).noted(true, Reason::BadAnswer, error.to_string()));
+        return Ok(Outcome::changed(Change::Failed(failure)).noted(
+            true,
+            Reason::BadAnswer,
+            error.to_string(),
+        ));
     }
     let facts = secret::keep(gathered, KeyPairPem { chain, key }, context, now).await?;
     context.projections.clear(&gathered.observed.key);
-    Ok(secret::issued(gathered, &facts))
+    Ok(secret::issued(gathered, facts.as_ref()))
 }
 
 /// Gives the order up; what the CA still holds open for it is given back where it can be.
-pub(super) async fn abandon(gathered: &mut Gathered, why: &str, context: &Context, now: Timestamp) -> Outcome {
+pub(super) async fn abandon(
+    gathered: &mut Gathered,
+    why: &str,
+    context: &Context,
+    now: Timestamp,
+) -> Outcome {
     let key = gathered.observed.key.clone();
     context.projections.clear(&key);
-    context.memory.update(&key, |e| e.settled_intent = Some(now));
-    let same_issuer = gathered.observed.status.order.as_ref().is_some_and(|o| o.issuer == gathered.issuer.to_string());
-    if let (Some((acme, _)), Some(read), true) = (account(gathered), read_order(gathered), same_issuer) {
-        let open: Vec<String> =
-            read.view.authorizations.iter().filter(|a| a.state == ProofState::Pending).map(|a| a.url.clone()).collect();
+    context
+        .memory
+        .update(&key, |e| e.settled_intent = Some(now));
+    let same_issuer = gathered
+        .observed
+        .status
+        .order
+        .as_ref()
+        .is_some_and(|o| o.issuer == gathered.issuer.to_string());
+    if let (Some((acme, _)), Some(read), true) =
+        (account(gathered), read_order(gathered), same_issuer)
+    {
+        let open: Vec<String> = read
+            .view
+            .authorizations
+            .iter()
+            .filter(|a| a.state == ProofState::Pending)
+            .map(|a| a.url.clone())
+            .collect();
         if let Err(fault) = acme.deactivate(&open, now).await {
             tracing::debug!(certificate = %key, fault = %build_fault(&fault), "authorizations were not given back");
         }

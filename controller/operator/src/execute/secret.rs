@@ -16,7 +16,7 @@ use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::error::Error;
 use crate::gather::Gathered;
-use crate::secrets::{Content, KeyPairPem, Kept, build_companion, build_tls, data};
+use crate::secrets::{Content, Kept, KeyPairPem, build_companion, build_tls, data};
 
 /// How far a certificate that we sign ourselves is back-dated, for clients whose clock is slow.
 const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
@@ -24,12 +24,23 @@ const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Puts the companion's last good certificate into the TLS Secret.
-pub(super) async fn restore(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
-    let Some(companion) = &gathered.companion else { return Ok(Outcome::moved()) };
-    let Some((_, marks)) = gathered.observed.companion.last_good.clone() else { return Ok(Outcome::moved()) };
+pub(super) async fn restore(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let Some(companion) = &gathered.companion else {
+        return Ok(Outcome::moved());
+    };
+    let Some((_, marks)) = gathered.observed.companion.last_good.clone() else {
+        return Ok(Outcome::moved());
+    };
     let pair = pair_of(companion);
     write_tls(gathered, &Content::Issued(&pair, &marks), context, now).await?;
-    let text = format!("the last good certificate was put back into Secret {}", gathered.observed.spec.secret_name);
+    let text = format!(
+        "the last good certificate was put back into Secret {}",
+        gathered.observed.spec.secret_name
+    );
     Ok(Outcome::moved().noted(false, Reason::SecretRestored, text))
 }
 
@@ -42,16 +53,32 @@ pub(super) async fn write_fallback(
 ) -> Result<Outcome, Error> {
     let key = make_key(gathered.observed.spec.key()).await?;
     let chain = sign(&key, &names(gathered), now, Marking::Fallback)?;
-    let pair = KeyPairPem { chain, key: key.into_bytes() };
+    let pair = KeyPairPem {
+        chain,
+        key: key.into_bytes(),
+    };
     let leaf = evercert_pki::read_leaf(&pair.chain)
         .map_err(|_| ApplyError::Unsendable("the fallback cannot be read back".to_owned()))?;
-    write_tls(gathered, &Content::Fallback(&pair, &leaf.fingerprint), context, now).await?;
-    let text = format!("a self-signed fallback was put into Secret {}, since {cause}", gathered.observed.spec.secret_name);
+    write_tls(
+        gathered,
+        &Content::Fallback(&pair, &leaf.fingerprint),
+        context,
+        now,
+    )
+    .await?;
+    let text = format!(
+        "a self-signed fallback was put into Secret {}, since {cause}",
+        gathered.observed.spec.secret_name
+    );
     Ok(Outcome::moved().noted(true, Reason::FallbackWritten, text))
 }
 
 /// Puts label and annotations of the TLS Secret in step.
-pub(super) async fn mend_marks(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
+pub(super) async fn mend_marks(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
     if let SecretObservation::Ours(secret) = &gathered.observed.secret {
         let marks = secret.marks.clone();
         write_tls(gathered, &Content::Marks(&marks), context, now).await?;
@@ -60,7 +87,10 @@ pub(super) async fn mend_marks(gathered: &mut Gathered, context: &Context, now: 
 }
 
 /// Makes the key of the next certificate, or takes the one in use where the spec says so, and keeps it in the companion.
-pub(super) async fn prepare_key(gathered: &mut Gathered, context: &Context) -> Result<Outcome, Error> {
+pub(super) async fn prepare_key(
+    gathered: &mut Gathered,
+    context: &Context,
+) -> Result<Outcome, Error> {
     let wanted = gathered.observed.spec.key();
     let key = match kept_key(gathered, &wanted) {
         Some(key) => key,
@@ -76,7 +106,12 @@ fn kept_key(gathered: &Gathered, wanted: &PrivateKey) -> Option<Vec<u8>> {
         return None;
     }
     let issued = gathered.observed.issued().and(gathered.secret.as_ref());
-    let stored = gathered.observed.companion.last_good.as_ref().and(gathered.companion.as_ref());
+    let stored = gathered
+        .observed
+        .companion
+        .last_good
+        .as_ref()
+        .and(gathered.companion.as_ref());
     [issued, stored]
         .into_iter()
         .flatten()
@@ -85,19 +120,34 @@ fn kept_key(gathered: &Gathered, wanted: &PrivateKey) -> Option<Vec<u8>> {
 }
 
 /// Drops the pending key from the companion.
-pub(super) async fn drop_pending_key(gathered: &mut Gathered, context: &Context) -> Result<Outcome, Error> {
+pub(super) async fn drop_pending_key(
+    gathered: &mut Gathered,
+    context: &Context,
+) -> Result<Outcome, Error> {
     write_companion(gathered, &Kept::NoPendingKey, context).await?;
     Ok(Outcome::moved())
 }
 
 /// Signs with the pending key itself.
-pub(super) async fn self_sign(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
-    let Some(key) = pending_key(gathered) else { return Ok(Outcome::moved()) };
-    let chain = evercert_pki::self_signed(&key, &names(gathered), now - BACKDATED, now + LIFETIME, Marking::SelfSignedIssuer)
-        .map_err(unsendable)?
-        .into_bytes();
+pub(super) async fn self_sign(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let Some(key) = pending_key(gathered) else {
+        return Ok(Outcome::moved());
+    };
+    let chain = evercert_pki::self_signed(
+        &key,
+        &names(gathered),
+        now - BACKDATED,
+        now + LIFETIME,
+        Marking::SelfSignedIssuer,
+    )
+    .map_err(unsendable)?
+    .into_bytes();
     let facts = keep(gathered, KeyPairPem { chain, key }, context, now).await?;
-    Ok(issued(gathered, &facts))
+    Ok(issued(gathered, facts.as_ref()))
 }
 
 /// Keeps `pair` in the companion, then writes it into the TLS Secret.
@@ -111,31 +161,58 @@ pub(super) async fn keep(
         IssuerObservation::Ready(facts) => (Some(facts.id.clone()), Some(facts.directory.clone())),
         IssuerObservation::Missing | IssuerObservation::NotReady { .. } => (None, None),
     };
-    let marks = Marks { issuer, directory, names: Some(gathered.observed.wanted_names()), issued_at: Some(now) };
+    let marks = Marks {
+        issuer,
+        directory,
+        names: Some(gathered.observed.wanted_names()),
+        issued_at: Some(now),
+    };
     write_companion(gathered, &Kept::LastGood(&pair, &marks), context).await?;
     write_tls(gathered, &Content::Issued(&pair, &marks), context, now).await?;
     Ok(gathered.observed.issued().cloned())
 }
 
 /// The outcome of a stored certificate.
-pub(super) fn issued(gathered: &Gathered, facts: &Option<CertificateFacts>) -> Outcome {
-    let until = facts.as_ref().map(|f| format!(", valid until {}", f.not_after)).unwrap_or_default();
-    let text = format!("the certificate is in Secret {}{until}", gathered.observed.spec.secret_name);
-    Outcome { change: Change::Cleared, moved: true, note: None }.noted(false, Reason::Issued, text)
+pub(super) fn issued(gathered: &Gathered, facts: Option<&CertificateFacts>) -> Outcome {
+    let until = facts
+        .map(|f| format!(", valid until {}", f.not_after))
+        .unwrap_or_default();
+    let text = format!(
+        "the certificate is in Secret {}{until}",
+        gathered.observed.spec.secret_name
+    );
+    Outcome {
+        change: Change::Cleared,
+        moved: true,
+        note: None,
+    }
+    .noted(false, Reason::Issued, text)
 }
 
 /// The key of the order under way.
 pub(super) fn pending_key(gathered: &Gathered) -> Option<Vec<u8>> {
-    gathered.companion.as_ref().map(|c| data(c, keys::PENDING_KEY).to_vec()).filter(|k| !k.is_empty())
+    gathered
+        .companion
+        .as_ref()
+        .map(|c| data(c, keys::PENDING_KEY).to_vec())
+        .filter(|k| !k.is_empty())
 }
 
 /// The wanted names, parsed.
 pub(super) fn names(gathered: &Gathered) -> Vec<DnsName> {
-    gathered.observed.wanted_names().iter().filter_map(|n| DnsName::parse(n).ok()).collect()
+    gathered
+        .observed
+        .wanted_names()
+        .iter()
+        .filter_map(|n| DnsName::parse(n).ok())
+        .collect()
 }
 
 fn pair_of(secret: &Secret) -> KeyPairPem {
-    KeyPairPem { chain: data(secret, keys::TLS_CRT).to_vec(), key: data(secret, keys::TLS_KEY).to_vec() }
+    KeyPairPem {
+        chain: data(secret, keys::TLS_CRT).to_vec(),
+        key: data(secret, keys::TLS_KEY).to_vec(),
+    }
 }
 
 /// A new key, made where RSA does not hold up the loop.
@@ -147,37 +224,63 @@ async fn make_key(wanted: PrivateKey) -> Result<PrivateKeyPem, Error> {
     }
 }
 
-fn sign(key: &PrivateKeyPem, names: &[DnsName], now: Timestamp, marking: Marking) -> Result<Vec<u8>, Error> {
-    evercert_pki::self_signed(key.as_bytes(), names, now - BACKDATED, now + LIFETIME, marking)
-        .map(String::into_bytes)
-        .map_err(unsendable)
+fn sign(
+    key: &PrivateKeyPem,
+    names: &[DnsName],
+    now: Timestamp,
+    marking: Marking,
+) -> Result<Vec<u8>, Error> {
+    evercert_pki::self_signed(
+        key.as_bytes(),
+        names,
+        now - BACKDATED,
+        now + LIFETIME,
+        marking,
+    )
+    .map(String::into_bytes)
+    .map_err(unsendable)
 }
 
 fn unsendable(error: impl std::fmt::Display) -> Error {
     Error::Api(ApplyError::Unsendable(error.to_string()))
 }
 
-async fn write_tls(gathered: &mut Gathered, content: &Content<'_>, context: &Context, now: Timestamp) -> Result<(), Error> {
+async fn write_tls(
+    gathered: &mut Gathered,
+    written: &Content<'_>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), Error> {
     let key = gathered.observed.key.clone();
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
-    let secret = build_tls(&key, &gathered.observed.spec.secret_name, gathered.secret.as_ref(), content);
-    let written = if gathered.lacks_secret() {
-        apply::create(&api, &secret).await
+    let next = build_tls(
+        &key,
+        &gathered.observed.spec.secret_name,
+        gathered.secret.as_ref(),
+        written,
+    );
+    let outcome = if gathered.lacks_secret() {
+        apply::create(&api, &next).await
     } else {
-        apply::replace(&api, &secret).await
+        apply::replace(&api, &next).await
     };
-    let refused = match &written {
+    let refused = match &outcome {
         Err(error) if !error.is_conflict() && !error.is_passing() => Some((now, error.to_string())),
         Ok(_) | Err(_) => None,
     };
     context.memory.update(&key, |e| e.unwritable = refused);
-    gathered.secret = Some(written?);
+    gathered.secret = Some(outcome?);
     gathered.observe_again();
     Ok(())
 }
 
-async fn write_companion(gathered: &mut Gathered, change: &Kept<'_>, context: &Context) -> Result<(), Error> {
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &gathered.observed.key.namespace);
+async fn write_companion(
+    gathered: &mut Gathered,
+    change: &Kept<'_>,
+    context: &Context,
+) -> Result<(), Error> {
+    let api: Api<Secret> =
+        Api::namespaced(context.client.clone(), &gathered.observed.key.namespace);
     let secret = build_companion(&gathered.certificate, gathered.companion.as_ref(), change);
     let written = if gathered.companion.is_none() {
         apply::create(&api, &secret).await

@@ -24,7 +24,7 @@ use crate::error::Error;
 use ready::{Again, NotReady, Readiness};
 
 /// How long a ready issuer is left alone.
-const RESYNC: Duration = Duration::from_secs(24 * 3600);
+const RESYNC: Duration = Duration::from_hours(24);
 /// A wait for something that nobody announces.
 const RECHECK: SignedDuration = SignedDuration::from_secs(30);
 /// The wait where a person must act at the CA, whom nobody hears: each try costs four requests.
@@ -45,8 +45,9 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     let before = context.sessions.get(&object.id);
     let readiness = ready::ensure_ready(&object, before.as_ref(), &context, now).await;
     let (action, session) = match &readiness {
-        Readiness::Unchanged(session) => (Action::requeue(RESYNC), session.clone()),
-        Readiness::Ready(session) => (Action::requeue(RESYNC), session.clone()),
+        Readiness::Unchanged(session) | Readiness::Ready(session) => {
+            (Action::requeue(RESYNC), session.clone())
+        }
         Readiness::NotReady(not) => (
             Action::requeue(not_ready_wait(&object, not, now)),
             Session::not_ready(&object, not),

@@ -229,15 +229,14 @@ async fn ensure_key(
     let found = apply::within(secrets.get_opt(name))
         .await
         .map_err(|e| not(e.to_string()))?;
-    let secret = match found {
-        Some(secret) => secret,
-        None => {
-            let key = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
-            let secret = build_key_secret(object, name, key.into_bytes());
-            apply::create(secrets, &secret)
-                .await
-                .map_err(|e| not(e.to_string()))?
-        }
+    let secret = if let Some(secret) = found {
+        secret
+    } else {
+        let key = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
+        let secret = build_key_secret(object, name, key.into_bytes());
+        apply::create(secrets, &secret)
+            .await
+            .map_err(|e| not(e.to_string()))?
     };
     let pem = data(&secret, keys::TLS_KEY);
     if pem.is_empty() {
