@@ -9,13 +9,13 @@ help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt clippy docs build generated walls tools unit world stories demo
+	@.ci/parts setup fmt clippy docs build generated tools unit world stories demo
 
 check:
-	@.ci/parts fmt clippy generated walls unit
+	@.ci/parts fmt clippy build generated unit
 
 demo:
-	@.ci/parts setup build-demo tools demo
+	@.ci/parts setup programs tools demo
 
 up: world
 	@target/debug/evercert-demo up
@@ -24,7 +24,7 @@ down:
 	@if [ -x target/debug/evercert-demo ]; then target/debug/evercert-demo down; else echo "There is no world."; fi
 
 world:
-	@.ci/parts setup build-demo tools
+	@.ci/parts setup programs tools
 
 crds:
 	@cargo run --quiet --locked -p evercert -- crds --output crds
