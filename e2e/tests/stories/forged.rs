@@ -77,6 +77,12 @@ async fn a_forged_status_serves_nothing_and_asks_nothing(story: Story<'_>) -> Re
             .patch_status("mine", &PatchParams::default(), &Patch::Merge(&forged))
             .await
             .context("forging")?;
+        // A status wakes nobody; an annotation does.
+        let poke = serde_json::json!({"metadata": {"annotations": {"tenant.test/poke": url}}});
+        tenant
+            .patch("mine", &PatchParams::default(), &Patch::Merge(&poke))
+            .await
+            .context("poking")?;
         let path = format!("/.well-known/acme-challenge/{stolen}");
         story
             .until(
