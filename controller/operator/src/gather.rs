@@ -145,8 +145,7 @@ fn observe(
     let intent = directory
         .as_deref()
         .filter(|_| status.order.is_none() && entry.unreported.is_none())
-        .and_then(|d| context.ledger.intent(d, key))
-        .filter(|at| entry.settled_intent.is_none_or(|settled| *at > settled));
+        .and_then(|d| context.ledger.intent(d, key));
     if status.order.is_some() {
         context.memory.note_order(key);
     }

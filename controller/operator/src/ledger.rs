@@ -30,12 +30,21 @@ const TRIES: u32 = 5;
 struct Intent {
     certificate: String,
     at: Timestamp,
+    /// What became of it is known: it counts as spent, and no longer as lost.
+    #[serde(default, skip_serializing_if = "is_false")]
+    settled: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 struct Request {
     directory: String,
     certificate: ObjectKey,
     at: Timestamp,
+    settled: bool,
     done: oneshot::Sender<Result<(), LedgerError>>,
 }
 
@@ -88,7 +97,7 @@ impl Ledger {
                 .and_then(|d| d.get("directory"))
                 .cloned()
                 .unwrap_or_default();
-            for intent in read_intents(map) {
+            for intent in read_intents(map).filter(|i| !i.settled) {
                 if let Some((namespace, name)) = intent.certificate.split_once('/') {
                     intents.insert(
                         (directory.clone(), ObjectKey::new(namespace, name)),
@@ -134,10 +143,29 @@ impl Ledger {
             directory: directory.to_owned(),
             certificate: certificate.clone(),
             at: now,
+            settled: false,
             done,
         };
         self.queue.send(request).map_err(|_| LedgerError::Closed)?;
         result.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// What became of the intents of `certificate` is known, though neither a failure nor a certificate will tell: they are
+    /// never taken for lost. Written soon, with other intents; nobody waits for it.
+    pub(crate) fn settle(&self, certificate: &ObjectKey) {
+        let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = intents.extract_if(|(_, key), _| key == certificate);
+        for ((directory, certificate), at) in open {
+            let request = Request {
+                directory,
+                certificate,
+                at,
+                settled: true,
+                done: oneshot::channel().0,
+            };
+            // A closed queue means that the operator is stopping; then the intent counts as lost, and an attempt waits.
+            let _ = self.queue.send(request);
+        }
     }
 }
 
@@ -169,7 +197,7 @@ async fn write_all(
             let written = write_group(&client, &namespace, &directory, &group, &mut known).await;
             if written.is_ok() {
                 let mut intents = intents.lock().unwrap_or_else(PoisonError::into_inner);
-                for request in &group {
+                for request in group.iter().filter(|r| !r.settled) {
                     intents.insert((directory.clone(), request.certificate.clone()), request.at);
                 }
             }
@@ -245,6 +273,7 @@ fn build_ledger(
         let intent = Intent {
             certificate: request.certificate.to_string(),
             at: request.at,
+            settled: request.settled,
         };
         if let Ok(text) = serde_json::to_string(&intent) {
             data.insert(entry_key(&request.certificate), text);
@@ -262,6 +291,7 @@ mod tests {
             directory: "d".into(),
             certificate: ObjectKey::new("n", name),
             at: Timestamp::from_second(at).unwrap(),
+            settled: false,
             done: oneshot::channel().0,
         }
     }
@@ -278,5 +308,16 @@ mod tests {
         assert_eq!(names(&second), ["n/a", "n/b"]);
         let third = build_ledger("ns", "l", "d", Some(&second), &[request("c", 9 * 86_400)]);
         assert_eq!(names(&third), ["n/c"]);
+    }
+    #[test]
+    fn a_settled_intent_stays_as_spent() {
+        let first = build_ledger("ns", "l", "d", None, &[request("a", 5)]);
+        let settled = Request {
+            settled: true,
+            ..request("a", 5)
+        };
+        let second = build_ledger("ns", "l", "d", Some(&first), &[settled]);
+        let intents: Vec<_> = read_intents(&second).map(|i| i.settled).collect();
+        assert_eq!(intents, [true]);
     }
 }

@@ -26,8 +26,6 @@ pub(crate) struct Entry {
     pub(crate) unwritable: Option<(Timestamp, String)>,
     /// What a step did that the status does not hold yet.
     pub(crate) unreported: Option<Change>,
-    /// Intents to order up to this instant are settled: the CA refused them for certain.
-    pub(crate) settled_intent: Option<Timestamp>,
 }
 
 /// A directory that does not answer as it should.

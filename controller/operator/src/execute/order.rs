@@ -90,12 +90,12 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
         Err(fault) => {
             context.memory.free_slot(&key);
             context.memory.note_fault(&directory, &fault, now);
-            context
-                .memory
-                .update(&key, |e| e.settled_intent = Some(now));
             match fault.class {
                 // The directory's trouble is not the Certificate's: its gate says when it goes on.
-                FaultClass::Unavailable => Outcome::moved(),
+                FaultClass::Unavailable => {
+                    context.ledger.settle(&key);
+                    Outcome::moved()
+                }
                 FaultClass::Account => {
                     suspect(gathered, context);
                     failed(Reason::OrderFailed, &fault)
@@ -409,9 +409,7 @@ pub(super) async fn abandon(
 ) -> Outcome {
     let key = gathered.observed.key.clone();
     context.projections.clear(&key);
-    context
-        .memory
-        .update(&key, |e| e.settled_intent = Some(now));
+    context.ledger.settle(&key);
     let same_issuer = gathered
         .observed
         .status

@@ -39,6 +39,8 @@ pub(super) struct Tracked {
     waiting_since: Option<Instant>,
     failure: Option<Failure>,
     mends: u32,
+    /// The write under way: what it makes of the object, `None` for a deletion.
+    under_way: Option<Option<Desired>>,
 }
 
 #[derive(Debug)]
@@ -69,15 +71,31 @@ impl Tracked {
         self.failure.as_ref().map(|f| f.message.as_str())
     }
 
+    /// Whether a write is under way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Whether the object is there and passes `test`, and will still when the write under way has ended.
+    pub(super) fn holds(&self, test: impl Fn(&Value) -> bool) -> bool {
+        self.seen.as_ref().is_some_and(&test)
+            && match &self.under_way {
+                None => true,
+                Some(None) => false,
+                Some(Some(desired)) => test(&desired.body),
+            }
+    }
+
     /// Nothing is known of it.
     pub(super) fn is_forgettable(&self) -> bool {
-        self.seen.is_none() && self.failure.is_none()
+        self.seen.is_none() && self.failure.is_none() && self.under_way.is_none()
     }
 
     /// Whether it is as it should be.
     pub(super) fn is_as(&self, desired: &Desired) -> bool {
         let found = self.seen.as_ref().map(|s| differences(&desired.body, s));
-        self.is_settled(desired, found.as_deref())
+        let stays = self.under_way.as_ref().is_none_or(|u| u.as_ref() == Some(desired));
+        stays && self.is_settled(desired, found.as_deref())
     }
 
     /// Takes an event. An older version than the known one is an echo of the past; `listed` overrules, since a list is
@@ -159,12 +177,17 @@ impl Tracked {
                 (false, _) => 0,
             };
         }
+        self.under_way = Some(match goal {
+            Goal::Present(desired) => Some(desired.clone()),
+            Goal::Absent(_) => None,
+        });
         self.waiting_since = None;
         self.last_write = Some(now);
     }
 
     /// The write went well; `seen` is the API server's answer, `None` after a deletion.
-    pub(super) fn succeed(&mut self, desired: Option<Desired>, seen: Option<Seen>, now: Instant) {
+    pub(super) fn succeed(&mut self, seen: Option<Seen>, now: Instant) {
+        let desired = self.under_way.take().flatten();
         self.failure = None;
         self.answered = Some(now);
         self.applied = match (desired, &seen) {
@@ -181,7 +204,8 @@ impl Tracked {
     }
 
     /// The write was refused.
-    pub(super) fn fail(&mut self, desired: Option<Desired>, message: String, now: Instant) {
+    pub(super) fn fail(&mut self, message: String, now: Instant) {
+        let desired = self.under_way.take().flatten();
         let times = self
             .failure
             .as_ref()

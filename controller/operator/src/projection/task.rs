@@ -60,7 +60,6 @@ pub struct ProjectionTask {
     port: u16,
 
     observed: Observed,
-    in_flight: BTreeSet<ObjectId>,
     /// When the solver was last needed.
     needed: Option<Instant>,
     /// Whether something was open at the last look.
@@ -82,7 +81,6 @@ struct Found {
 /// A write that ended.
 struct Written {
     id: ObjectId,
-    desired: Option<Desired>,
     result: Result<Option<Seen>, ApplyError>,
 }
 
@@ -107,7 +105,6 @@ impl ProjectionTask {
             service: Desired::new(Concern::Solver, &build_service(config)),
             port: config.solver.port,
             observed: Observed::new(&config.namespace, ingresses),
-            in_flight: BTreeSet::new(),
             needed: None,
             was_open: false,
             starting_since: None,
@@ -141,13 +138,12 @@ impl ProjectionTask {
     /// Takes the end of a write.
     fn finish(&mut self, written: Written) {
         let now = Instant::now();
-        self.in_flight.remove(&written.id);
         let tracked = self.observed.objects.entry(written.id.clone()).or_default();
         match written.result {
-            Ok(seen) => tracked.succeed(written.desired, seen, now),
+            Ok(seen) => tracked.succeed(seen, now),
             Err(error) => {
                 tracing::warn!(object = %written.id, %error, "a projection cannot be written");
-                tracked.fail(written.desired, error.to_string(), now);
+                tracked.fail(error.to_string(), now);
             }
         }
     }
@@ -296,7 +292,6 @@ impl ProjectionTask {
                 continue;
             }
             tracked.start(goal, now);
-            self.in_flight.insert(id.clone());
             let client = self.calls.clone();
             let uid = tracked.seen().and_then(uid_of);
             let desired = desired.cloned();
@@ -323,7 +318,6 @@ impl ProjectionTask {
                 .is_some_and(|answered| answered + MEMORY > now);
             goals.contains_key(id)
                 || recent
-                || self.in_flight.contains(id)
                 || !tracked.is_forgettable()
         });
         next
