@@ -1,6 +1,7 @@
 //! When an object may be written: the first change at once, then at most one write each 500 ms; what can wait goes with
 //! a later write; what is refused is tried again ever more rarely, and a fight with another writer slows down.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -39,8 +40,14 @@ pub(super) struct Tracked {
     waiting_since: Option<Instant>,
     failure: Option<Failure>,
     mends: u32,
-    /// The write under way: what it makes of the object, `None` for a deletion.
-    under_way: Option<Option<Desired>>,
+    under_way: Option<Write>,
+}
+
+/// A write under way.
+#[derive(Debug)]
+enum Write {
+    Apply(Desired),
+    Delete,
 }
 
 #[derive(Debug)]
@@ -58,6 +65,15 @@ pub(super) enum Goal<'a> {
     Present(&'a Desired),
     /// Gone, after a patience.
     Absent(Duration),
+}
+
+impl Write {
+    fn desired(self) -> Option<Desired> {
+        match self {
+            Self::Apply(desired) => Some(desired),
+            Self::Delete => None,
+        }
+    }
 }
 
 impl Tracked {
@@ -81,9 +97,23 @@ impl Tracked {
         self.seen.as_ref().is_some_and(&test)
             && match &self.under_way {
                 None => true,
-                Some(None) => false,
-                Some(Some(desired)) => test(&desired.body),
+                Some(Write::Delete) => false,
+                Some(Write::Apply(desired)) => test(&desired.body),
             }
+    }
+
+    /// What `read` finds in the object, and will still find when the write under way has ended.
+    pub(super) fn certain<T: Ord>(&self, read: impl Fn(&Value) -> BTreeSet<T>) -> BTreeSet<T> {
+        let mut found = self.seen.as_ref().map(&read).unwrap_or_default();
+        match &self.under_way {
+            None => {}
+            Some(Write::Delete) => found.clear(),
+            Some(Write::Apply(desired)) => {
+                let then = read(&desired.body);
+                found.retain(|f| then.contains(f));
+            }
+        }
+        found
     }
 
     /// Nothing is known of it.
@@ -94,7 +124,11 @@ impl Tracked {
     /// Whether it is as it should be.
     pub(super) fn is_as(&self, desired: &Desired) -> bool {
         let found = self.seen.as_ref().map(|s| differences(&desired.body, s));
-        let stays = self.under_way.as_ref().is_none_or(|u| u.as_ref() == Some(desired));
+        let stays = match &self.under_way {
+            None => true,
+            Some(Write::Apply(to)) => to == desired,
+            Some(Write::Delete) => false,
+        };
         stays && self.is_settled(desired, found.as_deref())
     }
 
@@ -178,8 +212,8 @@ impl Tracked {
             };
         }
         self.under_way = Some(match goal {
-            Goal::Present(desired) => Some(desired.clone()),
-            Goal::Absent(_) => None,
+            Goal::Present(desired) => Write::Apply(desired.clone()),
+            Goal::Absent(_) => Write::Delete,
         });
         self.waiting_since = None;
         self.last_write = Some(now);
@@ -187,7 +221,7 @@ impl Tracked {
 
     /// The write went well; `seen` is the API server's answer, `None` after a deletion.
     pub(super) fn succeed(&mut self, seen: Option<Seen>, now: Instant) {
-        let desired = self.under_way.take().flatten();
+        let desired = self.under_way.take().and_then(Write::desired);
         self.failure = None;
         self.answered = Some(now);
         self.applied = match (desired, &seen) {
@@ -205,7 +239,7 @@ impl Tracked {
 
     /// The write was refused.
     pub(super) fn fail(&mut self, message: String, now: Instant) {
-        let desired = self.under_way.take().flatten();
+        let desired = self.under_way.take().and_then(Write::desired);
         let times = self
             .failure
             .as_ref()

@@ -71,7 +71,7 @@ impl Scene<'_> {
     fn missing(&self, path: &PathRoute) -> Option<ObjectId> {
         let namespace = &path.ingress.namespace;
         let service = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
-        if self.seen(&service).is_none() {
+        if !self.holds(&service, |_| true) {
             return Some(service);
         }
         if let Some(slice) = self.slices_missing.get(namespace).and_then(|s| s.first()) {
@@ -81,9 +81,8 @@ impl Scene<'_> {
             kind: Kind::Ingress,
             key: path.ingress.clone(),
         };
-        let there = self
-            .seen(&ingress)
-            .is_some_and(|i| paths_of(i).contains(&(path.host.as_deref(), path.path.as_str())));
+        let rule = (path.host.as_deref(), path.path.as_str());
+        let there = self.holds(&ingress, |i| paths_of(i).contains(&rule));
         (!there).then_some(ingress)
     }
 
@@ -111,6 +110,10 @@ impl Scene<'_> {
             .filter_map(|a| a.get("ip")?.as_str()?.parse().ok())
             .take(ENTRY_POINTS)
             .collect()
+    }
+
+    fn holds(&self, id: &ObjectId, test: impl Fn(&Value) -> bool) -> bool {
+        self.objects.get(id).is_some_and(|o| o.holds(test))
     }
 
     fn seen(&self, id: &ObjectId) -> Option<&Value> {

@@ -31,7 +31,7 @@ use super::challenges::{build_challenges, read_leftovers};
 use super::difference::challenges_of;
 use super::object::{Desired, Kind, ObjectId, Seen, apply_object, delete_object};
 use super::observed::Observed;
-use super::pace::{Goal, ORPHAN_PATIENCE, PATIENCE};
+use super::pace::{Goal, ORPHAN_PATIENCE, PATIENCE, Tracked};
 use super::present::Scene;
 use super::shared::{Shared, Wishes};
 use super::solver::{build_deployment, build_service, describe_start, gather_endpoints};
@@ -167,9 +167,9 @@ impl ProjectionTask {
         }
         let wishes = self.shared.wishes();
         let endpoints = gather_endpoints(self.observed.endpoints.objects.values(), self.port);
-        let answered: BTreeSet<OpenChallenge> = self
-            .seen(&self.challenges_id)
-            .map(challenges_of)
+        let config_map = self.observed.objects.get(&self.challenges_id);
+        let answered: BTreeSet<OpenChallenge> = config_map
+            .map(|c| c.certain(challenges_of))
             .unwrap_or_default();
         let open: Vec<CertificateChallenges> =
             wishes.open.iter().map(|c| limit_to(c, &answered)).collect();
@@ -243,7 +243,8 @@ impl ProjectionTask {
     fn add_routes(&self, plan: &RoutePlan, goals: &mut BTreeMap<ObjectId, Desired>) {
         for (namespace, routes) in &plan.namespaces {
             let id = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
-            if let Some(uid) = self.seen(&id).and_then(uid_of) {
+            let service = self.observed.objects.get(&id).filter(|s| s.holds(|_| true));
+            if let Some(uid) = service.and_then(Tracked::seen).and_then(uid_of) {
                 let (slices, ingresses) = routes.owned_by(&uid);
                 for slice in &slices {
                     let id = ObjectId::of(Kind::EndpointSlice, slice);
@@ -275,15 +276,15 @@ impl ProjectionTask {
                 .cloned(),
         );
         for id in waiting {
-            if self.in_flight.contains(&id) {
-                continue;
-            }
             let desired = goals.get(&id);
             let goal = match desired {
                 Some(desired) => Goal::Present(desired),
                 None => Goal::Absent(self.patience_with(&id, goals)),
             };
             let tracked = self.observed.objects.entry(id.clone()).or_default();
+            if tracked.is_under_way() {
+                continue;
+            }
             let Some(due) = tracked.due(id.kind, goal, now) else {
                 continue;
             };
@@ -303,11 +304,7 @@ impl ProjectionTask {
                             .map(Some),
                         None => delete_object(client, id.clone(), uid).await.map(|()| None),
                     };
-                    Written {
-                        id,
-                        desired,
-                        result,
-                    }
+                    Written { id, result }
                 }
                 .boxed(),
             );
@@ -316,9 +313,7 @@ impl ProjectionTask {
             let recent = tracked
                 .answered
                 .is_some_and(|answered| answered + MEMORY > now);
-            goals.contains_key(id)
-                || recent
-                || !tracked.is_forgettable()
+            goals.contains_key(id) || recent || !tracked.is_forgettable()
         });
         next
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -47,8 +48,8 @@ struct State {
     refusals: Vec<(String, u16, String)>,
     /// What admission makes of an object.
     alter: Option<fn(&mut Value)>,
-    /// What hangs for ever, as above.
-    hanging: Vec<String>,
+    /// What is answered late, or never, as above.
+    slow: Vec<(String, Duration)>,
 }
 
 struct Watch {
@@ -126,9 +127,13 @@ impl ApiServer {
         self.state.lock().unwrap().refusals.clear();
     }
 
-    /// From now on never answers requests that contain `part`.
-    pub(super) fn hang(&self, part: &str) {
-        self.state.lock().unwrap().hanging.push(part.to_owned());
+    /// From now on takes `time` for requests that contain `part`.
+    pub(super) fn delay(&self, part: &str, time: Duration) {
+        self.state
+            .lock()
+            .unwrap()
+            .slow
+            .push((part.to_owned(), time));
     }
 
     async fn answer(&self, request: Request<Body>) -> Answer {
@@ -148,7 +153,7 @@ impl ApiServer {
             object.clone().unwrap_or_else(|| kind.clone())
         );
 
-        let hangs = {
+        let delay = {
             let mut state = self.state.lock().unwrap();
             if let (Some(object), true) = (&object, head.method != Method::GET) {
                 let (method, object) = (head.method.clone(), object.clone());
@@ -165,13 +170,14 @@ impl ApiServer {
             {
                 return refused(*code, message);
             }
-            state
-                .hanging
+            let slow = state
+                .slow
                 .iter()
-                .any(|part| what.contains(part.as_str()))
+                .find(|(part, _)| what.contains(part.as_str()));
+            slow.map(|(_, time)| *time)
         };
-        if hangs {
-            futures::future::pending::<()>().await;
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
         }
         let mut state = self.state.lock().unwrap();
         match (head.method, object) {

@@ -343,7 +343,9 @@ async fn a_refusal_is_told_in_the_api_servers_words_and_holds_back_nobody_else()
 #[tokio::test(start_paused = true)]
 async fn a_write_that_hangs_ends_after_its_deadline_and_holds_back_nobody_else() {
     let world = World::new();
-    world.server.hang("PATCH services/slow/");
+    world
+        .server
+        .delay("PATCH services/slow/", Duration::from_hours(1));
     world
         .projections
         .set(open("slow/web", &["slow.example.com"]));
@@ -495,4 +497,41 @@ async fn what_may_not_be_watched_is_told() {
         "Ingresses cannot be watched: ingresses.networking.k8s.io is forbidden: User \"x\" cannot list"
     );
     assert!(world.server.requests().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_again_amid_its_removal_counts_as_presented_when_it_is_back() {
+    let world = World::new();
+    let certificate = open("shop/web", &["www.example.com"]);
+    world.projections.set(certificate.clone());
+    world.until_applied("shop/web").await;
+    let before = world.server.requests().len();
+    world.projections.clear(&key("shop/web"));
+    for part in ["DELETE services/shop", "PATCH configmaps"] {
+        world.server.delay(part, Duration::from_millis(300));
+    }
+    world
+        .until("the removal is under way", |w| {
+            w.server.requests().get(before + 1).cloned()
+        })
+        .await;
+    world.projections.set(certificate);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(
+        world.projections.presented(&key("shop/web")),
+        Presentation::Pending
+    );
+    world.until_applied("shop/web").await;
+    let (_, ingress) = ingress_of(&world.server, "shop").unwrap();
+    assert_eq!(
+        hosts_in(&ingress),
+        BTreeSet::from(["www.example.com".to_owned()])
+    );
+    let service = world.server.get(&service_of("shop")).unwrap();
+    assert_eq!(
+        ingress["metadata"]["ownerReferences"][0]["uid"],
+        service["metadata"]["uid"]
+    );
+    let challenges = world.server.get(CONFIG_MAP).unwrap()["data"]["challenges.json"].to_string();
+    assert!(challenges.contains("www.example.com"), "{challenges}");
 }
