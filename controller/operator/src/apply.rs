@@ -5,6 +5,9 @@
 //! applies is Evercert's, one field manager for each concern. What may not be overwritten goes by [`replace`],
 //! [`replace_status`] or a precondition of [`delete`], conditional on the resourceVersion that was read.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
