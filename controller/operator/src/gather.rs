@@ -11,6 +11,7 @@ use evercert_core::observe::{
 };
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
+use evercert_core::routes::is_route;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -326,19 +327,14 @@ fn find_refusal(
             .iter()
             .map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
     });
-    let by_ingress = ingresses
-        .iter()
-        .filter(|i| {
-            i.labels().get(keys::COMPONENT_LABEL).map(String::as_str) != Some(keys::COMPONENT_ROUTE)
-        })
-        .flat_map(|i| {
-            let rules = i.spec.as_ref().and_then(|s| s.rules.as_ref());
-            let namespace = i.metadata.namespace.as_deref();
-            rules
-                .into_iter()
-                .flatten()
-                .filter_map(move |r| r.host.as_deref().map(|host| (namespace, host, None)))
-        });
+    let by_ingress = ingresses.iter().filter(|i| !is_route(i)).flat_map(|i| {
+        let rules = i.spec.as_ref().and_then(|s| s.rules.as_ref());
+        let namespace = i.metadata.namespace.as_deref();
+        rules
+            .into_iter()
+            .flatten()
+            .filter_map(move |r| r.host.as_deref().map(|host| (namespace, host, None)))
+    });
     let holders = by_certificate
         .chain(by_ingress)
         .filter(|(_, host, _)| asked.iter().any(|n| n == host))

@@ -105,6 +105,8 @@ pub async fn run(
     let shutdown = shutdown.shared();
     let (mut calls, mut watches) = (cluster.clone(), cluster);
     calls.read_timeout = Some(READ_TIMEOUT);
+    // Repetition is bounded where the call is made.
+    calls.default_retry = false;
     let client = Client::try_from(calls).map_err(RunError::Client)?;
     // Watches are silent for long: a client of their own, without that time-out.
     watches.read_timeout = None;
