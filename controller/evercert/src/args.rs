@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Controller(Box<ControllerArgs>),
     /// Answer HTTP-01 challenges: the only part that faces the internet
     ///
-    /// Reads the ConfigMap evercert-challenges in its namespace, and answers GET /.well-known/acme-challenge/<token> when host
+    /// Reads the ConfigMap evercert-challenges in its namespace, and answers GET /.well-known/acme-challenge/TOKEN when host
     /// and token are those of an open challenge; everything else is 404. The controller starts it when it is needed.
     Solver(SolverArgs),
     /// Print the custom resource definitions, or write or check their files
