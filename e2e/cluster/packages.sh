@@ -13,6 +13,7 @@ need unshare util-linux
 need nsenter util-linux
 need setpriv util-linux
 need curl curl
+need make make
 need cc gcc
 need python3 python3
 python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
