@@ -8,7 +8,7 @@ use evercert_api::{Certificate, children, keys};
 use evercert_core::key::ObjectKey;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::stream::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -45,7 +45,7 @@ where
         .default_backoff()
         .modify(|object: &mut K| object.meta_mut().managed_fields = None)
         .reflect(writer);
-    tokio::spawn(pass_on(stream, wanted, removed));
+    tokio::spawn(pass_on(stream, cache.clone(), wanted, removed));
     Followed {
         store: cache,
         changes,
@@ -53,8 +53,11 @@ where
     }
 }
 
+/// What a listing gives is passed on when the cache holds it, since a pass for an object that the cache lacks is dropped; what
+/// it no longer gives was deleted while nobody watched.
 async fn pass_on<K>(
     stream: impl Stream<Item = watcher::Result<Event<K>>>,
+    cache: Store<K>,
     changed: UnboundedSender<K>,
     deleted: UnboundedSender<K>,
 ) where
@@ -62,29 +65,46 @@ async fn pass_on<K>(
 {
     let mut stream = std::pin::pin!(stream);
     let mut seen: HashMap<ObjectRef<K>, u64> = HashMap::new();
+    let (mut listed, mut before) = (Vec::new(), Vec::new());
+    let pass = |seen: &mut HashMap<ObjectRef<K>, u64>, object: K| {
+        let version = wanted_version(&object);
+        if seen.insert(ObjectRef::from_obj(&object), version) != Some(version) {
+            let _ = changed.unbounded_send(object);
+        }
+    };
     while let Some(event) = stream.next().await {
         // A closed channel means that nobody is interested in that part.
         match event {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                let version = wanted_version(&object);
-                if seen.insert(ObjectRef::from_obj(&object), version) != Some(version) {
-                    let _ = changed.unbounded_send(object);
+            Ok(Event::Apply(object)) => pass(&mut seen, object),
+            Ok(Event::Init) => {
+                listed.clear();
+                before = cache.state();
+            }
+            Ok(Event::InitApply(object)) => listed.push(object),
+            Ok(Event::InitDone) => {
+                for object in std::mem::take(&mut before) {
+                    let reference = ObjectRef::from_obj(object.as_ref());
+                    if cache.get(&reference).is_none() && seen.remove(&reference).is_some() {
+                        let _ = deleted.unbounded_send(object.as_ref().clone());
+                    }
+                }
+                for object in std::mem::take(&mut listed) {
+                    pass(&mut seen, object);
                 }
             }
             Ok(Event::Delete(object)) => {
                 seen.remove(&ObjectRef::from_obj(&object));
                 let _ = deleted.unbounded_send(object);
             }
-            Ok(Event::Init | Event::InitDone) => {}
             Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "a watch was interrupted"),
         }
     }
 }
 
-/// Changes with everything but the status: which object it is, its generation, its annotations, and whether it is going.
+/// Changes with everything but the status: which object it is, its generation, labels, annotations, and whether it is going.
 fn wanted_version<K: Resource>(object: &K) -> u64 {
     let meta = object.meta();
-    let annotations = serde_json::to_string(&meta.annotations).unwrap_or_default();
+    let marks = serde_json::to_string(&(&meta.labels, &meta.annotations)).unwrap_or_default();
     children::stable_hash(&[
         meta.uid.as_deref().unwrap_or_default(),
         &meta.generation.unwrap_or_default().to_string(),
@@ -93,7 +113,7 @@ fn wanted_version<K: Resource>(object: &K) -> u64 {
         } else {
             ""
         },
-        &annotations,
+        &marks,
     ])
 }
 
@@ -121,11 +141,24 @@ pub(crate) async fn forget_gone_issuers<K: IssuerResource>(
     while let Some(issuer) = gone.next().await {
         let id = issuer.object(&context.config.namespace).id;
         context.sessions.remove(&id);
+        // One that was made anew meanwhile may have had its pass already.
+        context.wake_issuers.wake(&id);
         context.wake_certificates(|spec, namespace| {
             spec.issuer_ref.kind == id.kind
                 && spec.issuer_ref.name == id.name
                 && id.namespace.as_deref().is_none_or(|n| n == namespace)
         });
+    }
+}
+
+/// Wakes the Certificates of namespaces that are new or changed: policies select by their labels.
+pub(crate) async fn wake_namespaces(
+    mut changes: UnboundedReceiver<Namespace>,
+    context: Arc<Context>,
+) {
+    while let Some(changed) = changes.next().await {
+        context
+            .wake_certificates(|_, namespace| changed.metadata.name.as_deref() == Some(namespace));
     }
 }
 
@@ -148,9 +181,26 @@ pub(crate) fn watch_secrets(
         .timeout(WATCH_TIMEOUT);
     watcher(api, config)
         .default_backoff()
-        .touched_objects()
-        .filter_map(|secret| std::future::ready(secret.ok()))
-        .flat_map(move |secret| futures::stream::iter(find_concerned(&secret, &context)))
+        .flat_map(move |event| {
+            let concerned = match event {
+                Ok(Event::Apply(secret) | Event::InitApply(secret) | Event::Delete(secret)) => {
+                    find_concerned(&secret, &context)
+                }
+                Ok(Event::Init) => Vec::new(),
+                // A Secret that was deleted while nobody watched is in no event.
+                Ok(Event::InitDone) => find_all(&context),
+                Err(error) => {
+                    tracing::warn!(kind = "Secret", %error, "a watch was interrupted");
+                    Vec::new()
+                }
+            };
+            futures::stream::iter(concerned)
+        })
+}
+
+fn find_all(context: &Context) -> Vec<ObjectRef<Certificate>> {
+    let certificates = context.certificates.state();
+    certificates.iter().map(|c| reference(&key_of(c))).collect()
 }
 
 /// The Certificates that a Secret of ours concerns.
@@ -171,4 +221,49 @@ fn find_concerned(
         .collect();
     keys.dedup();
     keys.iter().map(reference).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    fn namespace(name: &str) -> Namespace {
+        Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_new_listing_lacks_is_gone_and_what_it_adds_is_passed_on_when_the_cache_holds_it()
+     {
+        let (cache, writer) = reflector::store();
+        let (wanted, mut passed) = unbounded();
+        let (removed, gone) = unbounded();
+        let listing = |names: [&str; 2]| {
+            let mut events = vec![Event::Init];
+            events.extend(names.map(|n| Event::InitApply(namespace(n))));
+            events.push(Event::InitDone);
+            events
+        };
+        let events = [listing(["a", "b"]), listing(["b", "c"])].concat();
+        let store = cache.clone();
+        let stream = stream::iter(events.into_iter().map(Ok)).reflect(writer);
+        let task = tokio::spawn(pass_on(stream, cache, wanted, removed));
+        let mut names = Vec::new();
+        while let Some(object) = passed.next().await {
+            names.push(object.name_any());
+        }
+        task.await.unwrap();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert!(store.get(&ObjectRef::new("c")).is_some());
+        let gone: Vec<_> = gone.map(|n| n.name_any()).collect().await;
+        assert_eq!(gone, ["a"]);
+    }
 }

@@ -20,7 +20,9 @@ use kube::{Client, Resource};
 
 use crate::config::Config;
 use crate::context::{Context, key_of};
-use crate::follow::{follow, forget_gone, forget_gone_issuers, wake_presented, watch_secrets};
+use crate::follow::{
+    follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented, watch_secrets,
+};
 use crate::health;
 use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
 use crate::ledger::Ledger;
@@ -183,6 +185,7 @@ pub async fn run(
     tokio::spawn(forget_gone(certificates.gone, context.clone()));
     tokio::spawn(forget_gone_issuers(issuers.gone, context.clone()));
     tokio::spawn(forget_gone_issuers(cluster_issuers.gone, context.clone()));
+    tokio::spawn(wake_namespaces(namespaces.changes, context.clone()));
     tokio::spawn(wake_presented(context.clone()));
     let concurrency = controller::Config::default().concurrency(context.config.concurrency);
     let secrets = watch_secrets(watching, context.clone());
