@@ -55,10 +55,12 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     };
     let changed = before.as_ref().is_none_or(|b| !b.is_like(&session));
     context.sessions.set(object.id.clone(), session);
-    report(issuer.as_ref(), &object, &readiness, &context, now).await?;
+    let reported = report(issuer.as_ref(), &object, &readiness, &context, now).await;
+    // A report that met another writer is repeated, and then nothing has changed.
     if changed {
         context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
     }
+    reported?;
     Ok(action)
 }
 

@@ -156,13 +156,13 @@ async fn try_ready(
         .account(&key, None, acme.email.as_deref(), true, now)
         .await;
     let account = account.map_err(|fault| {
-        context.memory.note_fault(url, &fault, now);
+        context.memory.note_fault(directory.url(), &fault, now);
         NotReady {
             terms,
             ..explain_account(&fault, &directory)
         }
     })?;
-    context.memory.close_breaker(url);
+    context.memory.close_breaker(directory.url());
     Ok(Readiness::Ready(session(
         Signer::Acme {
             acme: account,
@@ -234,10 +234,19 @@ async fn ensure_key(
     } else {
         let key = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
         let secret = build_key_secret(object, name, key.into_bytes());
-        apply::create(secrets, &secret)
-            .await
-            .map_err(|e| not(e.to_string()))?
+        match apply::create(secrets, &secret).await {
+            // Another issuer shares the Secret, and was faster: its key is the one.
+            Err(error) if error.is_conflict() => apply::within(secrets.get(name)).await,
+            created => created,
+        }
+        .map_err(|e| not(e.to_string()))?
     };
+    if is_certificates(&secret) {
+        return Err(not(
+            "it holds a certificate and its key, and a CA refuses to sign for an account's own key: name another Secret"
+                .to_owned(),
+        ));
+    }
     let pem = data(&secret, keys::TLS_KEY);
     if pem.is_empty() {
         return Err(not("tls.key is missing: name a Secret that does not exist yet, or one with an account's key".to_owned()));
@@ -247,6 +256,18 @@ async fn ensure_key(
             "{e}: name another Secret, or put a P-256 key into tls.key"
         ))
     })
+}
+
+/// Whether a Secret is a TLS Secret or a companion: its key is a certificate's.
+fn is_certificates(secret: &Secret) -> bool {
+    let role = secret
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|l| l.get(keys::SECRET_ROLE_LABEL))
+        .map(String::as_str);
+    secret.type_.as_deref() == Some("kubernetes.io/tls")
+        || matches!(role, Some(keys::ROLE_TLS | keys::ROLE_COMPANION))
 }
 
 fn build_key_secret(object: &IssuerObject, name: &str, key: Vec<u8>) -> Secret {
@@ -348,5 +369,28 @@ fn explain_account(fault: &Fault, directory: &Arc<Directory>) -> NotReady {
         retry_after: fault.retry_after,
         again,
         ..NotReady::here(reason, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificates_key_is_never_an_accounts() {
+        let mut secret = Secret {
+            type_: Some("Opaque".to_owned()),
+            ..Secret::default()
+        };
+        assert!(!is_certificates(&secret));
+        let role =
+            |role: &str| Some([(keys::SECRET_ROLE_LABEL.to_owned(), role.to_owned())].into());
+        secret.metadata.labels = role(keys::ROLE_ACCOUNT);
+        assert!(!is_certificates(&secret));
+        secret.metadata.labels = role(keys::ROLE_COMPANION);
+        assert!(is_certificates(&secret));
+        secret.metadata.labels = None;
+        secret.type_ = Some("kubernetes.io/tls".to_owned());
+        assert!(is_certificates(&secret));
     }
 }
