@@ -88,7 +88,7 @@ pub(crate) async fn gather(
 }
 
 /// A Secret of the companion's name that we did not write is none of ours, and is left to its owner.
-fn is_companion_of(companion: &Secret, certificate: &Certificate) -> bool {
+pub(crate) fn is_companion_of(companion: &Secret, certificate: &Certificate) -> bool {
     let role = companion
         .labels()
         .get(keys::SECRET_ROLE_LABEL)
@@ -98,6 +98,12 @@ fn is_companion_of(companion: &Secret, certificate: &Certificate) -> bool {
         .get(keys::CERTIFICATE_NAME)
         .map(String::as_str);
     role == Some(keys::ROLE_COMPANION) || owner == certificate.metadata.name.as_deref()
+}
+
+/// Whether an intent is of this Certificate, and not of one of the same name that was there before it.
+fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
+    // The API server stores whole seconds.
+    intent.as_second() >= created_at.as_second()
 }
 
 async fn read_generation(issuer: &IssuerId, context: &Context) -> Result<Option<i64>, ApplyError> {
@@ -146,10 +152,8 @@ fn observe(
     let intent = directory
         .as_deref()
         .filter(|_| status.order.is_none() && entry.unreported.is_none())
-        .and_then(|d| context.ledger.intent(d, key));
-    if status.order.is_some() {
-        context.memory.note_order(key);
-    }
+        .and_then(|d| context.ledger.intent(d, key))
+        .filter(|at| is_of(created_at, *at));
     let mut observed = Observed {
         key: key.clone(),
         generation: certificate.metadata.generation.unwrap_or_default(),
@@ -183,10 +187,11 @@ fn observe_issuer(
     session: Option<&Session>,
     live_generation: Option<i64>,
 ) -> IssuerObservation {
+    // A pass of the issuer's that ended after it was deleted may have left a session behind.
+    if !context.wake_issuers.exists(id) {
+        return IssuerObservation::Missing;
+    }
     let Some(session) = session else {
-        if !context.wake_issuers.exists(id) {
-            return IssuerObservation::Missing;
-        }
         return IssuerObservation::NotReady {
             reason: "Starting".to_owned(),
             message: "the operator has started and looks the account up".to_owned(),
@@ -362,5 +367,18 @@ impl Gathered {
     /// Whether the TLS Secret is not there.
     pub(crate) fn lacks_secret(&self) -> bool {
         matches!(self.observed.secret, SecretObservation::Missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intent_of_a_predecessor_of_the_same_name_is_not_the_certificates() {
+        let created = Timestamp::from_second(100).unwrap();
+        let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+        assert!(!is_of(created, at(99_999)));
+        assert!(is_of(created, at(100_000)));
     }
 }

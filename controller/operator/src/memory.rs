@@ -26,6 +26,10 @@ pub(crate) struct Entry {
     pub(crate) unwritable: Option<(Timestamp, String)>,
     /// What a step did that the status does not hold yet.
     pub(crate) unreported: Option<Change>,
+    /// The order that this process placed.
+    pub(crate) placed: Option<String>,
+    /// How many requests that should have moved the order on were refused in a row, whatever its reads said in between.
+    pub(crate) refusals: u32,
 }
 
 /// A directory that does not answer as it should.
@@ -97,7 +101,7 @@ impl Memory {
         room
     }
 
-    /// Counts an order under way that a restart found.
+    /// Counts an order under way that a restart found, once the CA has shown it: a status alone takes no place from others.
     pub(crate) fn note_order(&self, key: &ObjectKey) {
         lock(&self.orders).insert(key.clone());
     }

@@ -12,7 +12,7 @@ use kube::Api;
 use kube::runtime::controller::Action;
 
 use crate::apply;
-use crate::context::{Context, key_of};
+use crate::context::{Context, key_of, reference};
 use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
 use crate::gather::{Gathered, gather};
@@ -32,6 +32,7 @@ pub(crate) async fn reconcile(
     if gathered.observed.status.order.is_none() {
         // What a run before this one left open goes as soon as it is known that there is no order.
         context.projections.clear(&key);
+        context.memory.free_slot(&key);
     }
     let mut next = plan(&gathered.observed, now);
     if next.is_irreversible() {
@@ -43,12 +44,19 @@ pub(crate) async fn reconcile(
         merge_unreported(&mut gathered, &context, now);
         let again = plan(&gathered.observed, now);
         if again.step != next.step {
-            return Ok(at_once());
+            // The cache is a moment behind, or an issuer's pass is under way for seconds.
+            return Ok(soon());
         }
         next = again;
     }
     tracing::debug!(certificate = %key, row = next.row, step = ?next.say.reason, "planned");
-    let outcome = execute(&next, &mut gathered, &context, now).await?;
+    let outcome = execute(&next, &mut gathered, &context, now).await;
+    if context.certificates.get(&reference(&key)).is_none() {
+        // Deleted amid the step, whose traces would stay: no other pass comes.
+        forget(&key, &context);
+        return Ok(Action::await_change());
+    }
+    let outcome = outcome?;
     if next.step == Step::Forget {
         return Ok(Action::await_change());
     }
@@ -62,8 +70,9 @@ pub(crate) async fn reconcile(
     } else {
         next
     };
-    let wake = report(&gathered, &said, &outcome, &context, after).await?;
+    // Before the report, which may meet another writer and then is repeated without it.
     announce(&outcome, &gathered, &context, after).await;
+    let wake = report(&gathered, &said, &outcome, &context, after).await?;
     Ok(if outcome.moved {
         at_once()
     } else {
@@ -137,6 +146,11 @@ fn at_once() -> Action {
     Action::requeue(Duration::ZERO)
 }
 
+/// At once for a person, and no busy loop where what differs stays so.
+fn soon() -> Action {
+    Action::requeue(Duration::from_millis(100))
+}
+
 fn wait_until(wake: Timestamp, now: Timestamp) -> Action {
     let wait = if wake > now {
         wake.duration_since(now).unsigned_abs()
@@ -150,7 +164,7 @@ fn wait_until(wake: Timestamp, now: Timestamp) -> Action {
 /// When a pass that failed is tried again.
 pub(crate) fn after_error(error: &Error) -> Action {
     match error {
-        Error::Api(_) if error.is_conflict() => at_once(),
+        Error::Api(_) if error.is_conflict() => soon(),
         Error::Api(error) if error.is_not_found() => Action::requeue(Duration::from_secs(30)),
         Error::Api(error) if error.is_passing() => Action::requeue(Duration::from_secs(2)),
         Error::Api(_) => Action::requeue(Duration::from_secs(10)),

@@ -54,7 +54,7 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
 /// Records the intent in the ledger, then places the order: no order that the ledger does not know.
 pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Outcome {
     let Some((acme, directory)) = account(gathered) else {
-        return Outcome::moved();
+        return Outcome::waits();
     };
     let key = gathered.observed.key.clone();
     if !context.memory.take_slot(&key, context.config.max_orders) {
@@ -76,7 +76,11 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
     match acme.new_order(&secret::names(gathered), now).await {
         Ok(view) => {
             context.memory.close_breaker(&directory);
-            context.memory.update(&key, |e| e.reach.clear());
+            context.memory.update(&key, |e| {
+                e.reach.clear();
+                e.placed = Some(view.url.clone());
+                e.refusals = 0;
+            });
             let order = OrderStatus {
                 url: view.url.clone(),
                 issuer: gathered.issuer.to_string(),
@@ -134,10 +138,31 @@ fn suspect(gathered: &Gathered, context: &Context) {
     context.wake_issuers.wake(&gathered.issuer);
 }
 
-/// A request about the order met `fault`: it is remembered, and the plan says what follows.
-fn met(gathered: &Gathered, fault: Fault, context: &Context, now: Timestamp) -> Outcome {
+/// A request that should have moved the order on met `fault`. A good read in between does not end the row of refusals, else a
+/// CA that refuses one request for ever would be asked for ever.
+fn refused(gathered: &Gathered, fault: Fault, context: &Context, now: Timestamp) -> Outcome {
+    let key = &gathered.observed.key;
+    if fault.class == FaultClass::Unavailable {
+        // The directory's trouble, and its breaker counts it.
+        return met(gathered, fault, 1, context, now);
+    }
+    context
+        .memory
+        .update(key, |e| e.refusals = e.refusals.saturating_add(1));
+    let times = context.memory.entry(key).refusals;
+    met(gathered, fault, times, context, now)
+}
+
+/// A request about the order met `fault`, for the `times`th time: it is remembered, and the plan says what follows.
+fn met(
+    gathered: &Gathered,
+    fault: Fault,
+    times: u32,
+    context: &Context,
+    now: Timestamp,
+) -> Outcome {
     let (Some((_, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
-        return Outcome::moved();
+        return Outcome::waits();
     };
     let key = &gathered.observed.key;
     tracing::warn!(certificate = %key, order = %url, fault = %build_fault(&fault), "the CA refused a request");
@@ -145,10 +170,6 @@ fn met(gathered: &Gathered, fault: Fault, context: &Context, now: Timestamp) -> 
     if fault.class == FaultClass::Account {
         suspect(gathered, context);
     }
-    let times = match &gathered.observed.order {
-        OrderObservation::Failed { times, .. } => times.saturating_add(1),
-        OrderObservation::None | OrderObservation::Unread | OrderObservation::Read(_) => 1,
-    };
     context.memory.set_order(
         key,
         &url,
@@ -164,7 +185,7 @@ fn met(gathered: &Gathered, fault: Fault, context: &Context, now: Timestamp) -> 
 /// Reads the order and its authorizations; what is open follows from them at once.
 pub(super) async fn refresh(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Outcome {
     let (Some((acme, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
-        return Outcome::moved();
+        return Outcome::waits();
     };
     match acme.read_order(&url, now).await {
         Ok(view) => {
@@ -180,7 +201,13 @@ pub(super) async fn refresh(gathered: &mut Gathered, context: &Context, now: Tim
             );
             Outcome::moved()
         }
-        Err(fault) => met(gathered, fault, context, now),
+        Err(fault) => {
+            let times = match &gathered.observed.order {
+                OrderObservation::Failed { times, .. } => times.saturating_add(1),
+                OrderObservation::None | OrderObservation::Unread | OrderObservation::Read(_) => 1,
+            };
+            met(gathered, fault, times, context, now)
+        }
     }
 }
 
@@ -214,6 +241,9 @@ pub(super) fn present(gathered: &Gathered, context: &Context) {
     };
     let key = &gathered.observed.key;
     let is_for = read.view.is_for(&secret::names(gathered));
+    if is_for && read.view.state != OrderState::Invalid {
+        context.memory.note_order(key);
+    }
     let challenges: Vec<OpenChallenge> = read
         .view
         .open_challenges()
@@ -308,11 +338,14 @@ pub(super) async fn accept(
     let (Some((acme, _)), Some(url), Some(mut read)) =
         (account(gathered), order_url(gathered), read_order(gathered))
     else {
-        return Outcome::moved();
+        return Outcome::waits();
     };
     if let Err(fault) = acme.accept(urls, now).await {
-        return met(gathered, fault, context, now);
+        return refused(gathered, fault, context, now);
     }
+    context
+        .memory
+        .update(&gathered.observed.key, |e| e.refusals = 0);
     read.accepted.extend(urls.iter().cloned());
     read.changed_at = Some(Timestamp::now());
     context
@@ -332,7 +365,7 @@ pub(super) async fn finalize(
         order_url(gathered),
         secret::pending_key(gathered),
     ) else {
-        return Outcome::moved();
+        return Outcome::waits();
     };
     let csr = match evercert_pki::build_csr(&key, &secret::names(gathered)) {
         Ok(csr) => csr,
@@ -347,11 +380,19 @@ pub(super) async fn finalize(
     match acme.finalize(&url, &csr, now).await {
         Ok(view) => {
             let at = view.read_at;
+            context
+                .memory
+                .update(&gathered.observed.key, |e| e.refusals = 0);
             remember(gathered, view, Vec::new(), Some(at), context, &url);
             Outcome::moved()
         }
-        Err(fault) => met(gathered, fault, context, now),
+        Err(fault) => refused(gathered, fault, context, now),
     }
+}
+
+/// The attempt failed by what was found here.
+pub(super) fn failed_here(reason: Reason, class: FaultClass, message: &str) -> Outcome {
+    Outcome::changed(Change::Failed(here(reason, class, message))).noted(true, reason, message)
 }
 
 fn here(reason: Reason, class: FaultClass, message: &str) -> Failure {
@@ -381,11 +422,11 @@ pub(super) async fn store(
         order_url(gathered),
         secret::pending_key(gathered),
     ) else {
-        return Ok(Outcome::moved());
+        return Ok(Outcome::waits());
     };
     let chain = match acme.certificate(&url, now).await {
         Ok(chain) => chain.into_bytes(),
-        Err(fault) => return Ok(met(gathered, fault, context, now)),
+        Err(fault) => return Ok(refused(gathered, fault, context, now)),
     };
     if let Err(error) = evercert_pki::check_chain(&chain, &key, &secret::names(gathered), now) {
         let failure = here(Reason::BadAnswer, FaultClass::Transient, &error.to_string());
@@ -410,15 +451,20 @@ pub(super) async fn abandon(
     let key = gathered.observed.key.clone();
     context.projections.clear(&key);
     context.ledger.settle(&key);
+    // A status can be forged: only what this process placed itself is given back.
+    let placed = context.memory.entry(&key).placed;
+    let is_own = placed.is_some() && placed == order_url(gathered);
     let same_issuer = gathered
         .observed
         .status
         .order
         .as_ref()
         .is_some_and(|o| o.issuer == gathered.issuer.to_string());
-    if let (Some((acme, _)), Some(read), true) =
-        (account(gathered), read_order(gathered), same_issuer)
-    {
+    if let (Some((acme, _)), Some(read), true) = (
+        account(gathered),
+        read_order(gathered),
+        same_issuer && is_own,
+    ) {
         let open: Vec<String> = read
             .view
             .authorizations

@@ -2,8 +2,9 @@
 //! faster keeps what is theirs; one that exists is replaced only as it was read.
 
 use evercert_api::certificate::{PrivateKey, RotationPolicy};
-use evercert_api::{DnsName, Reason, keys};
+use evercert_api::{DnsName, Reason, children, keys};
 use evercert_core::facts::{CertificateFacts, KeyKind};
+use evercert_core::fault::FaultClass;
 use evercert_core::observe::{IssuerObservation, Marks, SecretObservation};
 use evercert_core::report::Change;
 use evercert_pki::{KeyError, Marking, PrivateKeyPem};
@@ -15,7 +16,7 @@ use super::Outcome;
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::error::Error;
-use crate::gather::Gathered;
+use crate::gather::{Gathered, is_companion_of};
 use crate::secrets::{Content, Kept, KeyPairPem, build_companion, build_tls, data};
 
 /// How far a certificate that we sign ourselves is back-dated, for clients whose clock is slow.
@@ -96,8 +97,33 @@ pub(super) async fn prepare_key(
         Some(key) => key,
         None => make_key(wanted).await?.into_bytes(),
     };
-    write_companion(gathered, &Kept::PendingKey(&key), context).await?;
-    Ok(Outcome::moved())
+    let was_missing = gathered.companion.is_none();
+    match write_companion(gathered, &Kept::PendingKey(&key), context).await {
+        Ok(()) => Ok(Outcome::moved()),
+        Err(error) if was_missing && error.is_conflict() => {
+            explain_companion(gathered, context).await?.ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The failed attempt, where the companion's name is taken by a Secret of somebody else: it is not touched.
+async fn explain_companion(
+    gathered: &Gathered,
+    context: &Context,
+) -> Result<Option<Outcome>, Error> {
+    let key = &gathered.observed.key;
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
+    let name = children::companion_name(&key.namespace, &key.name);
+    let there = apply::within(api.get_opt(&name)).await?;
+    Ok(there
+        .filter(|secret| !is_companion_of(secret, &gathered.certificate))
+        .map(|_| {
+            let message = format!(
+                "Secret {name}, where the key of the next certificate is to be kept, exists and was not made by Evercert: delete it"
+            );
+            super::order::failed_here(Reason::SecretNotOurs, FaultClass::Transient, &message)
+        }))
 }
 
 /// The key in use, where it is to be kept and of the wanted kind.
