@@ -61,13 +61,13 @@ fn tree(args: &[&str]) -> Vec<String> {
         .args(args)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
-        .unwrap();
+        .expect("cargo can be started");
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
     text.lines()
         .filter(|line| !line.is_empty())
         .map(ToOwned::to_owned)
