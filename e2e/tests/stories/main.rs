@@ -1,13 +1,14 @@
 //! The stories on a world without a node: one shared stage, a namespace and a DNS domain for each story.
 //!
 //! The process that is started brings the world up and holds it; the stories run in the same program started again inside.
-//! First all stories that leave each other alone, some at a time; then, one by one, those that need the operator for
-//! themselves; last what is said about all of them together.
+//! First what needs a stage where nothing has happened; then all stories that leave each other alone, some at a time; then, one
+//! by one, those that need the operator for themselves; last what is said about all of them together.
 
 mod app;
 mod crash;
 mod damage;
 mod ending;
+mod first;
 mod foreign;
 mod forged;
 mod issue;
@@ -42,6 +43,10 @@ macro_rules! tales {
     ($($name:ident),* $(,)?) => {
         vec![$($crate::Tale(concat!(module_path!(), "::", stringify!($name)), |story| Box::pin($name(story)))),*]
     };
+}
+
+fn before_all() -> Vec<Tale> {
+    first::tales()
 }
 
 /// Those that wait longest come first.
@@ -85,7 +90,7 @@ fn main() -> ExitCode {
 
 fn run(mut args: Arguments) -> Result<ExitCode> {
     if args.list {
-        let all = [side_by_side(), one_by_one(), at_the_end()]
+        let all = [before_all(), side_by_side(), one_by_one(), at_the_end()]
             .into_iter()
             .flatten();
         let trials = all.map(|tale| Trial::test(tale.0, || Ok(()))).collect();
@@ -100,6 +105,7 @@ fn run(mut args: Arguments) -> Result<ExitCode> {
     let threads = args.test_threads.unwrap_or(SIDE_BY_SIDE);
     let mut code = ExitCode::SUCCESS;
     for (tales, threads) in [
+        (before_all(), 1),
         (side_by_side(), threads),
         (one_by_one(), 1),
         (at_the_end(), 1),
