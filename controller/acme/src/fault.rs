@@ -60,6 +60,7 @@ impl Attempt<'_> {
             http_status: None,
             retry_after: None,
             help_url: None,
+            unsent: false,
             detail: self.sentence(why),
         }
     }
@@ -83,6 +84,7 @@ impl Attempt<'_> {
             http_status: Some(status),
             retry_after: self.retry_after(answer),
             help_url: None,
+            unsent: false,
             detail,
         }
     }
@@ -100,7 +102,18 @@ impl Attempt<'_> {
             | WireError::NoNonce
             | WireError::Broken(_) => FaultClass::Unavailable,
         };
-        self.local(class, &printable(&error.to_string()))
+        let unsent = match error {
+            WireError::NameNotFound
+            | WireError::Refused
+            | WireError::Untrusted(_)
+            | WireError::ForeignOrigin(_)
+            | WireError::NoNonce => true,
+            WireError::TimedOut | WireError::TooLarge | WireError::Broken(_) => false,
+        };
+        Fault {
+            unsent,
+            ..self.local(class, &printable(&error.to_string()))
+        }
     }
 
     fn refused(&self, answer: &Answer) -> Fault {
@@ -116,6 +129,7 @@ impl Attempt<'_> {
                 http_status: Some(status),
                 retry_after,
                 help_url: None,
+                unsent: false,
                 detail: self.sentence(&format!("HTTP {status} without a problem document")),
             };
         };
@@ -127,6 +141,7 @@ impl Attempt<'_> {
             class: classify_problem(&problem, Some(status), self.place),
             http_status: Some(status),
             retry_after: retry_after.or_else(|| self.bounded(rate_limit_instant(&problem)?)),
+            unsent: false,
             help_url: help
                 .filter(|u| u.starts_with("https://"))
                 .map(|u| printable(&u)),

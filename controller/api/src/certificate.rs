@@ -308,7 +308,7 @@ pub struct FailureStatus {
     pub reason: String,
     /// Why, in the CA's own words where it said any.
     pub message: String,
-    /// What must change before the next attempt, or else one a day: a fingerprint of spec, issuer and `renew-at` at that time.
+    /// What must change before the next attempt, or else one a day: a fingerprint of spec and issuer at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// Whether nothing but a change helps.

@@ -34,8 +34,6 @@ pub const NAMES: &str = "evercert.dev/names";
 pub const ISSUED_AT: &str = "evercert.dev/issued-at";
 /// Annotation on a TLS Secret: SHA-256 (hex) of the fallback's leaf; the mark holds only while it equals the leaf in place.
 pub const FALLBACK: &str = "evercert.dev/fallback";
-/// Annotation on a Certificate: an RFC 3339 instant; each new value renews once.
-pub const RENEW_AT: &str = "evercert.dev/renew-at";
 /// Annotation on a namespace: `allow` lets other namespaces have certificates for the names that its Ingresses hold.
 pub const NAME_SHARING: &str = "evercert.dev/name-sharing";
 

@@ -39,8 +39,6 @@ reasons! {
     NamesChanged,
     /// The key is not of the kind that the spec asks for.
     KeySpecChanged,
-    /// `evercert.dev/renew-at` asks for a new certificate.
-    RenewRequested,
     /// The certificate in place has expired.
     Expired,
     /// The certificate in place is not valid yet by this machine's clock.

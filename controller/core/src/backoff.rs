@@ -95,6 +95,7 @@ mod tests {
             http_status: None,
             retry_after: retry_after.map(|s| Timestamp::from_second(s).unwrap()),
             help_url: None,
+            unsent: false,
             detail: String::new(),
         }
     }

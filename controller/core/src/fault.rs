@@ -36,6 +36,8 @@ pub struct Fault {
     pub retry_after: Option<Timestamp>,
     /// A page that a person should open (`instance`, or Link `terms-of-service`).
     pub help_url: Option<String>,
+    /// Whether it is certain that the request never reached the CA, so that nothing came of it there.
+    pub unsent: bool,
     /// What was attempted and what happened, one sentence, never with a key or a token in it.
     pub detail: String,
 }

@@ -214,8 +214,16 @@ pub enum Presented {
 pub enum Reach {
     /// The right answer, some times in a row.
     Reachable,
-    /// There is no entry point to ask, or it cannot be reached from here: no reason to wait.
-    Unreachable(String),
+    /// There is no entry point to ask, or it cannot be reached from here: a short wait, for one that begins to listen with its
+    /// first route, and no reason to hold the order back for longer.
+    Unreachable {
+        /// Since when there is no good answer.
+        since: Timestamp,
+        /// When it was last looked at.
+        at: Timestamp,
+        /// What happened.
+        what: String,
+    },
     /// A wrong answer.
     Wrong {
         /// Since when.

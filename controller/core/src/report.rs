@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::backoff::next_attempt;
 use crate::fault::FaultClass;
 use crate::need::{find_need, whole};
-use crate::observe::{Observed, SecretObservation};
+use crate::observe::{IssuerObservation, Observed, SecretObservation};
 use crate::plan::{Failure, Plan, State};
 use crate::renewal::plan_renewal_after;
 
@@ -34,6 +34,15 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
         Change::None => {}
         Change::Placed(order) => status.order = Some(order.clone()),
         Change::Cleared => status.order = None,
+        // A write that went through unanswered: it is there already.
+        Change::Failed(_)
+            if o.status
+                .last_failure
+                .as_ref()
+                .is_some_and(|f| f.time == whole_seconds(now)) =>
+        {
+            status.order = None;
+        }
         Change::Failed(failure) => {
             let attempts = o.status.failed_attempts.unwrap_or(0).saturating_add(1);
             status.order = None;
@@ -130,7 +139,8 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         || matches!(
             plan.say.reason,
             Reason::NameNotAllowed | Reason::NameHeldElsewhere
-        );
+        )
+        || is_for_a_person(&o.issuer);
     set(Claim {
         kind: STALLED,
         status: stalled,
@@ -142,7 +152,12 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         message: if stalled {
             plan.say.message.clone()
         } else {
-            "no action of a person is needed".to_owned()
+            match plan.say.state {
+                State::Blocked => "Ready says what is waited for".to_owned(),
+                State::Idle | State::Issuing | State::Stalled => {
+                    "no action of a person is needed".to_owned()
+                }
+            }
         },
     });
     match renewal.filter(|r| r.clamped) {
@@ -151,8 +166,8 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             status: true,
             reason: Reason::Clamped,
             message: format!(
-                "spec asks for a renewal earlier than two thirds of the lifetime before expiry: it is renewed {} s before expiry instead",
-                r.before.as_secs()
+                "spec asks for a renewal earlier than two thirds of the lifetime before expiry: the certificate is renewed at {} instead",
+                whole(r.at)
             ),
         }),
         None => condition::remove(claims, RENEW_BEFORE_CLAMPED),
@@ -220,6 +235,18 @@ fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
             )
         }
         None => claim(false, plan.say.reason, plan.say.message.clone()),
+    }
+}
+
+/// Whether the issuer waits for a person, and not for its CA or for this process.
+fn is_for_a_person(issuer: &IssuerObservation) -> bool {
+    match issuer {
+        IssuerObservation::NotReady { reason, .. } => {
+            let passing = [Reason::CAUnavailable, Reason::RateLimited];
+            let ours = ["Starting", "Changed"];
+            !passing.iter().any(|r| r.as_str() == reason) && !ours.contains(&reason.as_str())
+        }
+        IssuerObservation::Missing | IssuerObservation::Ready(_) => false,
     }
 }
 

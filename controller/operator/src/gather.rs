@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use evercert_api::certificate::IssuerKind;
-use evercert_api::{Certificate, ClusterIssuer, Issuer, children, keys};
+use evercert_api::condition::READY;
+use evercert_api::{Certificate, ClusterIssuer, Issuer, Reason, children, keys};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{
     IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState,
@@ -14,6 +15,7 @@ use evercert_core::permission::{Holder, check_holders, check_policy};
 use evercert_core::routes::is_route;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
@@ -264,7 +266,7 @@ fn find_rival(
         .map(str::to_owned)
 }
 
-/// Why a wanted name may not be had in this namespace; names that the certificate in place is valid for are let be.
+/// Why a wanted name may not be had in this namespace.
 fn find_refusal(
     o: &Observed,
     context: &Context,
@@ -307,13 +309,6 @@ fn find_refusal(
         return None;
     }
     let in_place = o.issued().filter(|c| c.is_valid_at(now));
-    let asked: Vec<String> = wanted
-        .into_iter()
-        .filter(|n| in_place.is_none_or(|c| !c.covers([n.as_str()])))
-        .collect();
-    if asked.is_empty() {
-        return None;
-    }
     let shares = |name: &str| {
         labels_of(name)
             .1
@@ -322,27 +317,46 @@ fn find_refusal(
     };
     let certificates = context.certificates.state();
     let ingresses = context.ingresses.state();
-    let by_certificate = certificates.iter().flat_map(|c| {
-        let (namespace, since) = (
-            c.metadata.namespace.as_deref(),
-            c.metadata.creation_timestamp.as_ref(),
-        );
-        c.spec
-            .dns_names
-            .iter()
-            .map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
-    });
+    // One that is refused itself holds nothing.
+    let is_refused = |c: &Certificate| {
+        let conditions = c.status.iter().flat_map(|s| &s.conditions);
+        let refused = Reason::NameHeldElsewhere.as_str();
+        conditions
+            .filter(|c| c.type_ == READY)
+            .any(|c| c.status == "False" && c.reason == refused)
+    };
+    let by_certificate = certificates
+        .iter()
+        .filter(|c| !is_refused(c))
+        .flat_map(|c| {
+            let (namespace, since) = (
+                c.metadata.namespace.as_deref(),
+                c.metadata.creation_timestamp.as_ref(),
+            );
+            c.spec
+                .dns_names
+                .iter()
+                .map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
+        });
+    // An Ingress that came after this Certificate does not take a name away that is in place. An older Certificate does:
+    // whoever may write the Secret could put any certificate there, and a CA may remember an authorization.
+    let since = |i: &Ingress| i.metadata.creation_timestamp.as_ref().map(|Time(at)| *at);
+    let is_later = |i: &Ingress| since(i).is_some_and(|at| at > o.created_at);
+    let is_in_place = |host: &str| in_place.is_some_and(|c| c.covers([host]));
     let by_ingress = ingresses.iter().filter(|i| !is_route(i)).flat_map(|i| {
+        let later = is_later(i);
         let rules = i.spec.as_ref().and_then(|s| s.rules.as_ref());
         let namespace = i.metadata.namespace.as_deref();
         rules
             .into_iter()
             .flatten()
-            .filter_map(move |r| r.host.as_deref().map(|host| (namespace, host, None)))
+            .filter_map(|r| r.host.as_deref())
+            .filter(move |host| !(later && is_in_place(host)))
+            .map(move |host| (namespace, host, None))
     });
     let holders = by_certificate
         .chain(by_ingress)
-        .filter(|(_, host, _)| asked.iter().any(|n| n == host))
+        .filter(|(_, host, _)| wanted.iter().any(|n| n == host))
         .map(|(namespace, host, certificate_since)| {
             let namespace = namespace.unwrap_or_default();
             Holder {
@@ -352,7 +366,7 @@ fn find_refusal(
                 shares: shares(namespace),
             }
         });
-    check_holders(holders, namespace, o.created_at, &asked)
+    check_holders(holders, namespace, o.created_at, &wanted)
 }
 
 impl Gathered {

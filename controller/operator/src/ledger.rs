@@ -45,6 +45,8 @@ struct Request {
     certificate: ObjectKey,
     at: Timestamp,
     settled: bool,
+    /// Whether it may wait for another write.
+    lazy: bool,
     done: oneshot::Sender<Result<(), LedgerError>>,
 }
 
@@ -59,7 +61,15 @@ pub(crate) enum LedgerError {
     Closed,
 }
 
-type Intents = HashMap<(String, ObjectKey), Timestamp>;
+/// An intent of which nothing is known yet.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    at: Timestamp,
+    /// Recorded by a run before this one: only then can the order have been lost.
+    earlier: bool,
+}
+
+type Intents = HashMap<(String, ObjectKey), Open>;
 
 /// A handle on the ledger; cheap to clone.
 #[derive(Clone)]
@@ -101,7 +111,10 @@ impl Ledger {
                 if let Some((namespace, name)) = intent.certificate.split_once('/') {
                     intents.insert(
                         (directory.clone(), ObjectKey::new(namespace, name)),
-                        intent.at,
+                        Open {
+                            at: intent.at,
+                            earlier: true,
+                        },
                     );
                 }
             }
@@ -120,12 +133,13 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The last intent recorded for `certificate` at `directory`.
+    /// The last intent for `certificate` at `directory` that a run before this one recorded, if nothing is known of it.
     pub(crate) fn intent(&self, directory: &str, certificate: &ObjectKey) -> Option<Timestamp> {
         let intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
         intents
             .get(&(directory.to_owned(), certificate.clone()))
-            .copied()
+            .filter(|open| open.earlier)
+            .map(|open| open.at)
     }
 
     /// Records the intent to order at `now`. When this returns, it is written; intents that wait meanwhile share one write.
@@ -144,23 +158,25 @@ impl Ledger {
             certificate: certificate.clone(),
             at: now,
             settled: false,
+            lazy: false,
             done,
         };
         self.queue.send(request).map_err(|_| LedgerError::Closed)?;
         result.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// What became of the intents of `certificate` is known, though neither a failure nor a certificate will tell: they are
-    /// never taken for lost. Written soon, with other intents; nobody waits for it.
-    pub(crate) fn settle(&self, certificate: &ObjectKey) {
+    /// What became of the intents of `certificate` is known: they count as spent, and are never taken for lost. Nobody waits
+    /// for it to be written: soon where nothing else will tell a later run, else with the next intent.
+    pub(crate) fn settle(&self, certificate: &ObjectKey, soon: bool) {
         let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
         let open = intents.extract_if(|(_, key), _| key == certificate);
-        for ((directory, certificate), at) in open {
+        for ((directory, certificate), Open { at, .. }) in open {
             let request = Request {
                 directory,
                 certificate,
                 at,
                 settled: true,
+                lazy: !soon,
                 done: oneshot::channel().0,
             };
             // A closed queue means that the operator is stopping; then the intent counts as lost, and an attempt waits.
@@ -185,6 +201,7 @@ async fn write_all(
 ) {
     let mut known: HashMap<String, ConfigMap> = HashMap::new();
     let mut batch = Vec::new();
+    let mut deferred: HashMap<String, Vec<Request>> = HashMap::new();
     while requests.recv_many(&mut batch, 500).await > 0 {
         let mut by_directory: BTreeMap<String, Vec<Request>> = BTreeMap::new();
         for request in batch.drain(..) {
@@ -193,12 +210,23 @@ async fn write_all(
                 .or_default()
                 .push(request);
         }
-        for (directory, group) in by_directory {
+        for (directory, new) in by_directory {
+            let mut group = deferred.remove(&directory).unwrap_or_default();
+            let waits = new.iter().all(|r| r.lazy);
+            group.extend(new);
+            if waits {
+                deferred.insert(directory, group);
+                continue;
+            }
             let written = write_group(&client, &namespace, &directory, &group, &mut known).await;
             if written.is_ok() {
                 let mut intents = intents.lock().unwrap_or_else(PoisonError::into_inner);
                 for request in group.iter().filter(|r| !r.settled) {
-                    intents.insert((directory.clone(), request.certificate.clone()), request.at);
+                    let open = Open {
+                        at: request.at,
+                        earlier: false,
+                    };
+                    intents.insert((directory.clone(), request.certificate.clone()), open);
                 }
             }
             for request in group {
@@ -292,6 +320,7 @@ mod tests {
             certificate: ObjectKey::new("n", name),
             at: Timestamp::from_second(at).unwrap(),
             settled: false,
+            lazy: false,
             done: oneshot::channel().0,
         }
     }

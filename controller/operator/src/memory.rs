@@ -24,8 +24,8 @@ pub(crate) struct Entry {
     pub(crate) last_write: Option<Timestamp>,
     /// Why the TLS Secret could not be written.
     pub(crate) unwritable: Option<(Timestamp, String)>,
-    /// What a step did that the status does not hold yet.
-    pub(crate) unreported: Option<Change>,
+    /// What a step did that the status does not hold yet, and when.
+    pub(crate) unreported: Option<(Change, Timestamp)>,
     /// The order that this process placed.
     pub(crate) placed: Option<String>,
     /// How many requests that should have moved the order on were refused in a row, whatever its reads said in between.
@@ -162,6 +162,7 @@ mod tests {
             http_status: Some(503),
             retry_after: None,
             help_url: None,
+            unsent: false,
             detail: "x".into(),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) async fn reconcile(
         forget(&key, &context);
         return Ok(Action::await_change());
     };
-    merge_unreported(&mut gathered, &context, now);
+    merge_unreported(&mut gathered, &context);
     if gathered.observed.status.order.is_none() {
         // What a run before this one left open goes as soon as it is known that there is no order.
         context.projections.clear(&key);
@@ -41,7 +41,7 @@ pub(crate) async fn reconcile(
             return Ok(Action::await_change());
         };
         gathered = again;
-        merge_unreported(&mut gathered, &context, now);
+        merge_unreported(&mut gathered, &context);
         let again = plan(&gathered.observed, now);
         if again.step != next.step {
             // The cache is a moment behind, or an issuer's pass is under way for seconds.
@@ -81,9 +81,9 @@ pub(crate) async fn reconcile(
 }
 
 /// What an earlier pass did and could not write into the status is not lost: it is seen, and written with this pass's report.
-fn merge_unreported(gathered: &mut Gathered, context: &Context, now: Timestamp) {
-    if let Some(change) = context.memory.entry(&gathered.observed.key).unreported {
-        merge(&change, gathered, context, now);
+fn merge_unreported(gathered: &mut Gathered, context: &Context) {
+    if let Some((change, at)) = context.memory.entry(&gathered.observed.key).unreported {
+        merge(&change, gathered, context, at);
     }
 }
 
@@ -94,10 +94,14 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
     let key = gathered.observed.key.clone();
     context
         .memory
-        .update(&key, |e| e.unreported = Some(change.clone()));
+        .update(&key, |e| e.unreported = Some((change.clone(), now)));
     match change {
         Change::Placed(_) => {}
-        Change::None | Change::Cleared | Change::Failed(_) => context.memory.free_slot(&key),
+        Change::None | Change::Cleared => context.memory.free_slot(&key),
+        Change::Failed(_) => {
+            context.memory.free_slot(&key);
+            context.ledger.settle(&key, true);
+        }
     }
     merge(change, gathered, context, now);
 }

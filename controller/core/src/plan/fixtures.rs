@@ -208,6 +208,7 @@ pub(crate) fn fault(class: FaultClass) -> Fault {
         http_status: None,
         retry_after: None,
         help_url: None,
+        unsent: false,
         detail: "reading the order".into(),
     }
 }

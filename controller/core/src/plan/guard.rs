@@ -20,6 +20,26 @@ pub(super) fn plan_deleted(o: &Observed, now: Timestamp) -> Option<Plan> {
     })
 }
 
+/// An order under way for a Certificate that cannot have its Secret or its names any more: it is given up, and what is open for
+/// it goes.
+pub(super) fn plan_give_up(o: &Observed, now: Timestamp) -> Option<Plan> {
+    o.status.order.as_ref()?;
+    let why = [plan_invalid_spec, plan_secret_conflict, plan_foreign_secret]
+        .iter()
+        .find_map(|row| row(o, now))?
+        .say
+        .message;
+    let message = format!("the order is given up: {why}");
+    let step = Step::Abandon { why };
+    Some(Plan::act(
+        "give up",
+        step,
+        Reason::OrderAbandoned,
+        message,
+        now,
+    ))
+}
+
 /// A spec that the schema let through and that cannot be fulfilled all the same.
 pub(super) fn plan_invalid_spec(o: &Observed, now: Timestamp) -> Option<Plan> {
     let error = match o

@@ -1,7 +1,7 @@
 //! The decision table (design §2): the first row that matches wins. Pure and total: every observation has a plan.
 //!
 //! ```text
-//! guard   deleted · spec invalid · another Certificate owns the Secret · Secret of somebody else
+//! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else
 //! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
@@ -58,6 +58,8 @@ pub enum Step {
     Probe(Vec<String>),
     /// Have the open challenges answered and routed.
     Present,
+    /// Keep a copy of the good certificate in the TLS Secret, which the companion lacks.
+    KeepCopy,
     /// Drop the pending key from the companion.
     DropPendingKey,
     /// Put the label and the annotations of the TLS Secret in step.
@@ -181,6 +183,7 @@ type Row = fn(&Observed, Timestamp) -> Option<Plan>;
 /// The rows in order.
 const TABLE: &[Row] = &[
     guard::plan_deleted,
+    guard::plan_give_up,
     guard::plan_invalid_spec,
     guard::plan_secret_conflict,
     guard::plan_foreign_secret,

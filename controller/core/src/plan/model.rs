@@ -145,6 +145,12 @@ impl World {
             }
             Step::Present => o.presented = Presented::Applied,
             Step::DropPendingKey => o.companion.pending_key = None,
+            Step::KeepCopy => {
+                if let SecretObservation::Ours(secret) = &o.secret {
+                    let facts = secret.content.clone().ok();
+                    o.companion.last_good = facts.map(|f| (f, secret.marks.clone()));
+                }
+            }
             Step::MendMarks => {
                 if let SecretObservation::Ours(secret) = &mut o.secret {
                     secret.marks_in_step = true;

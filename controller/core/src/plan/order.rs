@@ -13,12 +13,18 @@ use crate::fault::{
     unpause_url,
 };
 use crate::need::{find_need, whole};
-use crate::observe::{Observed, OrderObservation, Presented, Reach, ReadOrder};
+use crate::observe::{
+    IssuerObservation, Observed, OrderObservation, Presented, Reach, ReadOrder, SELF_SIGNED,
+};
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::sentence::{build_fault, build_order_failure, find_problems, list};
 
 /// How long a wrong answer at the entry point holds the order back.
 const WRONG_HOLDS: SignedDuration = SignedDuration::from_secs(30);
+/// How long an entry point that cannot be reached from here does: it may begin to listen with its first route.
+const UNREACHABLE_HOLDS: SignedDuration = SignedDuration::from_secs(3);
+/// How long an order may wait for a route that the API server refuses.
+const UNROUTABLE_HOLDS: SignedDuration = SignedDuration::from_mins(10);
 /// How often a read of an order is tried before the attempt counts as failed, when the fault is not the directory's.
 const READ_TRIES: u32 = 5;
 /// How many failed reads in a row mean that the order is held, and not only slow.
@@ -36,6 +42,9 @@ pub(super) fn plan_abandon(o: &Observed, now: Timestamp) -> Option<Plan> {
         "the wanted names changed".to_owned()
     } else if order.issuer != o.issuer_id() {
         "the issuer changed".to_owned()
+    } else if matches!(&o.issuer, IssuerObservation::Ready(issuer) if issuer.directory == SELF_SIGNED)
+    {
+        "the issuer signs by itself now".to_owned()
     } else if o.companion.pending_key != Some(KeyKind::wanted(&o.spec.key())) {
         "the order's key is gone or not of the wanted kind".to_owned()
     } else if let Some(refusal) = o.refusal.as_ref().filter(|_| ready) {
@@ -58,11 +67,15 @@ pub(super) fn plan_abandon(o: &Observed, now: Timestamp) -> Option<Plan> {
 /// An order under way.
 pub(super) fn plan_order(o: &Observed, now: Timestamp) -> Option<Plan> {
     let order = o.status.order.as_ref()?;
+    let over = is_over(order.expires.as_ref(), now);
     if let Some(mut held) = start::plan_issuer(o, now) {
+        if over {
+            return Some(record_expired(now));
+        }
         held.say.state = State::Issuing;
         return Some(held);
     }
-    if let Some(gate) = o.gate.as_ref().filter(|g| now < g.until) {
+    if let Some(gate) = o.gate.as_ref().filter(|g| now < g.until && !over) {
         let message = format!(
             "{}. The order under way goes on at {}",
             gate.message,
@@ -110,6 +123,11 @@ pub(super) fn find_hold(o: &Observed, now: Timestamp) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether the order was placed so long ago that it need not wait for its route any more.
+fn is_long_since(order: Option<&OrderStatus>, now: Timestamp) -> bool {
+    order.is_some_and(|o| later(o.created_at.0, UNROUTABLE_HOLDS) <= now)
 }
 
 fn is_over(expires: Option<&Time>, now: Timestamp) -> bool {
@@ -264,6 +282,10 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
                 )
             };
         }
+        Presented::Failed(why) if is_long_since(o.status.order.as_ref(), now) => {
+            let message = format!("the route to the solver cannot be made: {why}");
+            return record(Reason::OrderFailed, FaultClass::Transient, message, now);
+        }
         Presented::Failed(why) => {
             return Plan {
                 step: Step::Present,
@@ -311,8 +333,10 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
     let seen: Vec<String> = waiting
         .iter()
         .filter_map(|(a, _)| match reach(&a.name) {
-            Some(Reach::Wrong { what, .. }) => Some(format!("{}: {what}", a.name)),
-            Some(Reach::Reachable | Reach::Unreachable(_)) | None => None,
+            Some(Reach::Wrong { what, .. } | Reach::Unreachable { what, .. }) => {
+                Some(format!("{}: {what}", a.name))
+            }
+            Some(Reach::Reachable) | None => None,
         })
         .collect();
     let wake = waiting
@@ -333,23 +357,25 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
     )
 }
 
-/// The self-check is advice: only a wrong answer holds the order back, and for 30 s at most.
+/// The self-check is advice: a wrong answer holds the order back for 30 s at most, none at all for 3 s: some ingress
+/// controllers begin to listen with their first route.
 fn may_accept(reach: &Reach, now: Timestamp) -> bool {
     held_until(reach) <= now
 }
 
 fn held_until(reach: &Reach) -> Timestamp {
     match reach {
-        Reach::Reachable | Reach::Unreachable(_) => Timestamp::MIN,
+        Reach::Reachable => Timestamp::MIN,
+        Reach::Unreachable { since, .. } => later(*since, UNREACHABLE_HOLDS),
         Reach::Wrong { since, .. } => later(*since, WRONG_HOLDS),
     }
 }
 
-/// A wrong answer is looked at again after half the time it has lasted, 50 ms to 5 s.
+/// What is not good is looked at again after half the time it has lasted, 50 ms to 5 s.
 fn next_look(reach: &Reach) -> Timestamp {
     match reach {
-        Reach::Reachable | Reach::Unreachable(_) => Timestamp::MIN,
-        Reach::Wrong { since, at, .. } => later(
+        Reach::Reachable => Timestamp::MIN,
+        Reach::Unreachable { since, at, .. } | Reach::Wrong { since, at, .. } => later(
             *at,
             (at.duration_since(*since) / 2).clamp(
                 SignedDuration::from_millis(50),
@@ -432,6 +458,7 @@ fn record_invalid(view: &OrderView, now: Timestamp) -> Plan {
             .iter()
             .filter_map(|(_, p)| rate_limit_instant(p))
             .max(),
+        unsent: false,
         help_url: problems
             .iter()
             .find_map(|(_, p)| unpause_url(&p.detail))
@@ -453,6 +480,7 @@ fn record(reason: Reason, class: FaultClass, message: String, now: Timestamp) ->
         http_status: None,
         retry_after: None,
         help_url: None,
+        unsent: false,
         detail: message.clone(),
     };
     record_fault(reason, fault, message, now)

@@ -196,7 +196,11 @@ fn view() -> BoxedStrategy<OrderView> {
 fn reach() -> BoxedStrategy<Reach> {
     prop_oneof![
         Just(Reach::Reachable),
-        Just(Reach::Unreachable("no entry point".into())),
+        (instant(), instant()).prop_map(|(since, at)| Reach::Unreachable {
+            since,
+            at,
+            what: "no entry point".into(),
+        }),
         (instant(), instant()).prop_map(|(since, at)| Reach::Wrong {
             since,
             at,
@@ -429,7 +433,8 @@ fn willing_start() -> BoxedStrategy<Observed> {
                 *at = (*at).min(now());
             }
             for (_, reach) in &mut o.reach {
-                if let Reach::Wrong { since, at, .. } = reach {
+                if let Reach::Wrong { since, at, .. } | Reach::Unreachable { since, at, .. } = reach
+                {
                     *at = (*at).min(now());
                     *since = (*since).min(*at);
                 }

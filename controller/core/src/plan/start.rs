@@ -24,7 +24,9 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     let facts = secret.content.as_ref().ok()?;
     let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
     let refused = secret::refused_until(o, now);
-    let step = if o.companion.pending_key.is_some() {
+    let step = if o.companion.last_good.is_none() {
+        Step::KeepCopy
+    } else if o.companion.pending_key.is_some() {
         Step::DropPendingKey
     } else if secret.marks_in_step || refused.is_some() {
         Step::Wait
@@ -128,6 +130,7 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
         http_status: None,
         retry_after: None,
         help_url: None,
+        unsent: false,
         detail: message.clone(),
     };
     let failure = Failure {

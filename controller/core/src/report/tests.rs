@@ -227,7 +227,7 @@ fn failed_attempts_are_counted_and_forgotten_when_a_certificate_is_in_place() {
             &o,
             &mut status,
             &Change::Failed(failure(FaultClass::Validation)),
-            now(),
+            at(i64::from(attempts)),
         );
         assert_eq!(status.failed_attempts, Some(attempts));
         assert_eq!(status.order, None);

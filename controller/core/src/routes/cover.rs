@@ -22,6 +22,8 @@ pub struct RouteClass(pub String);
 #[derive(Debug, Default)]
 pub struct IngressIndex {
     default: Option<RouteClass>,
+    /// Names of the IngressClasses.
+    known: BTreeSet<String>,
     /// Classes that are known only by the annotation of a user's Ingress, no IngressClass of that name exists.
     legacy: BTreeSet<RouteClass>,
     exact: HashMap<String, Vec<Holder>>,
@@ -61,6 +63,7 @@ impl IngressIndex {
             .collect();
         let mut index = Self {
             default: default_class(&classes),
+            known: known.iter().map(|name| (*name).to_owned()).collect(),
             ..Self::default()
         };
         for ingress in ingresses.into_iter().filter(|i| !is_route(i)) {
@@ -113,7 +116,21 @@ impl IngressIndex {
     /// A sentence that begins with "no ingress class" and names the remedy.
     pub fn class_for(&self, issuer: Option<&str>, name: &str) -> Result<RouteClass, String> {
         if let Some(class) = issuer {
-            return Ok(RouteClass(class.to_owned()));
+            let class = RouteClass(class.to_owned());
+            // A cluster without any IngressClass may know classes by annotation only.
+            if self.known.is_empty()
+                || self.known.contains(&class.0)
+                || self.legacy.contains(&class)
+            {
+                return Ok(class);
+            }
+            let known: Vec<&str> = self.known.iter().map(String::as_str).collect();
+            return Err(format!(
+                "no ingress class: IngressClass {} does not exist; mend spec.acme.http01.ingressClassName on the issuer, \
+                 there are: {}",
+                class.0,
+                known.join(", ")
+            ));
         }
         let of = |holders: &[Holder]| -> BTreeSet<RouteClass> {
             holders.iter().filter_map(|h| h.class.clone()).collect()

@@ -320,9 +320,28 @@ fn routes_of_our_own_cover_nothing_and_a_borrowed_label_hides_nothing() {
 }
 
 #[test]
+fn a_class_that_does_not_exist_is_named_with_those_that_do() {
+    let of = |classes: &[IngressClass]| {
+        IngressIndex::new([], classes)
+            .class_for(Some("nosuch"), "a.example.com")
+            .err()
+    };
+    let known = of(&[class("contour", true), class("nginx", false)]);
+    assert!(
+        known.is_some_and(|why| why.contains("nosuch does not exist")
+            && why.ends_with("there are: contour, nginx"))
+    );
+    assert_eq!(of(&[]), None, "classes by annotation only");
+}
+
+#[test]
 fn the_class_is_the_issuers_then_that_of_the_site_then_the_default() {
     let site = user_ingress("shop", Some("nginx"), &[Some("a.example.com")]);
-    let classes = [class("contour", true), class("nginx", false)];
+    let classes = [
+        class("contour", true),
+        class("nginx", false),
+        class("traefik", false),
+    ];
     let ours = certificate("shop/web", &[("a.example.com", "t")]);
     let class_of = |certificate: &CertificateChallenges, sites: &[Ingress]| {
         rules(&plan(std::slice::from_ref(certificate), sites, &classes))

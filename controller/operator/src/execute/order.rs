@@ -68,6 +68,7 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
             http_status: None,
             retry_after: None,
             help_url: None,
+            unsent: false,
             detail: error.to_string(),
         };
         return failed(Reason::ApiError, &fault);
@@ -96,10 +97,14 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
             context.memory.note_fault(&directory, &fault, now);
             match fault.class {
                 // The directory's trouble is not the Certificate's: its gate says when it goes on.
-                FaultClass::Unavailable => {
-                    context.ledger.settle(&key);
+                FaultClass::Unavailable
+                    if fault.unsent || fault.http_status.is_some_and(|s| s >= 500) =>
+                {
+                    context.ledger.settle(&key, true);
                     Outcome::moved()
                 }
+                // The CA may have made the order all the same: it counts as spent.
+                FaultClass::Unavailable => failed(Reason::CAUnavailable, &fault),
                 FaultClass::Account => {
                     suspect(gathered, context);
                     failed(Reason::OrderFailed, &fault)
@@ -310,12 +315,16 @@ pub(super) async fn probe(gathered: &mut Gathered, names: &[String], context: &C
     context.memory.update(key, |entry| {
         for (name, finding) in findings {
             let since = match entry.reach.get(&name) {
-                Some(Reach::Wrong { since, .. }) => *since,
-                Some(Reach::Reachable | Reach::Unreachable(_)) | None => at,
+                Some(Reach::Wrong { since, .. } | Reach::Unreachable { since, .. }) => *since,
+                Some(Reach::Reachable) | None => at,
             };
             let reach = match &finding {
                 Finding::Reachable => Reach::Reachable,
-                Finding::UnreachableFromHere { what } => Reach::Unreachable(what.clone()),
+                Finding::UnreachableFromHere { .. } => Reach::Unreachable {
+                    since,
+                    at,
+                    what: finding.to_string(),
+                },
                 Finding::Wrong { .. } => Reach::Wrong {
                     since,
                     at,
@@ -402,6 +411,7 @@ fn here(reason: Reason, class: FaultClass, message: &str) -> Failure {
         http_status: None,
         retry_after: None,
         help_url: None,
+        unsent: false,
         detail: message.to_owned(),
     };
     Failure {
@@ -438,6 +448,7 @@ pub(super) async fn store(
     }
     let facts = secret::keep(gathered, KeyPairPem { chain, key }, context, now).await?;
     context.projections.clear(&gathered.observed.key);
+    context.ledger.settle(&gathered.observed.key, false);
     Ok(secret::issued(gathered, facts.as_ref()))
 }
 
@@ -450,7 +461,7 @@ pub(super) async fn abandon(
 ) -> Outcome {
     let key = gathered.observed.key.clone();
     context.projections.clear(&key);
-    context.ledger.settle(&key);
+    context.ledger.settle(&key, true);
     // A status can be forged: only what this process placed itself is given back.
     let placed = context.memory.entry(&key).placed;
     let is_own = placed.is_some() && placed == order_url(gathered);

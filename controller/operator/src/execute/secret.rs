@@ -145,6 +145,20 @@ fn kept_key(gathered: &Gathered, wanted: &PrivateKey) -> Option<Vec<u8>> {
         .find(|key| evercert_pki::key_kind(key).is_ok_and(|kind| kind == KeyKind::wanted(wanted)))
 }
 
+/// Keeps a copy of the good certificate in the TLS Secret in the companion.
+pub(super) async fn keep_copy(
+    gathered: &mut Gathered,
+    context: &Context,
+) -> Result<Outcome, Error> {
+    if let (Some(secret), SecretObservation::Ours(observed)) =
+        (&gathered.secret, &gathered.observed.secret)
+    {
+        let (pair, marks) = (pair_of(secret), observed.marks.clone());
+        write_companion(gathered, &Kept::LastGood(&pair, &marks), context).await?;
+    }
+    Ok(Outcome::moved())
+}
+
 /// Drops the pending key from the companion.
 pub(super) async fn drop_pending_key(
     gathered: &mut Gathered,

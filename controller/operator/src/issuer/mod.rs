@@ -43,7 +43,7 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     }
     let now = Timestamp::now();
     let before = context.sessions.get(&object.id);
-    let readiness = ready::ensure_ready(&object, before.as_ref(), &context, now).await;
+    let readiness = ready::ensure_ready(&object, before.as_ref(), &context, now).await?;
     let (action, session) = match &readiness {
         Readiness::Unchanged(session) | Readiness::Ready(session) => {
             (Action::requeue(RESYNC), session.clone())

@@ -16,7 +16,7 @@ use kube::Api;
 
 use super::object::IssuerObject;
 use super::session::{Session, Signer};
-use crate::apply;
+use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::secrets::data;
 
@@ -28,6 +28,29 @@ pub(crate) enum Readiness {
     Ready(Session),
     /// It cannot.
     NotReady(NotReady),
+}
+
+/// Why the way to readiness ended.
+enum Stop {
+    /// The issuer cannot sign.
+    NotReady(NotReady),
+    /// The API server hiccups: nothing is known, and a good session stays.
+    Api(ApplyError),
+}
+
+impl From<NotReady> for Stop {
+    fn from(not: NotReady) -> Self {
+        Self::NotReady(not)
+    }
+}
+
+/// What an error of the API server means: passing, or something that `not` explains.
+fn stop(error: ApplyError, not: impl Fn(String) -> NotReady) -> Stop {
+    if error.is_passing() {
+        Stop::Api(error)
+    } else {
+        Stop::NotReady(not(error.to_string()))
+    }
 }
 
 /// When an issuer that is not ready is tried again, if nothing wakes it before.
@@ -90,10 +113,11 @@ pub(super) async fn ensure_ready(
     before: Option<&Session>,
     context: &Context,
     now: Timestamp,
-) -> Readiness {
+) -> Result<Readiness, ApplyError> {
     match try_ready(object, before, context, now).await {
-        Ok(readiness) => readiness,
-        Err(not) => Readiness::NotReady(not),
+        Ok(readiness) => Ok(readiness),
+        Err(Stop::NotReady(not)) => Ok(Readiness::NotReady(not)),
+        Err(Stop::Api(error)) => Err(error),
     }
 }
 
@@ -102,7 +126,7 @@ async fn try_ready(
     before: Option<&Session>,
     context: &Context,
     now: Timestamp,
-) -> Result<Readiness, NotReady> {
+) -> Result<Readiness, Stop> {
     let session = |signer, fingerprint| Session {
         signer,
         policy: object.policy.clone(),
@@ -115,7 +139,7 @@ async fn try_ready(
         return Ok(Readiness::Ready(session(Signer::SelfSigned, 0)));
     };
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &object.secrets_namespace);
-    let bundle = gather_bundle(acme, &secrets).await?;
+    let bundle = gather_bundle(object, acme, &secrets).await?;
     let key = ensure_key(object, acme, &secrets).await?;
     let url = directory_url(&acme.directory);
     let fingerprint = stable_hash(&[
@@ -147,10 +171,8 @@ async fn try_ready(
         let message = format!(
             "read the CA's terms of service{read}, then set spec.acme.termsOfServiceAgreed to true"
         );
-        return Err(NotReady {
-            terms,
-            ..NotReady::refused(Reason::TermsNotAgreed, message)
-        });
+        let not = NotReady::refused(Reason::TermsNotAgreed, message);
+        return Err(NotReady { terms, ..not }.into());
     }
     let account = directory
         .account(&key, None, acme.email.as_deref(), true, now)
@@ -178,9 +200,10 @@ fn stable_bytes(bytes: &[u8]) -> u64 {
 }
 
 async fn gather_bundle(
+    object: &IssuerObject,
     acme: &AcmeIssuer,
     secrets: &Api<Secret>,
-) -> Result<Option<Vec<u8>>, NotReady> {
+) -> Result<Option<Vec<u8>>, Stop> {
     if let Some(bundle) = &acme.ca_bundle {
         return Ok(Some(bundle.clone().into_bytes()));
     }
@@ -196,19 +219,19 @@ async fn gather_bundle(
     };
     let secret = apply::within(secrets.get_opt(&reference.name))
         .await
-        .map_err(|e| not(e.to_string()))?;
+        .map_err(|e| stop(e, not))?;
     let secret = secret.ok_or_else(|| {
         not(format!(
-            "Secret {} does not exist: create it, or mend the name",
-            reference.name
+            "Secret {} does not exist in namespace {}: create it, or mend the name",
+            reference.name, object.secrets_namespace
         ))
     })?;
     let bundle = data(&secret, key);
     if bundle.is_empty() {
-        return Err(not(format!(
+        return Err(Stop::from(not(format!(
             "Secret {} has no data under {key}: put the PEM certificates there, or mend the key",
             reference.name
-        )));
+        ))));
     }
     Ok(Some(bundle.to_vec()))
 }
@@ -218,17 +241,20 @@ async fn ensure_key(
     object: &IssuerObject,
     acme: &AcmeIssuer,
     secrets: &Api<Secret>,
-) -> Result<Vec<u8>, NotReady> {
+) -> Result<Vec<u8>, Stop> {
     let name = &acme.account_key_secret_ref.name;
     let not = |why: String| {
         NotReady::here(
             Reason::InvalidAccountKey,
-            format!("the account's key in Secret {name}: {why}"),
+            format!(
+                "the account's key in Secret {name} of namespace {}: {why}",
+                object.secrets_namespace
+            ),
         )
     };
     let found = apply::within(secrets.get_opt(name))
         .await
-        .map_err(|e| not(e.to_string()))?;
+        .map_err(|e| stop(e, not))?;
     let secret = if let Some(secret) = found {
         secret
     } else {
@@ -239,22 +265,22 @@ async fn ensure_key(
             Err(error) if error.is_conflict() => apply::within(secrets.get(name)).await,
             created => created,
         }
-        .map_err(|e| not(e.to_string()))?
+        .map_err(|e| stop(e, not))?
     };
     if is_certificates(&secret) {
         return Err(not(
             "it holds a certificate and its key, and a CA refuses to sign for an account's own key: name another Secret"
                 .to_owned(),
-        ));
+        )
+        .into());
     }
     let pem = data(&secret, keys::TLS_KEY);
     if pem.is_empty() {
-        return Err(not("tls.key is missing: name a Secret that does not exist yet, or one with an account's key".to_owned()));
+        return Err(not("tls.key is missing: name a Secret that does not exist yet, or one with an account's key".to_owned()).into());
     }
     evercert_pki::account_key_der(pem).map_err(|e| {
-        not(format!(
-            "{e}: name another Secret, or put a P-256 key into tls.key"
-        ))
+        let why = format!("{e}: name another Secret, or put a P-256 key into tls.key");
+        not(why).into()
     })
 }
 

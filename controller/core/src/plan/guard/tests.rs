@@ -69,3 +69,16 @@ fn secret_of_somebody_else_is_not_touched_even_with_a_good_certificate_at_hand()
         assert_eq!(plan.wake, at(30));
     }
 }
+
+#[test]
+fn order_of_a_certificate_that_cannot_have_its_secret_is_given_up() {
+    let mut foreign = observed().with_order(order(OrderState::Pending));
+    foreign.secret = SecretObservation::Foreign;
+    let mut rival = observed().with_order(order(OrderState::Pending));
+    rival.secret_owner = Some("other".into());
+    for o in [foreign, rival] {
+        let plan = plan(&o, now());
+        assert_eq!(plan.row, "give up");
+        assert!(matches!(plan.step, Step::Abandon { .. }));
+    }
+}

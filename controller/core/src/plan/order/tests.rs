@@ -361,14 +361,23 @@ fn challenges_are_presented_then_probed_then_accepted() {
 }
 
 #[test]
-fn name_that_cannot_be_looked_at_from_here_does_not_wait() {
-    let o = applied()
-        .reaching("a.example", Reach::Unreachable("hairpin".into()))
-        .reaching("b.example", Reach::Reachable);
-    assert_eq!(
-        decide(&o).step,
-        Step::Accept(vec![challenge_url("a.example"), challenge_url("b.example")])
-    );
+fn name_that_cannot_be_looked_at_from_here_waits_3_s_for_an_entry_point_that_begins_to_listen() {
+    let o = |since| {
+        let hairpin = Reach::Unreachable {
+            since: at(since),
+            at: at(0),
+            what: "refused".into(),
+        };
+        applied()
+            .reaching("a.example", hairpin)
+            .reaching("b.example", Reach::Reachable)
+    };
+    let both = vec![challenge_url("a.example"), challenge_url("b.example")];
+    assert_eq!(decide(&o(-3)).step, Step::Accept(both));
+    let first = vec![challenge_url("b.example")];
+    assert_eq!(decide(&o(-2)).step, Step::Accept(first));
+    let held = decide(&o(-2).accepted(&["b.example"]));
+    assert_eq!((held.step, held.wake), (Step::Wait, at(1)));
 }
 
 #[test]

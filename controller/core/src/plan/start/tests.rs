@@ -19,14 +19,17 @@ fn ready() -> Observed {
 
 #[test]
 fn certificate_in_place_waits_for_its_renewal() {
-    let plan = decide(&observed().with_certificate(good()));
+    let plan = decide(&observed().with_certificate(good()).with_last_good(good()));
     assert_eq!(
         (plan.row, plan.step, plan.say.state),
         ("settle", Step::Wait, State::Idle)
     );
     assert_eq!(plan.wake, at(DAY), "looked at once a day");
     let soon = certificate("09", &["a.example", "b.example"], -100, 200);
-    assert_eq!(decide(&observed().with_certificate(soon)).wake, at(50));
+    let soon = observed()
+        .with_certificate(soon.clone())
+        .with_last_good(soon);
+    assert_eq!(decide(&soon).wake, at(50));
 }
 
 #[test]
@@ -38,6 +41,8 @@ fn certificate_from_ahead_of_a_slow_clock_is_looked_at_when_it_becomes_valid() {
 #[test]
 fn what_an_issuance_left_behind_is_put_away() {
     let o = observed().with_certificate(good());
+    assert_eq!(decide(&o).step, Step::KeepCopy);
+    let o = o.with_last_good(good());
     assert_eq!(
         decide(&o.clone().with_pending_key().with_marks_out_of_step()).step,
         Step::DropPendingKey
