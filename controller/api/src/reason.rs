@@ -128,6 +128,8 @@ reasons! {
     AccountRefused,
     /// The CA asks for a person's action.
     UserActionRequired,
+    /// The key leads to another account than before.
+    AccountReplaced,
     // Events
     /// An order was placed.
     OrderPlaced,

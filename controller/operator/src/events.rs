@@ -1,28 +1,29 @@
 //! Events: what a person sees below `kubectl describe`, one for each thing that happened.
 
+use evercert_api::Reason;
 use evercert_api::children::stable_hash;
-use evercert_api::{Certificate, Reason};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::apply;
 
 /// The longest note that the API takes (1 kB), with room for the ellipsis.
 const LONGEST_NOTE: usize = 1000;
 
-/// Records an event about `certificate`. An event that cannot be written is logged and no reason to fail.
-pub(crate) async fn emit(
+/// Records an event about `object`; one of the cluster's goes into the namespace `default`, as kubectl looks for it there. An
+/// event that cannot be written is logged and no reason to fail.
+pub(crate) async fn emit<K: Resource<DynamicType = ()>>(
     client: &Client,
-    certificate: &Certificate,
+    object: &K,
     warning: bool,
     reason: Reason,
     note: &str,
     now: Timestamp,
 ) {
-    let namespace = certificate.namespace().unwrap_or_default();
-    let event = build_event(certificate, warning, reason, note, now);
+    let event = build_event(object, warning, reason, note, now);
+    let namespace = event.namespace().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     if let Err(error) = apply::create(&api, &event).await
         && !error.is_conflict()
@@ -31,16 +32,17 @@ pub(crate) async fn emit(
     }
 }
 
-fn build_event(
-    certificate: &Certificate,
+fn build_event<K: Resource<DynamicType = ()>>(
+    object: &K,
     warning: bool,
     reason: Reason,
     note: &str,
     now: Timestamp,
 ) -> Event {
-    let namespace = certificate.namespace().unwrap_or_default();
-    let name = certificate.name_any();
-    let hash = stable_hash(&[&namespace, &name, reason.as_str(), note, &now.to_string()]);
+    let namespace = object.namespace();
+    let place = namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let name = object.name_any();
+    let hash = stable_hash(&[&place, &name, reason.as_str(), note, &now.to_string()]);
     let readable: String = name.chars().take(200).collect();
     let at = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     Event {
@@ -49,15 +51,15 @@ fn build_event(
                 "{}.{hash:016x}",
                 readable.trim_end_matches(['.', '-'])
             )),
-            namespace: Some(namespace.clone()),
+            namespace: Some(place),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
-            api_version: Some("evercert.dev/v1".to_owned()),
-            kind: Some("Certificate".to_owned()),
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
             name: Some(name),
-            namespace: Some(namespace),
-            uid: certificate.uid(),
+            namespace,
+            uid: object.uid(),
             ..ObjectReference::default()
         },
         type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
@@ -96,5 +98,31 @@ mod tests {
         assert!(cut(&note).len() <= 1024);
         assert!(cut(&note).ends_with("ü…"));
         assert_eq!(cut("short"), "short");
+    }
+
+    #[test]
+    fn an_event_about_an_object_of_the_cluster_is_where_kubectl_looks() {
+        let mut issuer = evercert_api::ClusterIssuer::new(
+            "corp",
+            evercert_api::ClusterIssuerSpec {
+                acme: None,
+                self_signed: None,
+                policy: Vec::new(),
+            },
+        );
+        issuer.metadata.uid = Some("u".into());
+        let event = build_event(
+            &issuer,
+            true,
+            Reason::AccountReplaced,
+            "x",
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
+        let about = event.involved_object;
+        assert_eq!(
+            (about.kind.as_deref(), about.namespace, about.uid.as_deref()),
+            (Some("ClusterIssuer"), None, Some("u"))
+        );
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn plan_invalid_spec(o: &Observed, now: Timestamp) -> Option<Plan> {
 pub(super) fn plan_secret_conflict(o: &Observed, now: Timestamp) -> Option<Plan> {
     let owner = o.secret_owner.as_ref()?;
     let message = format!(
-        "Secret {} belongs to Certificate {owner}: choose another spec.secretName",
+        "Secret {} belongs to Certificate {owner}: choose another spec.secretName. Looked at again every 30 s",
         o.spec.secret_name
     );
     Some(Plan::wait(
@@ -86,14 +86,14 @@ pub(super) fn plan_foreign_secret(o: &Observed, now: Timestamp) -> Option<Plan> 
         SecretObservation::Foreign => (
             Reason::SecretNotOurs,
             format!(
-                "Secret {name} exists and was not made by Evercert, so it is not touched: choose another spec.secretName, or delete it"
+                "Secret {name} exists and was not made by Evercert, so it is not touched: choose another spec.secretName, or delete it. Looked at again every 30 s"
             ),
         ),
         SecretObservation::WrongType(kind) => (
             Reason::SecretWrongType,
             format!(
                 "Secret {name} is of type {kind}, which cannot be changed to kubernetes.io/tls: delete it, or choose another \
-                 spec.secretName"
+                 spec.secretName. Looked at again every 30 s"
             ),
         ),
         SecretObservation::Missing | SecretObservation::Ours(_) => return None,

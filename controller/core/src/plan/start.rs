@@ -59,7 +59,7 @@ pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
         IssuerObservation::Missing => (
             Reason::IssuerNotFound,
             format!(
-                "{} {} does not exist: create it, or mend spec.issuerRef",
+                "{} {} does not exist: create it, or mend spec.issuerRef. Looked at again every 30 s",
                 reference.kind.as_str(),
                 reference.name
             ),
@@ -67,7 +67,7 @@ pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
         IssuerObservation::NotReady { reason, message } => (
             Reason::IssuerNotReady,
             format!(
-                "{} {} is not ready ({reason}): {message}",
+                "{} {} is not ready ({reason}): {message}. It goes on by itself as soon as the issuer is ready",
                 reference.kind.as_str(),
                 reference.name
             ),

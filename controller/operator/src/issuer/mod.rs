@@ -14,6 +14,7 @@ use evercert_api::certificate::CertificateSpec;
 use evercert_api::condition::{self, Claim, READY};
 use evercert_api::{IssuerStatus, Reason};
 use evercert_core::backoff::outage_wait;
+use evercert_core::need::whole;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::runtime::controller::Action;
@@ -21,6 +22,7 @@ use kube::runtime::controller::Action;
 use crate::apply;
 use crate::context::Context;
 use crate::error::Error;
+use crate::events::emit;
 use ready::{Again, NotReady, Readiness};
 
 /// How long a ready issuer is left alone.
@@ -61,7 +63,48 @@ pub(crate) async fn reconcile<K: IssuerResource>(
         context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
     }
     reported?;
+    announce_replaced(issuer.as_ref(), &object, &readiness, &context, now).await;
     Ok(action)
+}
+
+/// An account's key is never replaced silently: where the key now leads to another account of the same CA, an event says so.
+async fn announce_replaced<K: IssuerResource>(
+    issuer: &K,
+    object: &IssuerObject,
+    readiness: &Readiness,
+    context: &Context,
+    now: Timestamp,
+) {
+    let Readiness::Ready(Session {
+        signer: Signer::Acme { acme, directory },
+        ..
+    }) = readiness
+    else {
+        return;
+    };
+    let same_directory = object.status.directory.as_deref() == Some(directory.url());
+    if let Some(before) = object
+        .status
+        .account_uri
+        .as_deref()
+        .filter(|_| same_directory)
+        && before != acme.account_uri()
+    {
+        let note = format!(
+            "the key in the account's Secret is another one: the account is {} now, and was {before}. To have the old one back, \
+             put its key back",
+            acme.account_uri()
+        );
+        emit(
+            &context.client,
+            issuer,
+            true,
+            Reason::AccountReplaced,
+            &note,
+            now,
+        )
+        .await;
+    }
 }
 
 fn is_named(spec: &CertificateSpec, namespace: &str, id: &IssuerId) -> bool {
@@ -89,6 +132,22 @@ fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Dura
     wait.unsigned_abs()
 }
 
+/// When an issuer that is not ready is tried again, as a sentence. An instant only where tries are far apart: each new one is a
+/// write.
+fn build_next_try(object: &IssuerObject, not: &NotReady, now: Timestamp) -> String {
+    match not.again {
+        Again::Soon => "It is looked at again every 30 s".to_owned(),
+        Again::Seldom if not.retry_after.is_none() => {
+            "It is tried again when the spec changes, and every 5 min".to_owned()
+        }
+        Again::AsInAnOutage | Again::AsInALongOutage | Again::Seldom => {
+            let wait = SignedDuration::try_from(not_ready_wait(object, not, now));
+            let at = wait.ok().and_then(|wait| now.checked_add(wait).ok());
+            format!("Next try at {}", whole(at.unwrap_or(now)))
+        }
+    }
+}
+
 async fn report<K: IssuerResource>(
     issuer: &K,
     object: &IssuerObject,
@@ -109,7 +168,7 @@ async fn report<K: IssuerResource>(
                 kind: READY,
                 status: false,
                 reason: not.reason,
-                message: not.message.clone(),
+                message: format!("{}. {}", not.message, build_next_try(object, not, now)),
             }
         }
     };
