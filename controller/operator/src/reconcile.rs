@@ -131,6 +131,10 @@ async fn report(
     let new = build_status(&gathered.observed, said, now);
     let worth = plan_write(&old, &new, context.memory.entry(key).last_write, now);
     if worth != Ok(true) && outcome.change == Change::None {
+        if old == new {
+            // Whatever an earlier pass could not write is there.
+            context.memory.update(key, |e| e.unreported = None);
+        }
         return Ok(worth.err().map_or(said.wake, |at| at.min(said.wake)));
     }
     if old != new {
