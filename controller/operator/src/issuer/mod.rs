@@ -132,18 +132,20 @@ fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Dura
     wait.unsigned_abs()
 }
 
-/// When an issuer that is not ready is tried again, as a sentence. An instant only where tries are far apart: each new one is a
+/// When an issuer that is not ready is tried again, as a sentence. An instant only where the CA named it: each new one is a
 /// write.
-fn build_next_try(object: &IssuerObject, not: &NotReady, now: Timestamp) -> String {
-    match not.again {
-        Again::Soon => "It is looked at again every 30 s".to_owned(),
-        Again::Seldom if not.retry_after.is_none() => {
-            "It is tried again when the spec changes, and every 5 min".to_owned()
+fn build_next_try(not: &NotReady, now: Timestamp) -> String {
+    match (not.retry_after.filter(|at| *at > now), not.again) {
+        (Some(at), _) => format!("Next try at {}", whole(at)),
+        (None, Again::Soon) => "It is looked at again every 30 s".to_owned(),
+        (None, Again::AsInAnOutage) => {
+            "Next try in 15 s, then less often, 10 min apart at most".to_owned()
         }
-        Again::AsInAnOutage | Again::AsInALongOutage | Again::Seldom => {
-            let wait = SignedDuration::try_from(not_ready_wait(object, not, now));
-            let at = wait.ok().and_then(|wait| now.checked_add(wait).ok());
-            format!("Next try at {}", whole(at.unwrap_or(now)))
+        (None, Again::AsInALongOutage) => {
+            "Next try in a minute, then less often, 10 min apart at most".to_owned()
+        }
+        (None, Again::Seldom) => {
+            "It is tried again when the spec changes, and every 5 min".to_owned()
         }
     }
 }
@@ -168,7 +170,7 @@ async fn report<K: IssuerResource>(
                 kind: READY,
                 status: false,
                 reason: not.reason,
-                message: format!("{}. {}", not.message, build_next_try(object, not, now)),
+                message: format!("{}. {}", not.message, build_next_try(not, now)),
             }
         }
     };
