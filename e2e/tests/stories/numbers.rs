@@ -42,6 +42,8 @@ async fn a_certificate_of_one_name_or_ten_costs_at_most_twenty_mutating_calls(
         let calls: Vec<Call> = audit
             .mutating(&operator::user())?
             .into_iter()
+            // What other stories left behind has calls of its own.
+            .filter(|call| [story.namespace, operator::NAMESPACE].contains(&call.namespace()))
             .filter(|call| !is_cold_start(call))
             .collect();
         println!(
