@@ -1,0 +1,137 @@
+//! What is told where: stories by their names, and the groups of them that have a world of their own.
+
+use anyhow::Result;
+use evercert_e2e::Story;
+use futures::future::LocalBoxFuture;
+use libtest_mimic::{Arguments, Trial};
+
+use crate::ending;
+
+type Tell = dyn for<'a> Fn(Story<'a>) -> LocalBoxFuture<'a, Result<()>> + Send;
+
+/// A story by a sentence.
+pub(crate) struct Tale {
+    name: String,
+    tell: Box<Tell>,
+}
+
+impl Tale {
+    /// For a story whose name is put together, such as a row of a table; [`tales!`](crate::tales) names the others. The name
+    /// is `module::sentence`.
+    pub(crate) fn new(
+        name: impl Into<String>,
+        tell: impl for<'a> Fn(Story<'a>) -> LocalBoxFuture<'a, Result<()>> + Send + 'static,
+    ) -> Self {
+        let name: String = name.into();
+        Self {
+            name: name.trim_start_matches("stories::").to_owned(),
+            tell: Box::new(tell),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn tell<'a>(&self, story: Story<'a>) -> LocalBoxFuture<'a, Result<()>> {
+        (self.tell)(story)
+    }
+
+    fn is_chosen(&self, args: &Arguments) -> bool {
+        !args.is_filtered_out(&Trial::test(self.name.clone(), || Ok(())))
+    }
+}
+
+/// Names a module's async functions as stories; the sentence is the function's name.
+#[macro_export]
+macro_rules! tales {
+    ($($name:ident),* $(,)?) => {
+        vec![$($crate::Tale::new(concat!(module_path!(), "::", stringify!($name)), |story| Box::pin($name(story)))),*]
+    };
+}
+
+/// Stories of which so many are told at a time.
+pub(crate) struct Act {
+    pub(crate) side_by_side: usize,
+    pub(crate) tales: Vec<Tale>,
+}
+
+/// Stories that have one world, one stage and one operator.
+pub(crate) struct Group {
+    pub(crate) name: String,
+    /// One after the other.
+    pub(crate) acts: Vec<Act>,
+    /// Whether the machine has to be idle but for it.
+    pub(crate) alone: bool,
+    /// What is looked at when all its stories are told.
+    pub(crate) endings: Vec<Tale>,
+}
+
+impl Group {
+    /// A group without stories. A world of its own comes up when one of its stories is asked for.
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            acts: Vec::new(),
+            alone: false,
+            endings: ending::tales(),
+        }
+    }
+
+    /// One list of cases over `worlds` groups: `name-1`, `name-2`, … Case by case in turns, so that long ones beside each
+    /// other in the list are in different worlds.
+    pub(crate) fn spread(name: &str, worlds: usize, cases: Vec<Tale>) -> Vec<Self> {
+        let mut parts: Vec<Vec<Tale>> = (0..worlds).map(|_| Vec::new()).collect();
+        for (number, case) in cases.into_iter().enumerate() {
+            parts[number % worlds].push(case);
+        }
+        let numbered = parts.into_iter().zip(1..);
+        numbered
+            .map(|(tales, number)| Self::new(format!("{name}-{number}")).one_by_one(tales))
+            .collect()
+    }
+
+    /// Then these, each when the one before has ended: they may do to the operator and to the world what they like.
+    pub(crate) fn one_by_one(self, tales: impl IntoIterator<Item = Tale>) -> Self {
+        self.side_by_side(1, tales)
+    }
+
+    /// Then these, so many at a time: they leave each other and the operator alone. Those that wait longest come first.
+    pub(crate) fn side_by_side(
+        mut self,
+        side_by_side: usize,
+        tales: impl IntoIterator<Item = Tale>,
+    ) -> Self {
+        self.acts.push(Act {
+            side_by_side,
+            tales: tales.into_iter().collect(),
+        });
+        self
+    }
+
+    /// After all others, with the machine to itself: it measures, or is heavy.
+    pub(crate) fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// With other endings than [`ending::tales`]: where a story breaks on purpose what those look at.
+    pub(crate) fn ending(mut self, tales: Vec<Tale>) -> Self {
+        self.endings = tales;
+        self
+    }
+
+    /// Every story of it that can be asked for by its name.
+    pub(crate) fn tales(&self) -> impl Iterator<Item = &Tale> {
+        self.acts.iter().flat_map(|act| &act.tales)
+    }
+
+    /// Leaves only the stories that are asked for. The endings stay with any of them.
+    pub(crate) fn choose(mut self, args: &Arguments) -> Self {
+        for act in &mut self.acts {
+            act.tales.retain(|tale| tale.is_chosen(args));
+        }
+        self.acts.retain(|act| !act.tales.is_empty());
+        self
+    }
+}
