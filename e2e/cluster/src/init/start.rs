@@ -102,7 +102,7 @@ fn start_etcd(components: &mut Components, scratch: &Path) -> Result<()> {
             "--initial-advertise-peer-urls=http://127.0.0.1:2380",
         ])
         .arg("--initial-cluster=node=http://127.0.0.1:2380");
-    components.start("etcd", &mut etcd)
+    components.start("etcd", etcd)
 }
 
 fn start_api_server(
@@ -149,7 +149,7 @@ fn start_api_server(
         .arg(format!("--audit-log-path={}", audit_log.display()))
         // One file for the whole life: tests count in it.
         .arg("--audit-log-maxsize=10000");
-    components.start("kube-apiserver", &mut server)
+    components.start("kube-apiserver", server)
 }
 
 fn start_ca(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()> {
@@ -176,10 +176,10 @@ fn start_ca(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()
         "-dnsserver",
         &format!("{},{}:53", address::DNS, address::NODE),
     ]);
-    components.start("pebble-challtestsrv", &mut dns)?;
+    components.start("pebble-challtestsrv", dns)?;
     let mut pebble = components.program("pebble");
     Pebble::default().configure(&mut pebble, pki, &scratch.join("pebble"))?;
-    components.start("pebble", &mut pebble)
+    components.start("pebble", pebble)
 }
 
 fn start_controllers(components: &mut Components, pki: &Pki) -> Result<()> {
@@ -214,7 +214,7 @@ fn start_controllers(components: &mut Components, pki: &Pki) -> Result<()> {
             "--cluster-signing-key-file={}",
             pki.path("ca.key").display()
         ));
-    components.start("kube-controller-manager", &mut controllers)
+    components.start("kube-controller-manager", controllers)
 }
 
 fn create_ingress_objects(
@@ -282,7 +282,7 @@ fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Resu
             "--health-port=8003",
         ])
         .args(["--http-address=127.0.0.1", "--http-port=8004"]);
-    components.start("contour", &mut contour)?;
+    components.start("contour", contour)?;
     // Envoy doubles its pause with each failed connection, so it starts when there is something to connect to.
     components.wait_for("contour's xDS", || listens(XDS))?;
     let mut envoy = components.program("envoy");
@@ -299,5 +299,5 @@ fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Resu
         ])
         // Its shared memory would be shared with the Envoys of other worlds.
         .arg("--disable-hot-restart");
-    components.start("envoy", &mut envoy)
+    components.start("envoy", envoy)
 }

@@ -50,6 +50,9 @@ pub(super) const MODULES: &[Module] = &[
                 "kube-controller-manager",
                 "k8s.io/kubernetes/cmd/kube-controller-manager",
             ),
+            ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+            ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
             ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
         ],
     ),
@@ -143,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_folder_has_eight_programs_and_contours_manifests() {
+    fn a_complete_folder_has_eleven_programs_and_contours_manifests() {
         let files: Vec<_> = files().collect();
-        assert_eq!(files.len(), 10, "{files:?}");
+        assert_eq!(files.len(), 13, "{files:?}");
         assert!(files.contains(&"01-crds.yaml"), "{files:?}");
     }
 }

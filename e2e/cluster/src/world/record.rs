@@ -13,6 +13,8 @@ use crate::process::Process;
 /// In the environment of everything that runs in a world: its state folder.
 pub(crate) const MARKER: &str = "EVERCERT_WORLD";
 pub(crate) const CONTROL: &str = "control.sock";
+/// Where PID 1 is asked to start a component again.
+pub(crate) const RESTARTS: &str = "restart.sock";
 pub(crate) const PKI: &str = "pki";
 pub(crate) const LOGS: &str = "log";
 pub(crate) const READY: &str = "ready";
