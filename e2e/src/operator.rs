@@ -222,7 +222,7 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
         .take(2)
         .map(|dir| dir.join(name))
         .find(|path| path.is_file());
-    found.with_context(|| format!("{name} is not built: cargo build -p evercert -p evercert-e2e"))
+    found.with_context(|| format!("{name} is not built: cargo build --workspace"))
 }
 
 /// Resident memory of a process, in bytes (proc(5), VmRSS).

@@ -21,10 +21,9 @@ impl Images {
     /// # Errors
     /// A program is not built.
     pub fn of_this_build() -> Result<Self> {
-        let own = sibling("evercert-e2e")?;
         Ok(Self(HashMap::from([
             (IMAGE.to_owned(), vec![sibling("evercert")?]),
-            (DEMO_APP.to_owned(), vec![own, "app".into()]),
+            (DEMO_APP.to_owned(), vec![sibling("demo-app")?]),
         ])))
     }
 
