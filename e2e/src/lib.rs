@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod ca;
 pub mod crd_cases;
+pub mod crowd;
 pub mod curl;
 pub mod dns;
 pub mod history;
@@ -16,6 +17,7 @@ pub mod node;
 pub mod operator;
 pub mod stage;
 pub mod story;
+pub mod tarpit;
 pub mod wait;
 
 pub use stage::Stage;

@@ -6,6 +6,7 @@
 
 mod app;
 mod crash;
+mod crowds;
 mod damage;
 mod ending;
 mod first;
@@ -14,6 +15,7 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod neighbours;
 mod numbers;
 mod outside;
 mod permission;
@@ -61,7 +63,12 @@ fn groups() -> Vec<Group> {
     ];
     let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
     groups.extend(failpoints.map(|group| group.ending(ending::after_crashes())));
-    groups.push(Group::new("load").alone());
+    groups.push(
+        Group::new("load")
+            .alone()
+            .one_by_one(crowds::tales())
+            .one_by_one(neighbours::tales()),
+    );
     groups.push(Group::new("numbers").alone().one_by_one(numbers::tales()));
     groups
 }
