@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod curl;
 pub mod dns;
 pub mod history;
+pub mod image;
 pub mod leaf;
 pub mod manifest;
 pub mod node;
