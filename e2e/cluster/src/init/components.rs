@@ -108,6 +108,15 @@ impl Components {
         command
     }
 
+    /// A program of the distribution.
+    pub(super) fn system_program(&self, name: &str) -> Result<Command> {
+        let program = process::find_program(name)
+            .with_context(|| format!("the program {name} is missing"))?;
+        let mut command = Command::new(program);
+        command.env("PATH", process::path_with(Some(&self.tools)));
+        Ok(command)
+    }
+
     /// Starts a component with a log and a pid file; it is started again with the same arguments when that is asked for.
     pub(super) fn start(&mut self, name: &'static str, mut command: Command) -> Result<()> {
         let path = self.state.join(record::LOGS).join(format!("{name}.log"));

@@ -1,9 +1,11 @@
 //! PID 1 of a world: prepares mounts and network, starts everything, says when it answers, then waits for its own end.
 
 mod components;
+mod config;
 pub(crate) mod control;
 mod mounts;
 mod network;
+mod node;
 mod start;
 
 use std::path::Path;
@@ -16,8 +18,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, wait};
 
-use crate::supervise;
 use crate::world::record::{self, Record};
+use crate::{Level, supervise};
 use components::Components;
 
 /// Inside the world: the folder on its own tmpfs for what nobody outside needs to see.
@@ -25,27 +27,37 @@ const SCRATCH: &str = "/run/evercert";
 /// Inside the world: kubectl's discovery cache.
 pub(crate) const KUBECTL_CACHE: &str = "/run/evercert/kubectl";
 
-pub(crate) fn init(state: &Path, tools: &Path) -> i32 {
+pub(crate) fn init(state: &Path, tools: &Path, level: Level) -> i32 {
     // The kernel ends the whole pid namespace with its PID 1, so this is all that the world's end takes.
     thread::spawn(|| {
         supervise::read_to_the_end(std::io::stdin());
         exit(0);
     });
-    let components = boot(state, tools).unwrap_or_else(|error| {
+    let components = boot(state, tools, level).unwrap_or_else(|error| {
         record::note_failure(state, &format!("{error:#}"));
         Arc::default()
     });
     reap(state, &components)
 }
 
-fn boot(state: &Path, tools: &Path) -> Result<Arc<Mutex<Components>>> {
+fn boot(state: &Path, tools: &Path, level: Level) -> Result<Arc<Mutex<Components>>> {
     let started = Instant::now();
     wait_for_record(state)?;
     mounts::prepare(&[state, tools])
         .with_context(|| format!("preparing the world's mounts{}", supervise::hint()))?;
-    network::prepare()
+    let node = match level {
+        Level::Plane => None,
+        Level::Node => {
+            let cgroups = record::cgroups(state)
+                .context("no cgroups were made")?
+                .cgroups;
+            mounts::prepare_node(&cgroups).context("preparing the node's mounts")?;
+            Some(cgroups.version)
+        }
+    };
+    network::prepare(level)
         .with_context(|| format!("preparing the world's network{}", supervise::hint()))?;
-    let components = Arc::new(Mutex::new(start::everything(state, tools, started)?));
+    let components = Arc::new(Mutex::new(start::everything(state, tools, node, started)?));
     control::listen(state, &components)?;
     let took = format!("{:.1}\n", started.elapsed().as_secs_f64());
     record::write_at_once(&state.join(record::READY), took.as_bytes())?;

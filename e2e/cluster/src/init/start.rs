@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 
 use super::SCRATCH;
 use super::components::{Components, gets, listens, read};
+use super::node;
+use crate::cgroup::Version;
 use crate::pki::Pki;
 use crate::world::record;
 use crate::{Pebble, address};
@@ -31,10 +33,19 @@ const CONTOUR_KINDS: [&str; 4] = [
 const DISCOVERY: &str =
     "Accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result<Components> {
+/// `node` is the version of cgroups where there is to be one.
+pub(super) fn everything(
+    state: &Path,
+    tools: &Path,
+    node: Option<Version>,
+    started: Instant,
+) -> Result<Components> {
     let pki = Pki::at(state.join(record::PKI));
     let scratch = Path::new(SCRATCH);
     let mut components = Components::new(state, tools, started);
+    if node.is_some() {
+        node::start_containerd(&mut components)?;
+    }
     start_etcd(&mut components, scratch)?;
     start_api_server(&mut components, state, scratch, &pki)?;
     start_ca(&mut components, scratch, &pki)?;
@@ -62,7 +73,10 @@ pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result
     components.wait_for("kube-apiserver's readyz", || {
         gets(&format!("{api}/readyz"), admin)
     })?;
-    start_controllers(&mut components, &pki)?;
+    start_controllers(&mut components, node.is_some(), &pki)?;
+    if let Some(cgroups) = node {
+        node::start(&mut components, tools, cgroups, &pki)?;
+    }
     let discovery = [OsStr::new("--header"), OsStr::new(DISCOVERY)]
         .into_iter()
         .chain(admin);
@@ -86,6 +100,9 @@ pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result
     components.wait_for("envoy", || {
         gets(&format!("http://{}/ready", address::ENVOY_READY), [])
     })?;
+    if node.is_some() {
+        node::wait(&mut components, &api, &admin)?;
+    }
     Ok(components)
 }
 
@@ -145,6 +162,15 @@ fn start_api_server(
             "--service-account-signing-key-file={}",
             pki.path("sa.key").display()
         ))
+        .arg("--kubelet-preferred-address-types=InternalIP")
+        .arg(format!(
+            "--kubelet-client-certificate={}",
+            pki.path("kubelet-client.crt").display()
+        ))
+        .arg(format!(
+            "--kubelet-client-key={}",
+            pki.path("kubelet-client.key").display()
+        ))
         .arg(format!("--audit-policy-file={}", policy.display()))
         .arg(format!("--audit-log-path={}", audit_log.display()))
         // One file for the whole life: tests count in it.
@@ -182,15 +208,13 @@ fn start_ca(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()
     components.start("pebble", pebble)
 }
 
-fn start_controllers(components: &mut Components, pki: &Pki) -> Result<()> {
+fn start_controllers(components: &mut Components, node: bool, pki: &Pki) -> Result<()> {
     let mut controllers = components.program("kube-controller-manager");
     controllers
         .arg(format!(
             "--kubeconfig={}",
             pki.kubeconfig("controller-manager").display()
         ))
-        // Nodes are played by the tests and send no heartbeat.
-        .arg("--controllers=*,-node-lifecycle-controller")
         .args([
             "--leader-elect=false",
             "--kube-api-qps=300",
@@ -214,6 +238,10 @@ fn start_controllers(components: &mut Components, pki: &Pki) -> Result<()> {
             "--cluster-signing-key-file={}",
             pki.path("ca.key").display()
         ));
+    if !node {
+        // Nodes are played by the tests and send no heartbeat.
+        controllers.arg("--controllers=*,-node-lifecycle-controller");
+    }
     components.start("kube-controller-manager", controllers)
 }
 
