@@ -26,7 +26,7 @@ pub(crate) struct ControllerArgs {
         long,
         env = "EVERCERT_MAX_ORDERS",
         value_name = "COUNT",
-        default_value_t = 50,
+        default_value_t = 200,
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     max_orders: u16,

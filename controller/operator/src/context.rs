@@ -14,6 +14,7 @@ use crate::issuer::Sessions;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::projection::Projections;
+use crate::slots::Slots;
 
 /// What every pass shares.
 pub(crate) struct Context {
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     /// What this process remembers.
     pub(crate) memory: Memory,
+    /// The places among the orders under way.
+    pub(crate) slots: Slots,
     /// What was asked of each CA.
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.

@@ -32,9 +32,18 @@ pub(crate) async fn reconcile(
     if gathered.observed.status.order.is_none() {
         // What a run before this one left open goes as soon as it is known that there is no order.
         context.projections.clear(&key);
-        context.memory.free_slot(&key);
     }
     let mut next = plan(&gathered.observed, now);
+    if let Step::Queue(candidate) = &next.step
+        && context.slots.ask(candidate.clone(), now)
+    {
+        gathered.observed.slot = true;
+        next = plan(&gathered.observed, now);
+    }
+    let is_about_to_order = matches!(next.step, Step::Queue(_) | Step::PlaceOrder);
+    if gathered.observed.status.order.is_none() && !is_about_to_order {
+        context.slots.free(&key);
+    }
     if next.is_irreversible() {
         // Looked at again, live; if the answer differs, nothing is done and the next pass begins from there.
         let Some(again) = gather(&key, &context, true, now).await? else {
@@ -97,9 +106,9 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         .update(&key, |e| e.unreported = Some((change.clone(), now)));
     match change {
         Change::Placed(_) => {}
-        Change::None | Change::Cleared => context.memory.free_slot(&key),
+        Change::None | Change::Cleared => context.slots.free(&key),
         Change::Failed(_) => {
-            context.memory.free_slot(&key);
+            context.slots.free(&key);
             context.ledger.settle(&key, true);
         }
     }

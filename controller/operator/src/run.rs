@@ -21,7 +21,8 @@ use kube::{Client, Resource};
 use crate::config::Config;
 use crate::context::{Context, key_of};
 use crate::follow::{
-    follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented, watch_secrets,
+    call_next, follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented,
+    watch_secrets,
 };
 use crate::health;
 use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
@@ -29,6 +30,7 @@ use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
+use crate::slots::Slots;
 
 /// A call to the API server gets no answer for so long: its connection is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -139,6 +141,7 @@ pub async fn run(
     let context = Arc::new(Context {
         client,
         memory: Memory::default(),
+        slots: Slots::new(config.max_orders),
         ledger,
         sessions: Sessions::default(),
         projections,
@@ -187,6 +190,7 @@ pub async fn run(
     tokio::spawn(forget_gone_issuers(cluster_issuers.gone, context.clone()));
     tokio::spawn(wake_namespaces(namespaces.changes, context.clone()));
     tokio::spawn(wake_presented(context.clone()));
+    tokio::spawn(call_next(context.clone()));
     let concurrency = controller::Config::default().concurrency(context.config.concurrency);
     let secrets = watch_secrets(watching, context.clone());
     let certificate_loop = Controller::for_stream(certificates.changes.map(Ok), certificates.store)

@@ -23,6 +23,7 @@ use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::fault::Fault;
+use crate::lanes::Candidate;
 use crate::observe::Observed;
 
 /// The one effect of a pass, or none.
@@ -30,6 +31,8 @@ use crate::observe::Observed;
 pub enum Step {
     /// No effect.
     Wait,
+    /// Wait for a place among the orders under way.
+    Queue(Candidate),
     /// The Certificate goes: forget what is open for it.
     Forget,
     /// Write the companion's last good certificate into the TLS Secret.

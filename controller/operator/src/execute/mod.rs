@@ -79,7 +79,7 @@ pub(crate) async fn execute(
 ) -> Result<Outcome, Error> {
     let key = gathered.observed.key.clone();
     Ok(match &plan.step {
-        Step::Wait => Outcome::waits(),
+        Step::Wait | Step::Queue(_) => Outcome::waits(),
         Step::Forget => {
             forget(&key, context);
             Outcome::waits()
@@ -123,6 +123,7 @@ pub(crate) async fn execute(
 pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
     context.projections.clear(key);
     context.memory.forget(key);
+    context.slots.free(key);
 }
 
 /// Writes the outcome's event.
