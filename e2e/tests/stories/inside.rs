@@ -20,6 +20,8 @@ pub(crate) struct Outcome {
     pub(crate) passed: usize,
     /// The names of those that do not.
     pub(crate) failed: Vec<String>,
+    /// The names of those that this world is too small for.
+    pub(crate) ignored: Vec<String>,
 }
 
 impl Outcome {
@@ -86,7 +88,12 @@ struct Scene {
 impl Scene {
     fn trial(self: &Arc<Self>, tale: Tale) -> Trial {
         let scene = self.clone();
-        Trial::test(tale.name().to_owned(), move || {
+        let ignored = !tale.can_be_told_at(self.stage.world.level());
+        if ignored {
+            let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+            outcome.ignored.push(tale.name().to_owned());
+        }
+        let trial = Trial::test(tale.name().to_owned(), move || {
             // Taken for a failure until it is over: a panic is one.
             scene.note(|outcome| outcome.failed.push(tale.name().to_owned()))?;
             scene.runtime.block_on(scene.tell(&tale)).map_err(failed)?;
@@ -94,7 +101,8 @@ impl Scene {
                 outcome.failed.retain(|name| name != tale.name());
                 outcome.passed += 1;
             })
-        })
+        });
+        trial.with_ignored_flag(ignored)
     }
 
     async fn tell(&self, tale: &Tale) -> Result<()> {

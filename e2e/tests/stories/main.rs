@@ -19,6 +19,7 @@ mod neighbours;
 mod numbers;
 mod outside;
 mod permission;
+mod pod;
 mod refused;
 mod renew;
 mod schema;
@@ -27,7 +28,7 @@ mod unreachable;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use evercert_cluster::take_role;
+use evercert_cluster::{Level, take_role};
 
 use group::{Act, Asked, Group, Tale};
 
@@ -57,11 +58,13 @@ fn groups() -> Vec<Group> {
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
         // The API server is stopped, frozen, started again.
         Group::new("control-plane").ending(ending::after_outages()),
-        // The operator is killed.
-        Group::new("operator").one_by_one(crash::tales()),
+        // The operator is killed, or a pod.
+        Group::new("operator")
+            .one_by_one(crash::tales())
+            .one_by_one(pod::tales()),
     ];
     let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
-    groups.extend(failpoints.map(|group| group.ending(ending::after_crashes())));
+    groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.push(
         Group::new("load")
             .alone()
