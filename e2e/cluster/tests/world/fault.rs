@@ -1,7 +1,7 @@
 //! What a story may do to a component: freeze it, let it go on, start it again.
 
 use anyhow::{Result, ensure};
-use evercert_cluster::{World, address};
+use evercert_cluster::{Level, World, address};
 
 use crate::inside::{curl, output};
 use crate::wait;
@@ -11,7 +11,7 @@ const API: &str = "kube-apiserver";
 /// Frozen it does not answer, thawed it does, and neither that nor a restart is a failure of the world; a death is, and a
 /// restart helps then, too.
 pub(crate) fn api_server_is_frozen_thawed_and_restarted() -> Result<()> {
-    let world = World::up("fault", false)?;
+    let world = World::up_at("fault", false, Level::Plane)?;
     let first = world.component_pid(API);
     world.freeze(API)?;
     let frozen = version(&world);
