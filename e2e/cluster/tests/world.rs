@@ -31,7 +31,7 @@ const SEVEN: &str = "seven";
 static SHARED: LazyLock<std::result::Result<World, String>> =
     LazyLock::new(|| World::up("shared", false).map_err(|error| format!("{error:#}")));
 
-/// What worlds are here, unless a test says otherwise.
+/// The highest that is here. Tests for which it makes no difference have the lower one, which is up sooner.
 fn level() -> Result<Level> {
     Level::here()
 }
@@ -129,9 +129,11 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// This program in another part.
-fn subject(part: &str) -> Result<Command> {
+/// This program in another part, with worlds of this level.
+fn subject(part: &str, level: Level) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.env(PART, part);
+    command
+        .env(PART, part)
+        .env("EVERCERT_LEVEL", level.to_string());
     Ok(command)
 }

@@ -12,7 +12,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_evercert-world");
 
 /// Up, used by several processes, a part of it killed, down.
 pub(crate) fn kept_world_outlives_its_caller() -> Result<()> {
-    let up = evercert_world(&["up", "--name", NAME])?;
+    let up = evercert_world(&["up", "--name", NAME, "--level", "plane"])?;
     ensure!(up.status.success(), "{}", text(&up));
     let world = World::attach(NAME)?;
     let traces = world.traces();
@@ -48,7 +48,10 @@ fn use_it(world: &World) -> Result<()> {
     evercert_world(&[&exec[..], &["kill", "-KILL", &pebble]].concat())?;
     wait::until("status names the dead component", || {
         let status = evercert_world(&["status"]).map_err(|error| error.to_string())?;
-        let named = text(&status).contains("pebble ended: SIGKILL") && !status.status.success();
+        let told = text(&status);
+        let named = told.contains("pebble ended: SIGKILL")
+            && told.contains("by-hand: level plane, ready after")
+            && !status.status.success();
         if named { Ok(()) } else { Err(text(&status)) }
     })
 }

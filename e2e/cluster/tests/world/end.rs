@@ -30,7 +30,7 @@ pub(crate) fn play(part: &str) -> Result<ExitCode> {
 }
 
 pub(crate) fn down_leaves_nothing() -> Result<()> {
-    let world = World::up("down", false)?;
+    let world = World::up_at("down", false, Level::Plane)?;
     let traces = world.traces();
     ensure!(
         traces.remaining().len() > 8,
@@ -86,14 +86,14 @@ fn leave_behind(world: &World) -> Result<[Child; 2]> {
 }
 
 pub(crate) fn killed_parent_takes_the_world_along() -> Result<()> {
-    let (mut parent, traces) = hold(&mut subject(HOLD)?)?;
+    let (mut parent, traces) = hold(&mut subject(HOLD, Level::Plane)?)?;
     parent.kill()?;
     parent.wait()?;
     gone(&traces)
 }
 
 pub(crate) fn killed_supervisor_takes_the_world_along() -> Result<()> {
-    let (mut parent, traces) = hold(&mut subject(HOLD)?)?;
+    let (mut parent, traces) = hold(&mut subject(HOLD, level()?)?)?;
     let supervisor = traces
         .remaining()
         .iter()
@@ -147,7 +147,7 @@ fn supervisor(line: &str) -> Option<Pid> {
 }
 
 pub(crate) fn code_of_the_program_inside_is_returned() -> Result<()> {
-    let status = subject(SEVEN)?.env("EVERCERT_LEVEL", "plane").status()?;
+    let status = subject(SEVEN, Level::Plane)?.status()?;
     ensure!(status.code() == Some(7), "{status}");
     ensure!(
         World::list().iter().all(|world| world.name != SEVEN),
