@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod ca;
+pub mod costs;
 pub mod crd_cases;
 pub mod crowd;
 pub mod curl;

@@ -81,6 +81,13 @@ impl Process {
             })
     }
 
+    /// Whether it is the program of the image, which is at its root.
+    #[must_use]
+    pub fn is_in_a_container(self) -> bool {
+        let line = self.read("cmdline").unwrap_or_default();
+        line.starts_with("/evercert\0")
+    }
+
     /// Resident memory, in bytes (proc(5), VmRSS).
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use evercert_cluster::World;
+use evercert_e2e::costs::{self, Costs};
 use evercert_e2e::{Stage, Story};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub(crate) struct Outcome {
     pub(crate) failed: Vec<String>,
     /// The names of those that this world is too small for.
     pub(crate) ignored: Vec<String>,
+    /// What is to be said about all of them together.
+    pub(crate) costs: String,
 }
 
 impl Outcome {
@@ -75,7 +78,11 @@ pub(crate) fn tell(args: &Arguments, group: Group) -> Result<()> {
         // What failed is in the outcome.
         let _ = libtest_mimic::run(&arguments, trials);
     }
-    Ok(())
+    let costs = format!("{}{}", Costs::of(&scene.stage)?.table(), costs::memory());
+    println!("{costs}");
+    let mut outcome = scene.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    outcome.costs = costs;
+    outcome.keep(&scene.file)
 }
 
 struct Scene {

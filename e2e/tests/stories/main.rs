@@ -38,6 +38,9 @@ const GROUP: &str = "EVERCERT_STORIES_GROUP";
 /// Stories that wait most of the time; more of them at once would only make the machine slow.
 const SIDE_BY_SIDE: usize = 4;
 
+/// The group whose stories leave each other alone: what they cost is told at the very end.
+const SHARED: &str = "shared";
+
 /// The group that takes longest comes first. One without stories costs nothing.
 fn groups() -> Vec<Group> {
     let shared = [
@@ -53,7 +56,7 @@ fn groups() -> Vec<Group> {
         forged::tales(),
     ];
     let mut groups = vec![
-        Group::new("shared")
+        Group::new(SHARED)
             .one_by_one(first::tales())
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
         // The API server is stopped, frozen, started again.

@@ -14,7 +14,7 @@ use evercert_cluster::{Level, World};
 use libtest_mimic::Trial;
 
 use crate::inside::Outcome;
-use crate::{Asked, GROUP, Group};
+use crate::{Asked, GROUP, Group, SHARED};
 
 /// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up.
 const AT_ONCE: usize = 3;
@@ -25,6 +25,7 @@ struct Ended {
     passed: usize,
     failed: Vec<String>,
     ignored: Vec<String>,
+    costs: String,
     took: Duration,
     log: PathBuf,
 }
@@ -108,6 +109,7 @@ impl Hall {
             passed: outcome.passed,
             failed: outcome.failed,
             ignored: outcome.ignored,
+            costs: outcome.costs,
             took: began.elapsed(),
             log,
         };
@@ -189,6 +191,9 @@ impl Hall {
             for name in failing.iter().flat_map(|end| &end.failed) {
                 writeln!(out, "    {name}")?;
             }
+        }
+        for end in ended.iter().filter(|end| end.name == SHARED) {
+            write!(out, "\n{}", end.costs)?;
         }
         let ignored: Vec<&String> = ended.iter().flat_map(|end| &end.ignored).collect();
         if !ignored.is_empty() {
