@@ -1,0 +1,157 @@
+//! The API server does not answer, or starts again, in the middle of an order.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use evercert_api::{Certificate, children, keys};
+use evercert_cluster::Pebble;
+use evercert_e2e::ca::TestCa;
+use evercert_e2e::story::{SOON, certificate_ready};
+use evercert_e2e::{Story, curl, operator, wait_for};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use crate::issue::no_route_stays;
+use crate::{Tale, tales};
+
+const API_SERVER: &str = "kube-apiserver";
+/// How long nobody answers.
+const FROZEN: Duration = Duration::from_secs(40);
+/// How soon all is well afterwards.
+const RECOVERED: Duration = Duration::from_secs(20);
+/// The deadline of each call of the operator, and what a busy machine adds.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+pub(crate) fn tales() -> Vec<Tale> {
+    tales![
+        an_api_server_that_is_frozen_for_forty_seconds_amid_an_order_costs_no_second_order,
+        an_api_server_that_starts_again_amid_an_order_costs_no_second_order,
+    ]
+}
+
+async fn an_api_server_that_is_frozen_for_forty_seconds_amid_an_order_costs_no_second_order(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = amid_an_order(&story).await?;
+    let pid = story.stage.operator.lock().await.pid();
+    let from = Timestamp::now();
+    let world = &story.stage.world;
+    world.freeze(API_SERVER)?;
+    let began = Instant::now();
+    // Each call ends at its deadline, and the next one too: nothing waits for the thaw.
+    let ended = wait_for("forty seconds are over", FROZEN * 2, async || {
+        Ok((began.elapsed() >= FROZEN).then_some(()))
+    })
+    .await;
+    let alive = curl::get_at("127.0.0.1:8080", "localhost", "/healthz").map(|served| served.status);
+    let timed_out = told_since(&story, from, "did not answer within 15 s").await;
+    world.thaw(API_SERVER)?;
+    let thawed = Instant::now();
+    ended?;
+    ensure!(alive? == 200, "the operator is not alive meanwhile");
+    let timed_out = timed_out?;
+    ensure!(
+        timed_out.len() >= 2,
+        "no two calls in a row ended at their deadline of {DEADLINE:?}: {timed_out:?}"
+    );
+    recovers(&story, &ca, thawed).await?;
+    let mut operator = story.stage.operator.lock().await;
+    ensure!(operator.pid() == pid, "the operator was started again");
+    Ok(())
+}
+
+async fn an_api_server_that_starts_again_amid_an_order_costs_no_second_order(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = amid_an_order(&story).await?;
+    let pid = story.stage.operator.lock().await.pid();
+    story.stage.world.restart(API_SERVER)?;
+    let restarted = wait_for("the API server answers again", SOON, async || {
+        let _ = story.api::<Certificate>().get("site").await?;
+        Ok(Some(Instant::now()))
+    })
+    .await?;
+    recovers(&story, &ca, restarted).await?;
+    // A watch that was lost is taken up again: what is new is seen.
+    story.certificate("second", &[story.host("second")]).await?;
+    story.ready("second", SOON).await?;
+    let mut operator = story.stage.operator.lock().await;
+    ensure!(operator.pid() == pid, "the operator was started again");
+    Ok(())
+}
+
+/// A certificate whose order is recorded and whose challenge the CA works on, patiently.
+async fn amid_an_order(story: &Story<'_>) -> Result<TestCa> {
+    let ca = story
+        .ca_with(Pebble {
+            retry_after: (3, 3),
+            ..Pebble::default()
+        })
+        .await?;
+    story.certificate("site", &[story.host("www")]).await?;
+    story
+        .wait_for("the CA was asked to validate", SOON, async || {
+            Ok((ca.count()?.challenges > 0).then_some(()))
+        })
+        .await?;
+    let certificate = story.api::<Certificate>().get("site").await?;
+    ensure!(
+        !certificate_ready(&certificate),
+        "it is Ready already: this story proves nothing then"
+    );
+    Ok(ca)
+}
+
+/// The certificate is Ready in time, of one order, and nothing is there twice or too much.
+async fn recovers(story: &Story<'_>, ca: &TestCa, since: Instant) -> Result<()> {
+    let left = RECOVERED.saturating_sub(since.elapsed());
+    story.ready("site", left).await?;
+    println!("Ready {:.2?} after the API server was back", since.elapsed());
+    let count = ca.count()?;
+    ensure!(count.orders == 1 && count.certificates == 1, "{count:?}");
+    no_route_stays(story).await?;
+    let secrets = names::<Secret>(story.api()).await?;
+    let companion = children::companion_name(story.namespace, "site");
+    let wanted = BTreeSet::from(["site".to_owned(), "ca-account".to_owned(), companion]);
+    ensure!(secrets == wanted, "Secrets: {secrets:?}");
+    ensure!(
+        names::<Ingress>(story.api()).await?.is_empty()
+            && names::<EndpointSlice>(story.api()).await?.is_empty()
+            && names::<Service>(story.api()).await?.is_empty(),
+        "a route stayed"
+    );
+    let own: Api<ConfigMap> = Api::namespaced(story.stage.client.clone(), operator::NAMESPACE);
+    story
+        .wait_for("no challenge is open", SOON, async || {
+            let open = own.get(keys::CHALLENGES_NAME).await?.data;
+            let open = open.unwrap_or_default();
+            let host = story.host("www");
+            Ok((!open.values().any(|text| text.contains(&host))).then_some(()))
+        })
+        .await
+}
+
+async fn names<K>(api: Api<K>) -> Result<BTreeSet<String>>
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let list = api.list(&ListParams::default()).await?;
+    Ok(list.items.iter().map(ResourceExt::name_any).collect())
+}
+
+/// The operator's log lines with `words` since an instant.
+async fn told_since(story: &Story<'_>, from: Timestamp, words: &str) -> Result<Vec<String>> {
+    let operator = story.stage.operator.lock().await;
+    let log = std::fs::read_to_string(operator.log()).context("reading the operator's log")?;
+    let is_new = |line: &str| {
+        let at = line.split_whitespace().next().unwrap_or_default();
+        at.parse::<Timestamp>().is_ok_and(|at| at >= from)
+    };
+    let lines = log.lines().filter(|line| line.contains(words));
+    Ok(lines.filter(|l| is_new(l)).map(str::to_owned).collect())
+}
