@@ -17,6 +17,7 @@ use kube::api::Api;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::context::{Context, key_of};
@@ -141,6 +142,7 @@ pub async fn run(
     let context = Arc::new(Context {
         client,
         memory: Memory::default(),
+        workers: Semaphore::new(usize::from(config.concurrency)),
         slots: Slots::new(config.max_orders),
         ledger,
         sessions: Sessions::default(),
@@ -191,10 +193,9 @@ pub async fn run(
     tokio::spawn(wake_namespaces(namespaces.changes, context.clone()));
     tokio::spawn(wake_presented(context.clone()));
     tokio::spawn(call_next(context.clone()));
-    let concurrency = controller::Config::default().concurrency(context.config.concurrency);
     let secrets = watch_secrets(watching, context.clone());
+    // Passes are bounded where they work, not here: one that waits for a CA keeps nobody waiting.
     let certificate_loop = Controller::for_stream(certificates.changes.map(Ok), certificates.store)
-        .with_config(concurrency.clone())
         .reconcile_on(wakes)
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown.clone())
@@ -208,7 +209,6 @@ pub async fn run(
         issuers.changes,
         issuers.store,
         issuer_wakes,
-        concurrency.clone(),
         shutdown.clone(),
         context.clone(),
     );
@@ -216,7 +216,6 @@ pub async fn run(
         cluster_issuers.changes,
         cluster_issuers.store,
         cluster_issuer_wakes,
-        concurrency,
         shutdown,
         context,
     );
@@ -241,12 +240,10 @@ async fn run_issuers<K: IssuerResource>(
     changes: UnboundedReceiver<K>,
     store: Store<K>,
     wakes: UnboundedReceiver<ObjectRef<K>>,
-    concurrency: controller::Config,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
     context: Arc<Context>,
 ) {
     Controller::for_stream(changes.map(Ok), store)
-        .with_config(concurrency)
         .reconcile_on(wakes)
         .graceful_shutdown_on(shutdown)
         .run(

@@ -77,6 +77,35 @@ pub enum Step {
     PlaceOrder,
 }
 
+impl Step {
+    /// Whether others are waited for: the CA, or an entry point.
+    #[must_use]
+    pub fn asks_others(&self) -> bool {
+        match self {
+            Self::Abandon { .. }
+            | Self::Refresh
+            | Self::Store
+            | Self::Finalize
+            | Self::Accept(_)
+            | Self::Probe(_)
+            | Self::PlaceOrder => true,
+            Self::Wait
+            | Self::Queue(_)
+            | Self::Forget
+            | Self::Restore
+            | Self::WriteFallback { .. }
+            | Self::Record(_)
+            | Self::Present
+            | Self::KeepCopy
+            | Self::DropPendingKey
+            | Self::MendMarks
+            | Self::PrepareKey
+            | Self::StartSolver
+            | Self::SelfSign => false,
+        }
+    }
+}
+
 /// A failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -18,6 +18,7 @@ use evercert_core::need::whole;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::runtime::controller::Action;
+use tokio::sync::SemaphorePermit;
 
 use crate::apply;
 use crate::context::Context;
@@ -38,6 +39,16 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     issuer: Arc<K>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
+    let place = context.begin_work().await;
+    // In a box, so that those who wait for a place are small.
+    Box::pin(pass(issuer.as_ref(), &context, place)).await
+}
+
+async fn pass<K: IssuerResource>(
+    issuer: &K,
+    context: &Context,
+    place: Option<SemaphorePermit<'_>>,
+) -> Result<Action, Error> {
     let object = issuer.object(&context.config.namespace);
     if issuer.meta().deletion_timestamp.is_some() {
         context.sessions.remove(&object.id);
@@ -45,7 +56,7 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     }
     let now = Timestamp::now();
     let before = context.sessions.get(&object.id);
-    let readiness = ready::ensure_ready(&object, before.as_ref(), &context, now).await?;
+    let readiness = ready::ensure_ready(&object, before.as_ref(), context, place, now).await?;
     let (action, session) = match &readiness {
         Readiness::Unchanged(session) | Readiness::Ready(session) => {
             (Action::requeue(RESYNC), session.clone())
@@ -57,13 +68,13 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     };
     let changed = before.as_ref().is_none_or(|b| !b.is_like(&session));
     context.sessions.set(object.id.clone(), session);
-    let reported = report(issuer.as_ref(), &object, &readiness, &context, now).await;
+    let reported = report(issuer, &object, &readiness, context, now).await;
     // A report that met another writer is repeated, and then nothing has changed.
     if changed {
         context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
     }
     reported?;
-    announce_replaced(issuer.as_ref(), &object, &readiness, &context, now).await;
+    announce_replaced(issuer, &object, &readiness, context, now).await;
     Ok(action)
 }
 

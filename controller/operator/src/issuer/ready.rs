@@ -13,6 +13,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
+use tokio::sync::SemaphorePermit;
 
 use super::object::IssuerObject;
 use super::session::{Session, Signer};
@@ -112,9 +113,10 @@ pub(super) async fn ensure_ready(
     object: &IssuerObject,
     before: Option<&Session>,
     context: &Context,
+    place: Option<SemaphorePermit<'_>>,
     now: Timestamp,
 ) -> Result<Readiness, ApplyError> {
-    match try_ready(object, before, context, now).await {
+    match try_ready(object, before, context, place, now).await {
         Ok(readiness) => Ok(readiness),
         Err(Stop::NotReady(not)) => Ok(Readiness::NotReady(not)),
         Err(Stop::Api(error)) => Err(error),
@@ -125,6 +127,7 @@ async fn try_ready(
     object: &IssuerObject,
     before: Option<&Session>,
     context: &Context,
+    place: Option<SemaphorePermit<'_>>,
     now: Timestamp,
 ) -> Result<Readiness, Stop> {
     let session = |signer, fingerprint| Session {
@@ -160,6 +163,8 @@ async fn try_ready(
         ca_bundle: bundle,
         ..DirectoryConfig::new(url, context.config.user_agent.clone())
     };
+    // A CA may take its time; whoever waits for it keeps nobody waiting.
+    drop(place);
     let directory = Directory::connect(config, now)
         .await
         .map_err(|e| explain_connect(&e))?;
