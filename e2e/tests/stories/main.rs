@@ -15,8 +15,10 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod memory;
 mod neighbours;
 mod numbers;
+mod outage;
 mod outside;
 mod permission;
 mod pod;
@@ -24,6 +26,7 @@ mod refused;
 mod renew;
 mod schema;
 mod unreachable;
+mod vanished;
 
 use std::process::ExitCode;
 
@@ -60,10 +63,13 @@ fn groups() -> Vec<Group> {
             .one_by_one(first::tales())
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
         // The API server is stopped, frozen, started again.
-        Group::new("control-plane").ending(ending::after_outages()),
+        Group::new("control-plane")
+            .one_by_one(outage::tales())
+            .ending(ending::after_outages()),
         // The operator is killed, or a pod.
         Group::new("operator")
             .one_by_one(crash::tales())
+            .one_by_one(vanished::tales())
             .one_by_one(pod::tales()),
     ];
     let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
@@ -72,7 +78,8 @@ fn groups() -> Vec<Group> {
         Group::new("load")
             .alone()
             .one_by_one(crowds::tales())
-            .one_by_one(neighbours::tales()),
+            .one_by_one(neighbours::tales())
+            .one_by_one(memory::tales()),
     );
     groups.push(Group::new("numbers").alone().one_by_one(numbers::tales()));
     groups
