@@ -21,6 +21,7 @@ use kube::runtime::controller::Action;
 
 use crate::apply;
 use crate::context::Context;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::events::emit;
 use ready::{Again, NotReady, Readiness};
@@ -179,7 +180,7 @@ async fn report<K: IssuerResource>(
         let mut next = issuer.clone();
         next.set_status(status);
         let api: Api<K> = issuer.api(context.client.clone());
-        apply::replace_status(&api, &next).await?;
+        apply::replace_status(&api, Effect::WriteIssuerStatus, &next).await?;
     }
     Ok(())
 }
