@@ -19,6 +19,7 @@ use super::object::IssuerObject;
 use super::session::{Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
+use crate::effect::{Effect, ca::ensure_account};
 use crate::secrets::data;
 
 /// Whether an issuer can sign.
@@ -179,9 +180,7 @@ async fn try_ready(
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
         return Err(NotReady { terms, ..not }.into());
     }
-    let account = directory
-        .account(&key, None, acme.email.as_deref(), true, now)
-        .await;
+    let account = ensure_account(&directory, &key, acme.email.as_deref(), now).await;
     let account = account.map_err(|fault| {
         context.memory.note_fault(directory.url(), &fault, now);
         NotReady {
@@ -265,7 +264,7 @@ async fn ensure_key(
     } else {
         let key = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
         let secret = build_key_secret(object, name, key.into_bytes());
-        match apply::create(secrets, &secret).await {
+        match apply::create(secrets, Effect::CreateAccountKey, &secret).await {
             // Another issuer shares the Secret, and was faster: its key is the one.
             Err(error) if error.is_conflict() => apply::within(secrets.get(name)).await,
             created => created,
