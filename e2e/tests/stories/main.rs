@@ -9,6 +9,7 @@ mod crash;
 mod crowds;
 mod damage;
 mod ending;
+mod failpoints;
 mod first;
 mod foreign;
 mod forged;
@@ -72,7 +73,10 @@ fn groups() -> Vec<Group> {
             .one_by_one(vanished::tales())
             .one_by_one(pod::tales()),
     ];
-    let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
+    let mut failpoints = Group::spread("failpoints", 2, failpoints::tales());
+    // A minute of backoff passes in it.
+    failpoints.push(Group::new("failpoints-gap").one_by_one(failpoints::of_the_gap()));
+    let failpoints = failpoints.into_iter();
     groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.push(
         Group::new("load")
