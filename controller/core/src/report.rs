@@ -138,7 +138,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         || failed_for_good.is_some()
         || matches!(
             plan.say.reason,
-            Reason::NameNotAllowed | Reason::NameHeldElsewhere
+            Reason::NameNotAllowed | Reason::NameHeldElsewhere | Reason::NoIngressClass
         )
         || is_for_a_person(&o.issuer);
     set(Claim {

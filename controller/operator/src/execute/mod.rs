@@ -92,6 +92,7 @@ pub(crate) async fn execute(
         Step::PrepareKey => secret::prepare_key(gathered, context).await?,
         Step::KeepCopy => secret::keep_copy(gathered, context).await?,
         Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
+        Step::MendCompanion => secret::mend_companion(gathered, context).await?,
         Step::SelfSign => secret::self_sign(gathered, context, now).await?,
         Step::Abandon { why } => order::abandon(gathered, why, context, now).await,
         Step::Record(failure) => {
