@@ -80,6 +80,9 @@ pub struct IssuerFacts {
     pub generation: i64,
 }
 
+/// The reason of an issuer whose account is being looked up at the CA again.
+pub const CHECKING_ACCOUNT: &str = "CheckingAccount";
+
 /// The "directory" of a self-signed issuer.
 pub const SELF_SIGNED: &str = "self-signed";
 

@@ -120,10 +120,10 @@ pub(crate) async fn execute(
     })
 }
 
-/// Nothing is open for `key` any more.
+/// Nothing is open for `key` any more: it was deleted, and an order under way is given up.
 pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
     context.projections.clear(key);
-    context.memory.forget(key);
+    order::give_back_later(context.memory.forget(key), context);
 }
 
 /// Writes the outcome's event.

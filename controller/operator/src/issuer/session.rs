@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use evercert_acme::{Acme, Directory};
 use evercert_api::issuer::PolicyRule;
-use evercert_core::observe::{IssuerFacts, IssuerObservation, SELF_SIGNED};
+use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation, SELF_SIGNED};
 
 use super::object::{IssuerId, IssuerObject};
 use super::ready::NotReady;
@@ -86,6 +86,14 @@ impl Session {
 
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        if self.suspect {
+            return IssuerObservation::NotReady {
+                reason: CHECKING_ACCOUNT.to_owned(),
+                message: "the CA refused the account; it is looked up there, and registered again with the same key if the CA has \
+                          forgotten it"
+                    .to_owned(),
+            };
+        }
         let directory = match &self.signer {
             Signer::Acme { directory, .. } => directory.url().to_owned(),
             Signer::SelfSigned => SELF_SIGNED.to_owned(),
