@@ -132,6 +132,8 @@ reasons! {
     UserActionRequired,
     /// The key leads to another account than before.
     AccountReplaced,
+    /// The account's key was put back into its Secret.
+    AccountKeyRestored,
     // Events
     /// An order was placed.
     OrderPlaced,

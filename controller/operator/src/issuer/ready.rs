@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 
 use super::object::IssuerObject;
-use super::session::{Session, Signer};
+use super::session::{HeldKey, Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::secrets::data;
@@ -79,6 +79,29 @@ pub(crate) struct NotReady {
     pub(crate) again: Again,
     /// Where the terms of service can be read.
     pub(crate) terms: Option<String>,
+    /// A hash of what the CA was asked with; `None` while it was not asked.
+    pub(crate) asked: Option<u64>,
+    /// A Secret that no watch covers is read again soon.
+    pub(crate) unwatched: bool,
+    /// Already told; the CA is not asked again before then.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// What a pass did to the Secret of the account's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyChange {
+    /// The key in use was put back.
+    Restored,
+    /// A new one was made.
+    Made,
+}
+
+/// The account's key.
+struct AccountKey {
+    der: Vec<u8>,
+    /// No watch covers its Secret.
+    unwatched: bool,
+    note: Option<(Reason, String)>,
 }
 
 impl NotReady {
@@ -89,6 +112,9 @@ impl NotReady {
             retry_after: None,
             again: Again::Soon,
             terms: None,
+            asked: None,
+            unwatched: false,
+            until: None,
         }
     }
 
@@ -107,16 +133,18 @@ impl NotReady {
     }
 }
 
-/// Makes the issuer ready, or says why it is not. Sends nothing while spec, key and bundle are those of `before`.
+/// Makes the issuer ready, or says why it is not; and what became of its account's key. Sends nothing while spec, key and
+/// bundle are those of `before`.
 pub(super) async fn ensure_ready(
     object: &IssuerObject,
     before: Option<&Session>,
     context: &Context,
     now: Timestamp,
-) -> Result<Readiness, ApplyError> {
-    match try_ready(object, before, context, now).await {
-        Ok(readiness) => Ok(readiness),
-        Err(Stop::NotReady(not)) => Ok(Readiness::NotReady(not)),
+) -> Result<(Readiness, Option<KeyChange>), ApplyError> {
+    let mut key_change = None;
+    match try_ready(object, before, context, &mut key_change, now).await {
+        Ok(readiness) => Ok((readiness, key_change)),
+        Err(Stop::NotReady(not)) => Ok((Readiness::NotReady(not), key_change)),
         Err(Stop::Api(error)) => Err(error),
     }
 }
@@ -125,6 +153,7 @@ async fn try_ready(
     object: &IssuerObject,
     before: Option<&Session>,
     context: &Context,
+    key_change: &mut Option<KeyChange>,
     now: Timestamp,
 ) -> Result<Readiness, Stop> {
     let session = |signer, fingerprint| Session {
@@ -134,19 +163,23 @@ async fn try_ready(
         generation: object.generation,
         fingerprint,
         suspect: false,
+        unwatched: false,
+        note: None,
+        held_back: None,
     };
     let Some(acme) = &object.acme else {
         return Ok(Readiness::Ready(session(Signer::SelfSigned, 0)));
     };
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &object.secrets_namespace);
     let bundle = gather_bundle(object, acme, &secrets).await?;
-    let key = ensure_key(object, acme, &secrets).await?;
+    let key = ensure_key(object, acme, &secrets, context, key_change).await?;
+    let unwatched = key.unwatched || acme.ca_bundle_secret_ref.is_some();
     let url = directory_url(&acme.directory);
     let fingerprint = stable_hash(&[
         url,
         acme.email.as_deref().unwrap_or_default(),
         &acme.terms_of_service_agreed.to_string(),
-        &format!("{:x}", stable_bytes(&key)),
+        &format!("{:x}", stable_bytes(&key.der)),
         &format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default())),
     ]);
     if let Some(before) = before.filter(|b| b.fingerprint == fingerprint && !b.suspect) {
@@ -154,8 +187,43 @@ async fn try_ready(
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
         same.ingress_class = object.ingress_class();
+        (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
     }
+    let held_back = before
+        .filter(|b| b.generation == object.generation)
+        .and_then(|b| b.held_back.as_ref())
+        .filter(|held| held.fingerprint == fingerprint && now < held.until);
+    if let Some(held) = held_back {
+        return Err(Stop::NotReady(NotReady {
+            until: Some(held.until),
+            unwatched,
+            ..held.not.clone()
+        }));
+    }
+    let signer = connect(object, acme, bundle, &key.der, context, now).await;
+    let signer = signer.map_err(|not| NotReady {
+        asked: Some(fingerprint),
+        unwatched,
+        ..not
+    })?;
+    Ok(Readiness::Ready(Session {
+        unwatched,
+        note: key.note,
+        ..session(signer, fingerprint)
+    }))
+}
+
+/// Reads the directory, and looks the account up there or registers it.
+async fn connect(
+    object: &IssuerObject,
+    acme: &AcmeIssuer,
+    bundle: Option<Vec<u8>>,
+    key: &[u8],
+    context: &Context,
+    now: Timestamp,
+) -> Result<Signer, NotReady> {
+    let url = directory_url(&acme.directory);
     let config = DirectoryConfig {
         ca_bundle: bundle,
         ..DirectoryConfig::new(url, context.config.user_agent.clone())
@@ -172,10 +240,10 @@ async fn try_ready(
             "read the CA's terms of service{read}, then set spec.acme.termsOfServiceAgreed to true"
         );
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
-        return Err(NotReady { terms, ..not }.into());
+        return Err(NotReady { terms, ..not });
     }
     let account = directory
-        .account(&key, None, acme.email.as_deref(), true, now)
+        .account(key, None, acme.email.as_deref(), true, now)
         .await;
     let account = account.map_err(|fault| {
         context.memory.note_fault(directory.url(), &fault, now);
@@ -185,13 +253,11 @@ async fn try_ready(
         }
     })?;
     context.memory.close_breaker(directory.url());
-    Ok(Readiness::Ready(session(
-        Signer::Acme {
-            acme: account,
-            directory,
-        },
-        fingerprint,
-    )))
+    tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
+    Ok(Signer::Acme {
+        acme: account,
+        directory,
+    })
 }
 
 fn stable_bytes(bytes: &[u8]) -> u64 {
@@ -236,13 +302,17 @@ async fn gather_bundle(
     Ok(Some(bundle.to_vec()))
 }
 
-/// The account's key as DER: read, or made and stored before anybody uses it.
+/// The account's key: read; else put back, if this process has seen it; else made. Stored before anybody uses it.
 async fn ensure_key(
     object: &IssuerObject,
     acme: &AcmeIssuer,
     secrets: &Api<Secret>,
-) -> Result<Vec<u8>, Stop> {
+    context: &Context,
+    change: &mut Option<KeyChange>,
+) -> Result<AccountKey, Stop> {
     let name = &acme.account_key_secret_ref.name;
+    let held = context.sessions.key(&object.id);
+    let held = held.filter(|held| held.secret == *name);
     let not = |why: String| {
         NotReady::here(
             Reason::InvalidAccountKey,
@@ -255,17 +325,40 @@ async fn ensure_key(
     let found = apply::within(secrets.get_opt(name))
         .await
         .map_err(|e| stop(e, not))?;
-    let secret = if let Some(secret) = found {
-        secret
-    } else {
-        let key = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
-        let secret = build_key_secret(object, name, key.into_bytes());
-        match apply::create(secrets, &secret).await {
-            // Another issuer shares the Secret, and was faster: its key is the one.
-            Err(error) if error.is_conflict() => apply::within(secrets.get(name)).await,
-            created => created,
+    let secret = match (found, &held) {
+        (Some(secret), _) => secret,
+        (None, Some(held)) => match store_key(object, secrets, held).await {
+            Ok(stored) => {
+                *change = Some(KeyChange::Restored);
+                stored
+            }
+            Err(error) if error.is_passing() => return Err(Stop::Api(error)),
+            // It is the account's key all the same, and was stored when it was first used.
+            Err(error) => {
+                let note = format!(
+                    "Secret {name} with the account's key was deleted and cannot be put back: {error}. Until it can, the key is known \
+                     to the running operator only"
+                );
+                return Ok(AccountKey {
+                    der: evercert_pki::account_key_der(&held.pem)
+                        .map_err(|e| not(e.to_string()))?,
+                    unwatched: true,
+                    note: Some((Reason::InvalidAccountKey, note)),
+                });
+            }
+        },
+        (None, None) => {
+            let pem = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
+            let made = HeldKey {
+                secret: name.clone(),
+                pem: pem.into_bytes(),
+                replaces: find_lost_account(object, acme),
+            };
+            *change = Some(KeyChange::Made);
+            store_key(object, secrets, &made)
+                .await
+                .map_err(|e| stop(e, not))?
         }
-        .map_err(|e| stop(e, not))?
     };
     if is_certificates(&secret) {
         return Err(not(
@@ -274,14 +367,66 @@ async fn ensure_key(
         )
         .into());
     }
+    let remedy = if held.is_some() {
+        "delete the Secret, and the key that was in it is put back"
+    } else {
+        "name a Secret that does not exist yet, or put an account's P-256 key into tls.key"
+    };
     let pem = data(&secret, keys::TLS_KEY);
     if pem.is_empty() {
-        return Err(not("tls.key is missing: name a Secret that does not exist yet, or one with an account's key".to_owned()).into());
+        return Err(not(format!("tls.key is missing: {remedy}")).into());
     }
-    evercert_pki::account_key_der(pem).map_err(|e| {
-        let why = format!("{e}: name another Secret, or put a P-256 key into tls.key");
-        not(why).into()
+    let der = evercert_pki::account_key_der(pem).map_err(|e| not(format!("{e}: {remedy}")))?;
+    let annotations = secret.metadata.annotations.as_ref();
+    let replaces = annotations
+        .and_then(|a| a.get(keys::REPLACES_ACCOUNT))
+        .filter(|account| is_of(account, acme))
+        .cloned();
+    let note = replaces.as_ref().map(|account| {
+        let text = format!(
+            "It replaces {account}, whose key was lost with an earlier Secret {name}. To have that account back, put its key into \
+             the Secret; to keep the new one, take the annotation {} off it",
+            keys::REPLACES_ACCOUNT
+        );
+        (Reason::AccountReplaced, text)
+    });
+    let labels = secret.metadata.labels.as_ref();
+    let unwatched = labels.is_none_or(|l| !l.contains_key(keys::SECRET_ROLE_LABEL));
+    let key = HeldKey {
+        secret: name.clone(),
+        pem: pem.to_vec(),
+        replaces,
+    };
+    context.sessions.hold_key(&object.id, key);
+    Ok(AccountKey {
+        der,
+        unwatched,
+        note,
     })
+}
+
+/// The account that this issuer had at its present CA, whose key is gone.
+fn find_lost_account(object: &IssuerObject, acme: &AcmeIssuer) -> Option<String> {
+    let account = object.status.account_uri.clone()?;
+    is_of(&account, acme).then_some(account)
+}
+
+/// Whether an account's URL is on the origin of the issuer's directory.
+fn is_of(account: &str, acme: &AcmeIssuer) -> bool {
+    let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
+    origin(account).is_some_and(|o| Some(o) == origin(directory_url(&acme.directory)))
+}
+
+/// Creates the Secret of a key; where another issuer shares it and was faster, its key is the one.
+async fn store_key(
+    object: &IssuerObject,
+    secrets: &Api<Secret>,
+    key: &HeldKey,
+) -> Result<Secret, ApplyError> {
+    match apply::create(secrets, &build_key_secret(object, key)).await {
+        Err(error) if error.is_conflict() => apply::within(secrets.get(&key.secret)).await,
+        created => created,
+    }
 }
 
 /// Whether a Secret is a TLS Secret or a companion: its key is a certificate's.
@@ -296,22 +441,25 @@ fn is_certificates(secret: &Secret) -> bool {
         || matches!(role, Some(keys::ROLE_TLS | keys::ROLE_COMPANION))
 }
 
-fn build_key_secret(object: &IssuerObject, name: &str, key: Vec<u8>) -> Secret {
+fn build_key_secret(object: &IssuerObject, key: &HeldKey) -> Secret {
+    let label = (
+        keys::SECRET_ROLE_LABEL.to_owned(),
+        keys::ROLE_ACCOUNT.to_owned(),
+    );
+    let replaces = key
+        .replaces
+        .clone()
+        .map(|account| [(keys::REPLACES_ACCOUNT.to_owned(), account)].into());
     Secret {
         metadata: ObjectMeta {
-            name: Some(name.to_owned()),
+            name: Some(key.secret.clone()),
             namespace: Some(object.secrets_namespace.clone()),
-            labels: Some(
-                [(
-                    keys::SECRET_ROLE_LABEL.to_owned(),
-                    keys::ROLE_ACCOUNT.to_owned(),
-                )]
-                .into(),
-            ),
+            labels: Some([label].into()),
+            annotations: replaces,
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
-        data: Some([(keys::TLS_KEY.to_owned(), ByteString(key))].into()),
+        data: Some([(keys::TLS_KEY.to_owned(), ByteString(key.pem.clone()))].into()),
         ..Secret::default()
     }
 }
