@@ -7,15 +7,18 @@
 pub mod audit;
 pub mod ca;
 pub mod crd_cases;
+pub mod crowd;
 pub mod curl;
 pub mod dns;
 pub mod history;
+pub mod image;
 pub mod leaf;
 pub mod manifest;
 pub mod node;
 pub mod operator;
 pub mod stage;
 pub mod story;
+pub mod tarpit;
 pub mod wait;
 
 pub use stage::Stage;

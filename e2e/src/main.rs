@@ -1,17 +1,14 @@
 //! `evercert-e2e`: the parts of a stage that are processes of their own.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use axum::Router;
-use axum::routing::get;
 use clap::{Parser, Subcommand};
 use evercert_e2e::node::{self, Images, POD_ROLE};
 use evercert_e2e::stage;
 
-/// Parts of the test stage: a played node, the demo's application.
+/// Parts of the test stage: a played node.
 #[derive(Parser)]
 #[command(name = "evercert-e2e", version)]
 struct Args {
@@ -32,12 +29,6 @@ enum Role {
         /// The kubeconfig to use.
         #[arg(long, env = "KUBECONFIG")]
         kubeconfig: PathBuf,
-    },
-    /// The demo's application: says hello over HTTP.
-    App {
-        /// The port to listen on.
-        #[arg(long, default_value_t = 8080)]
-        port: u16,
     },
     /// The process of a pod, started by `node` only.
     #[command(name = POD_ROLE, hide = true)]
@@ -80,21 +71,7 @@ fn run(role: Role) -> Result<()> {
                     )
                     .await
                 }
-                Role::App { port } => serve(port).await,
                 Role::BecomePod { .. } => Ok(()),
             }
         })
-}
-
-async fn serve(port: u16) -> Result<()> {
-    let pod = std::env::var("HOSTNAME").unwrap_or_default();
-    let hello = move || async move { format!("Hello from {pod}\n") };
-    let app = Router::new()
-        .route("/", get(hello))
-        .route("/healthz", get(|| async { "ok\n" }));
-    let address = SocketAddr::from(([0, 0, 0, 0], port));
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listening on {address}"))?;
-    axum::serve(listener, app).await.context("serving")
 }

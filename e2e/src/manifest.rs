@@ -13,9 +13,13 @@ use serde::Deserialize;
 /// The name under which tests write.
 pub const FIELD_MANAGER: &str = "evercert-e2e";
 
-/// The repository's root.
+/// The repository's root; `EVERCERT_REPOSITORY` names another place with its CRDs, manifests and examples, for a user who cannot
+/// read the first.
 #[must_use]
 pub fn repository() -> PathBuf {
+    if let Some(dir) = std::env::var_os("EVERCERT_REPOSITORY") {
+        return dir.into();
+    }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_path_buf()
 }

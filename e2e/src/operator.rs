@@ -16,6 +16,7 @@ use kube::{Api, Client};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::image::EVERCERT;
 use crate::stage::tail;
 use crate::{curl, wait_for};
 
@@ -23,8 +24,6 @@ use crate::{curl, wait_for};
 pub const NAMESPACE: &str = "evercert-system";
 /// The operator's ServiceAccount.
 pub const SERVICE_ACCOUNT: &str = "evercert";
-/// The image that the operator gives to its solver, and that the node player knows.
-pub const IMAGE: &str = "localhost/evercert:dev";
 /// The ingress class of the world's ingress controller.
 pub const INGRESS_CLASS: &str = "contour";
 
@@ -200,7 +199,7 @@ impl Drop for Operator {
 fn arguments() -> Vec<String> {
     let given = [
         ("--namespace", NAMESPACE),
-        ("--solver-image", IMAGE),
+        ("--solver-image", EVERCERT.reference),
         ("--health-listen", HEALTH),
     ];
     let words = given.iter().flat_map(|(name, value)| [*name, *value]);
@@ -222,7 +221,7 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
         .take(2)
         .map(|dir| dir.join(name))
         .find(|path| path.is_file());
-    found.with_context(|| format!("{name} is not built: cargo build -p evercert -p evercert-e2e"))
+    found.with_context(|| format!("{name} is not built: cargo build --workspace"))
 }
 
 /// Resident memory of a process, in bytes (proc(5), VmRSS).

@@ -105,11 +105,19 @@ impl<'a> Story<'a> {
     pub async fn ca_with(&self, settings: Pebble) -> Result<TestCa> {
         let ca = self.stage.ca(self.namespace, settings).await?;
         self.issuer("ca", &ca).await?;
-        self.until::<Issuer>("ca", "the Issuer is Ready", SOON, |issuer| {
+        self.issuer_ready("ca").await?;
+        Ok(ca)
+    }
+
+    /// Waits until an Issuer is Ready and gives it.
+    ///
+    /// # Errors
+    /// Time is up: with the evidence.
+    pub async fn issuer_ready(&self, name: &str) -> Result<Issuer> {
+        self.until(name, "the Issuer is Ready", SOON, |issuer| {
             ready(status_of(issuer))
         })
-        .await?;
-        Ok(ca)
+        .await
     }
 
     /// Applies an Issuer for `ca`.
@@ -182,6 +190,31 @@ impl<'a> Story<'a> {
         let condition =
             condition::find(conditions_of(&found), kind).context("the condition is gone")?;
         Ok((condition.reason.clone(), condition.message.clone()))
+    }
+
+    /// Waits until the message of a Certificate's condition `kind` has `words` in it, and gives the message.
+    ///
+    /// # Errors
+    /// Time is up: with the evidence.
+    pub async fn condition_says(
+        &self,
+        name: &str,
+        kind: &str,
+        words: &str,
+        within: Duration,
+    ) -> Result<String> {
+        let what = format!("its condition {kind} says {words:?}");
+        let said = |certificate: &Certificate| {
+            condition::find(conditions_of(certificate), kind)
+                .map(|condition| condition.message.clone())
+                .filter(|message| message.contains(words))
+        };
+        let found: Certificate = self
+            .until(name, &what, within, |certificate| {
+                said(certificate).is_some()
+            })
+            .await?;
+        said(&found).context("the condition is gone")
     }
 
     /// Watches one object until `holds`, and gives it.

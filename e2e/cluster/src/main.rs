@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
-use evercert_cluster::{Tools, World, take_role};
+use evercert_cluster::{Level, Tools, World, take_role};
 
 /// A real Kubernetes control plane for playing and testing: etcd, kube-apiserver, kube-controller-manager, Pebble with its DNS
-/// server, Contour with Envoy. Everything runs in namespaces of its own and needs neither a container engine nor root.
+/// server, Contour with Envoy. Everything runs in namespaces of its own and needs neither a container engine nor root. As root,
+/// where containerd and runc are, it has a node as well: kubelet, kube-proxy, kube-scheduler.
 #[derive(Parser)]
 #[command(name = "evercert-world", version, arg_required_else_help = true)]
 struct Args {
@@ -27,6 +28,9 @@ enum Action {
         /// Worlds of different names stand side by side.
         #[arg(long, default_value = "play")]
         name: String,
+        /// How much of a cluster it is: plane or node. Else what EVERCERT_LEVEL says, else node where that can be.
+        #[arg(long)]
+        level: Option<Level>,
     },
     /// End a world: its processes, its network, its folder.
     Down {
@@ -69,7 +73,7 @@ fn run(action: Action) -> Result<ExitCode> {
             "{}",
             Tools::ensure(&|line| eprintln!("{line}"))?.dir().display()
         ),
-        Action::Up { name } => up(&name)?,
+        Action::Up { name, level } => up(&name, level)?,
         Action::Down { name, all } => down((!all).then_some(name.as_str()))?,
         Action::Exec { name, command } => return exec(&name, &command),
         Action::Status => return Ok(status()),
@@ -77,10 +81,14 @@ fn run(action: Action) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(name: &str) -> Result<()> {
-    let world = match World::list().into_iter().find(|world| world.name == name) {
-        Some(_) => World::attach(name)?,
-        None => World::up(name, true)?,
+fn up(name: &str, level: Option<Level>) -> Result<()> {
+    let runs = World::list().iter().any(|world| world.name == name);
+    let world = if runs {
+        World::attach(name)?
+    } else {
+        let level = level.map_or_else(Level::here, Ok)?;
+        tell_what_is_missing(level);
+        World::up_at(name, true, level)?
     };
     let option = if name == "play" {
         String::new()
@@ -90,7 +98,7 @@ fn up(name: &str) -> Result<()> {
     let program = std::env::current_exe()?;
     let exec = format!("{} exec {option}", program.display());
     println!(
-        "The world {name} is ready (it took {} s). Its folder, with logs and keys: {}
+        "The world {name} of level {} is ready (it took {} s). Its folder, with logs and keys: {}
 
 Its addresses and names exist inside only:
   {exec}kubectl get ingressclasses
@@ -98,12 +106,21 @@ Its addresses and names exist inside only:
   {exec}bash        (every name leads to the ingress controller, 198.18.0.2)
 End it:
   {} down {option}",
+        world.level(),
         world.ready_after(),
         world.state().display(),
         world.pebble_ca().display(),
         program.display(),
     );
     Ok(())
+}
+
+fn tell_what_is_missing(level: Level) {
+    if level < Level::Node {
+        for reason in Level::missing_for_node() {
+            eprintln!("level {level}, not node: {reason}");
+        }
+    }
 }
 
 fn down(name: Option<&str>) -> Result<()> {
@@ -137,7 +154,10 @@ fn status() -> ExitCode {
             || "not ready".to_owned(),
             |took| format!("ready after {took} s"),
         );
-        println!("{}: {ready}, {}", world.name, world.state.display());
+        let level = world
+            .level
+            .map_or_else(String::new, |level| format!("level {level}, "));
+        println!("{}: {level}{ready}, {}", world.name, world.state.display());
         for failure in world.failures {
             println!("  {failure}");
             code = ExitCode::FAILURE;

@@ -58,6 +58,13 @@ impl Pki {
             None,
         )?;
         self.client(&cluster, "contour", "contour", None)?;
+        self.client(&cluster, "scheduler", "system:kube-scheduler", None)?;
+        self.client(&cluster, "proxy", "system:kube-proxy", None)?;
+        let kubelet = format!("system:node:{}", address::NODE_NAME);
+        self.client(&cluster, "kubelet", &kubelet, Some("system:nodes"))?;
+        // The API server, when it asks the kubelet for logs or to run something.
+        let masters = Some("system:masters");
+        self.client(&cluster, "kubelet-client", "kube-apiserver", masters)?;
         let tokens = KeyPair::generate().context("generating the key of service account tokens")?;
         self.put("sa.key", &tokens.serialize_pem())?;
         self.put("sa.pub", &tokens.public_key_pem())?;

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 
-use crate::{init, supervise};
+use crate::{Level, init, supervise};
 
 /// The first argument of a process that has a role: nothing that a person or a test harness would give.
 const MARK: &str = "evercert-world-process";
@@ -21,20 +21,26 @@ pub fn take_role() {
     let role = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
     let code = match (role.to_str(), args.as_slice()) {
-        (Some("supervise"), [state, tools]) => {
-            supervise::supervise(Path::new(state), Path::new(tools))
+        (Some(role), [state, tools, level]) => {
+            let level = level.to_str().and_then(|level| level.parse().ok());
+            let (state, tools) = (Path::new(state), Path::new(tools));
+            match (role, level) {
+                ("supervise", Some(level)) => supervise::supervise(state, tools, level),
+                ("enter", Some(level)) => supervise::enter(state, tools, level),
+                ("init", Some(level)) => init::init(state, tools, level),
+                _ => 2,
+            }
         }
-        (Some("enter"), [state, tools]) => supervise::enter(Path::new(state), Path::new(tools)),
-        (Some("init"), [state, tools]) => init::init(Path::new(state), Path::new(tools)),
         _ => 2,
     };
     std::process::exit(code);
 }
 
 /// This program in a role. The path leads to the running file even if that was replaced since.
-pub(crate) fn command(role: &str, state: &Path, tools: &Path) -> Command {
+pub(crate) fn command(role: &str, state: &Path, tools: &Path, level: Level) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(MARK).arg(role).arg(state).arg(tools);
+    command.arg(level.to_string());
     for proxy in PROXIES {
         command.env_remove(proxy);
     }

@@ -15,10 +15,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid, setsid};
 
+use crate::cgroup::Cgroups;
 use crate::pki::Pki;
 use crate::process::Process;
-use crate::role;
+use crate::world::place;
 use crate::world::record::{self, Record};
+use crate::{Level, role};
 
 /// How long the kernel may take to end the processes of a world, after PID 1 was told to go, and again after it was killed.
 const END: Duration = Duration::from_secs(5);
@@ -34,15 +36,18 @@ enum Event {
 }
 
 /// The supervisor: starts the world, waits for a reason to end it, ends it, removes its folder.
-pub(crate) fn supervise(state: &Path, tools: &Path) -> i32 {
+pub(crate) fn supervise(state: &Path, tools: &Path, level: Level) -> i32 {
     // A session of its own: the terminal's Ctrl-C and hang-up go to the caller, and the caller's end is what counts.
     let _ = setsid();
     // Whoever asked for the end sees this connection close when the process ends, which is after the sweep.
-    let outcome = keep(state, tools);
+    let outcome = keep(state, tools, level);
     if let Err(error) = &outcome {
         record::note_failure(state, &format!("supervisor: {error:#}"));
     }
-    let swept = fs::remove_dir_all(state);
+    let swept = place::remove(state);
+    if let Err(error) = &swept {
+        record::note_failure(state, &format!("supervisor: {error:#}"));
+    }
     if let Some(base) = state.parent() {
         // Goes only when this was the last world in it.
         let _ = fs::remove_dir(base);
@@ -50,7 +55,7 @@ pub(crate) fn supervise(state: &Path, tools: &Path) -> i32 {
     i32::from(outcome.is_err() || swept.is_err())
 }
 
-fn keep(state: &Path, tools: &Path) -> Result<Option<UnixStream>> {
+fn keep(state: &Path, tools: &Path, level: Level) -> Result<Option<UnixStream>> {
     let (sender, events) = mpsc::channel();
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block().context("blocking signals")?;
@@ -61,7 +66,13 @@ fn keep(state: &Path, tools: &Path) -> Result<Option<UnixStream>> {
     watch_control(listener, sender.clone());
 
     Pki::at(state.join(record::PKI)).write()?;
-    let mut world = role::command("enter", state, tools)
+    if level == Level::Node {
+        let name = state.file_name().context("a folder without a name")?;
+        let subtree = Cgroups::here()?.subtree(&name.to_string_lossy());
+        record::write_cgroups(state, &subtree)?;
+        subtree.create()?;
+    }
+    let mut world = role::command("enter", state, tools, level)
         .env(record::MARKER, state)
         .stdin(Stdio::piped())
         .spawn()
@@ -164,8 +175,10 @@ pub(crate) fn read_to_the_end(mut source: impl Read) {
 
 /// Makes the namespaces, starts PID 1 in them, and waits for its end. Has no thread but its first, as the kernel demands for a
 /// new user namespace.
-pub(crate) fn enter(state: &Path, tools: &Path) -> i32 {
-    match make_namespaces().and_then(|user_namespace| start_init(state, tools, user_namespace)) {
+pub(crate) fn enter(state: &Path, tools: &Path, level: Level) -> i32 {
+    let started = make_namespaces(state, level)
+        .and_then(|user_namespace| start_init(state, tools, level, user_namespace));
+    match started {
         Ok(mut init) => match init.wait() {
             Ok(status) => {
                 eprintln!("the world's PID 1: {status}");
@@ -184,12 +197,18 @@ pub(crate) fn enter(state: &Path, tools: &Path) -> i32 {
 }
 
 /// True if a user namespace was among them.
-fn make_namespaces() -> Result<bool> {
+fn make_namespaces(state: &Path, level: Level) -> Result<bool> {
     let parts = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC;
+    if level == Level::Node {
+        let subtree = record::cgroups(state).context("no cgroups were made")?;
+        return subtree
+            .join(|| unshare(parts | CloneFlags::CLONE_NEWCGROUP).context("making namespaces"))
+            .map(|()| false);
+    }
     let (user, group) = (geteuid(), getegid());
     if user.is_root() {
         match unshare(parts) {
@@ -234,10 +253,10 @@ pub(crate) fn hint() -> String {
     })
 }
 
-fn start_init(state: &Path, tools: &Path, user_namespace: bool) -> Result<Child> {
+fn start_init(state: &Path, tools: &Path, level: Level, user_namespace: bool) -> Result<Child> {
     let log =
         fs::File::create(state.join(record::LOGS).join("init.log")).context("creating a log")?;
-    let init = role::command("init", state, tools)
+    let init = role::command("init", state, tools, level)
         .stdin(Stdio::inherit())
         .stdout(log.try_clone().context("sharing a log")?)
         .stderr(log)
@@ -248,6 +267,7 @@ fn start_init(state: &Path, tools: &Path, user_namespace: bool) -> Result<Child>
     };
     let record = Record {
         tools: tools.to_path_buf(),
+        level,
         init: Process::of(init.id()).context("PID 1 ended at once")?,
         user_namespace,
         network: namespace("net")?,

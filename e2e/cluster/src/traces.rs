@@ -9,13 +9,15 @@ pub struct Traces {
     state: PathBuf,
     /// Such as `net:[4026532345]`.
     namespaces: Vec<String>,
+    cgroups: Vec<PathBuf>,
 }
 
 impl Traces {
-    pub(crate) fn new(state: &Path, namespaces: Vec<String>) -> Self {
+    pub(crate) fn new(state: &Path, namespaces: Vec<String>, cgroups: Vec<PathBuf>) -> Self {
         Self {
             state: state.to_path_buf(),
             namespaces,
+            cgroups,
         }
     }
 
@@ -25,7 +27,7 @@ impl Traces {
         &self.state
     }
 
-    /// A line for everything that is still there: the state folder, a process that names it in its arguments or environment or
+    /// A line for everything that is still there: the state folder, a cgroup, a process that names it in its arguments or environment or
     /// is in one of the world's namespaces, a mount of it. Sees what this user may see; looks once, does not wait.
     #[must_use]
     pub fn remaining(&self) -> Vec<String> {
@@ -33,6 +35,8 @@ impl Traces {
         if fs::symlink_metadata(&self.state).is_ok() {
             found.push(format!("folder {}", self.state.display()));
         }
+        let groups = self.cgroups.iter().filter(|group| group.exists());
+        found.extend(groups.map(|group| format!("cgroup {}", group.display())));
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let process = entry.path();
             let is_process = entry

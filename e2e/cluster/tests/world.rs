@@ -4,6 +4,8 @@
 mod by_hand;
 #[path = "world/end.rs"]
 mod end;
+#[path = "world/fault.rs"]
+mod fault;
 #[path = "world/inside.rs"]
 mod inside;
 #[path = "world/wait.rs"]
@@ -62,6 +64,10 @@ fn main() -> ExitCode {
         trial(
             "contour_serves_an_ingress_of_the_default_class",
             inside::contour_serves_an_ingress_of_the_default_class,
+        ),
+        trial(
+            "api_server_is_frozen_thawed_and_restarted",
+            fault::api_server_is_frozen_thawed_and_restarted,
         ),
         trial(
             "down_leaves_nothing_and_a_process_left_on_purpose_is_reported",

@@ -1,19 +1,17 @@
 //! Which program stands for which image.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::operator::{IMAGE, sibling};
+use crate::image;
+use crate::operator::sibling;
 
-/// The tiny application of the demo and of the stories.
-pub const DEMO_APP: &str = "localhost/demo-app:dev";
-
-/// Images by name, each with the command that is its entry point.
+/// Images by name, each with the program that it would start.
 #[derive(Debug, Clone)]
-pub struct Images(HashMap<String, Vec<PathBuf>>);
+pub struct Images(HashMap<String, PathBuf>);
 
 impl Images {
     /// The images of this repository, played by the programs built beside this one.
@@ -21,11 +19,13 @@ impl Images {
     /// # Errors
     /// A program is not built.
     pub fn of_this_build() -> Result<Self> {
-        let own = sibling("evercert-e2e")?;
-        Ok(Self(HashMap::from([
-            (IMAGE.to_owned(), vec![sibling("evercert")?]),
-            (DEMO_APP.to_owned(), vec![own, "app".into()]),
-        ])))
+        let program =
+            |image: image::Image| Ok((image.reference.to_owned(), sibling(image.program)?));
+        image::ALL
+            .into_iter()
+            .map(program)
+            .collect::<Result<_>>()
+            .map(Self)
     }
 
     /// Whether every container of `pod` can be played.
@@ -33,14 +33,14 @@ impl Images {
     pub fn knows(&self, pod: &Pod) -> bool {
         let containers = pod.spec.as_ref().map_or(&[][..], |spec| &spec.containers);
         containers.iter().all(|container| {
-            self.entry_point(container.image.as_deref().unwrap_or_default())
+            self.program(container.image.as_deref().unwrap_or_default())
                 .is_some()
         })
     }
 
-    /// The command that `image` starts.
+    /// The program that `image` starts.
     #[must_use]
-    pub fn entry_point(&self, image: &str) -> Option<&[PathBuf]> {
-        self.0.get(image).map(Vec::as_slice)
+    pub fn program(&self, image: &str) -> Option<&Path> {
+        self.0.get(image).map(PathBuf::as_path)
     }
 }

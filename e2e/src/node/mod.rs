@@ -32,7 +32,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 
-pub use image::{DEMO_APP, Images};
+pub use image::Images;
 pub use process::{POD_ROLE, become_pod};
 
 /// The node's name.

@@ -53,8 +53,8 @@ impl Plan {
             "this node cannot do envFrom"
         );
         let image = container.image.clone().unwrap_or_default();
-        let entry_point = images
-            .entry_point(&image)
+        let program = images
+            .program(&image)
             .with_context(|| format!("unknown image {image}"))?;
         let account = spec
             .service_account_name
@@ -76,16 +76,11 @@ impl Plan {
             let value = value_of(variable, pod, ip)?;
             env.insert(variable.name.clone(), expand(&value, &env));
         }
-        let command = match container.command.as_deref() {
-            // The entry point's program stands for whatever the image has at that path.
-            Some([_, rest @ ..]) => entry_point
-                .first()
-                .cloned()
-                .into_iter()
-                .chain(rest.iter().map(PathBuf::from))
-                .collect(),
-            _ => entry_point.to_vec(),
-        };
+        // The program stands for whatever the image has at that path.
+        let more = container.command.iter().flatten().skip(1);
+        let command = std::iter::once(program.to_path_buf())
+            .chain(more.map(PathBuf::from))
+            .collect();
         Ok(Self {
             container: container.name.clone(),
             image,

@@ -1,6 +1,6 @@
 //! What is told where: stories by their names, and the groups of them that have a world of their own.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use evercert_e2e::Story;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
@@ -37,8 +37,15 @@ impl Tale {
         (self.tell)(story)
     }
 
-    fn is_chosen(&self, args: &Arguments) -> bool {
-        !args.is_filtered_out(&Trial::test(self.name.clone(), || Ok(())))
+    fn is_chosen(&self, asked: &Asked) -> bool {
+        let named = asked
+            .names
+            .as_ref()
+            .is_none_or(|names| names.contains(&self.name));
+        named
+            && !asked
+                .args
+                .is_filtered_out(&Trial::test(self.name.clone(), || Ok(())))
     }
 }
 
@@ -48,6 +55,44 @@ macro_rules! tales {
     ($($name:ident),* $(,)?) => {
         vec![$($crate::Tale::new(concat!(module_path!(), "::", stringify!($name)), |story| Box::pin($name(story)))),*]
     };
+}
+
+/// What is asked for.
+pub(crate) struct Asked {
+    /// As `cargo test` gives it.
+    pub(crate) args: Arguments,
+    /// From [`NAMES`]: the names of stories. An ordinary filter is one pattern.
+    names: Option<Vec<String>>,
+}
+
+/// In the environment: names of stories, separated by white space, where not all are wanted.
+const NAMES: &str = "EVERCERT_STORIES";
+
+impl Asked {
+    /// Of this process.
+    pub(crate) fn of_this_process() -> Self {
+        let names = std::env::var(NAMES).ok();
+        Self {
+            args: Arguments::from_args(),
+            names: names.map(|names| names.split_whitespace().map(ToOwned::to_owned).collect()),
+        }
+    }
+
+    /// Whether every name is that of a story: a renamed one would be left out in silence.
+    pub(crate) fn check(&self, groups: &[Group]) -> Result<()> {
+        let known: Vec<&str> = groups
+            .iter()
+            .flat_map(Group::tales)
+            .map(Tale::name)
+            .collect();
+        for name in self.names.iter().flatten() {
+            ensure!(
+                known.contains(&name.as_str()),
+                "{NAMES}: no story is named {name}"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Stories of which so many are told at a time.
@@ -127,9 +172,9 @@ impl Group {
     }
 
     /// Leaves only the stories that are asked for. The endings stay with any of them.
-    pub(crate) fn choose(mut self, args: &Arguments) -> Self {
+    pub(crate) fn choose(mut self, asked: &Asked) -> Self {
         for act in &mut self.acts {
-            act.tales.retain(|tale| tale.is_chosen(args));
+            act.tales.retain(|tale| tale.is_chosen(asked));
         }
         self.acts.retain(|act| !act.tales.is_empty());
         self

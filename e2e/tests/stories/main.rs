@@ -6,6 +6,7 @@
 
 mod app;
 mod crash;
+mod crowds;
 mod damage;
 mod ending;
 mod first;
@@ -14,6 +15,7 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod neighbours;
 mod numbers;
 mod outside;
 mod permission;
@@ -26,9 +28,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use evercert_cluster::take_role;
-use libtest_mimic::Arguments;
 
-use group::{Act, Group, Tale};
+use group::{Act, Asked, Group, Tale};
 
 /// In the environment of this program inside of a world: the group that it tells.
 const GROUP: &str = "EVERCERT_STORIES_GROUP";
@@ -61,14 +62,19 @@ fn groups() -> Vec<Group> {
     ];
     let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
     groups.extend(failpoints.map(|group| group.ending(ending::after_crashes())));
-    groups.push(Group::new("load").alone());
+    groups.push(
+        Group::new("load")
+            .alone()
+            .one_by_one(crowds::tales())
+            .one_by_one(neighbours::tales()),
+    );
     groups.push(Group::new("numbers").alone().one_by_one(numbers::tales()));
     groups
 }
 
 fn main() -> ExitCode {
     take_role();
-    match run(&Arguments::from_args()) {
+    match run(&Asked::of_this_process()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -77,12 +83,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Arguments) -> Result<ExitCode> {
+fn run(asked: &Asked) -> Result<ExitCode> {
     let Ok(name) = std::env::var(GROUP) else {
-        return outside::tell(args, groups());
+        return outside::tell(asked, groups());
     };
     let group = groups().into_iter().find(|group| group.name == name);
     let group = group.with_context(|| format!("no group is named {name}"))?;
-    inside::tell(args, group.choose(args))?;
+    inside::tell(&asked.args, group.choose(asked))?;
     Ok(ExitCode::SUCCESS)
 }

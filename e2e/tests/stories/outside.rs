@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use evercert_cluster::World;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 
 use crate::inside::Outcome;
-use crate::{GROUP, Group};
+use crate::{Asked, GROUP, Group};
 
 /// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up.
 const AT_ONCE: usize = 3;
@@ -29,14 +29,16 @@ struct Ended {
 }
 
 /// Tells every story that is asked for, and says what became of them in the words of `cargo test`.
-pub(crate) fn tell(args: &Arguments, groups: Vec<Group>) -> Result<ExitCode> {
+pub(crate) fn tell(asked: &Asked, groups: Vec<Group>) -> Result<ExitCode> {
+    let args = &asked.args;
     if args.list {
         let names = groups.iter().flat_map(Group::tales);
         let trials = names.map(|tale| Trial::test(tale.name().to_owned(), || Ok(())));
         return Ok(libtest_mimic::run(args, trials.collect()).exit_code());
     }
+    asked.check(&groups)?;
     let all: usize = groups.iter().map(|group| group.tales().count()).sum();
-    let chosen = groups.into_iter().map(|group| group.choose(args));
+    let chosen = groups.into_iter().map(|group| group.choose(asked));
     let (alone, together): (Vec<_>, Vec<_>) = chosen
         .filter(|group| group.tales().next().is_some())
         .partition(|group| group.alone);
@@ -217,7 +219,8 @@ fn keep(output: PipeReader, mut file: File, label: Option<&str>) {
 /// Set off from the left: the sum of all groups is the only one that begins a line with `test result`.
 fn show(out: &mut impl Write, log: &Path) {
     let text = fs::read(log).unwrap_or_default();
-    for line in String::from_utf8_lossy(&text).lines() {
+    let text = String::from_utf8_lossy(&text);
+    for line in text.lines().filter(|line| !line.is_empty()) {
         let _ = writeln!(out, "    {line}");
     }
 }

@@ -1,14 +1,17 @@
 //! The processes that PID 1 starts: each with a log and a pid file, and watched while the world comes up.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::process;
 use crate::world::record;
@@ -21,7 +24,25 @@ pub(super) struct Components {
     state: PathBuf,
     tools: PathBuf,
     started: Option<Instant>,
-    running: Vec<(&'static str, Child)>,
+    running: Vec<Component>,
+}
+
+struct Component {
+    name: &'static str,
+    command: Command,
+    child: Child,
+    /// False once its end was seen: the pid may be another process's by then.
+    runs: bool,
+    /// Who asked for its end and another start, and hears how that went.
+    restart: Option<Sender<Result<()>>>,
+}
+
+impl Component {
+    fn spawn(&mut self, state: &Path) -> Result<()> {
+        self.child = spawn(self.name, &mut self.command, state)?;
+        self.runs = true;
+        Ok(())
+    }
 }
 
 impl Components {
@@ -34,11 +55,48 @@ impl Components {
         }
     }
 
-    pub(super) fn name_of(&self, pid: u32) -> Option<&'static str> {
-        self.running
-            .iter()
-            .find(|(_, child)| child.id() == pid)
-            .map(|(name, _)| *name)
+    /// Ends a component by SIGKILL, to be started again by [`Self::ended`]; `done` hears how that went.
+    pub(super) fn restart(&mut self, name: &str, done: &Sender<Result<()>>) {
+        if let Some(told) = self.end_to_restart(name, done).transpose() {
+            // Who asked may be gone.
+            let _ = done.send(told);
+        }
+    }
+
+    /// Nothing while the end of the old process is awaited.
+    fn end_to_restart(&mut self, name: &str, done: &Sender<Result<()>>) -> Result<Option<()>> {
+        let known: Vec<_> = self.running.iter().map(|one| one.name).collect();
+        let Some(component) = self.running.iter_mut().find(|one| one.name == name) else {
+            bail!("no component is named {name} ({})", known.join(", "));
+        };
+        if !component.runs {
+            return component.spawn(&self.state).map(Some);
+        }
+        if component.restart.is_some() {
+            bail!("{name} is being restarted already");
+        }
+        kill(
+            Pid::from_raw(component.child.id().cast_signed()),
+            Signal::SIGKILL,
+        )
+        .with_context(|| format!("ending {name}"))?;
+        component.restart = Some(done.clone());
+        Ok(None)
+    }
+
+    /// A child of PID 1 was collected: a component that was to be restarted is started again. Returns the name of one whose
+    /// end nobody asked for.
+    pub(super) fn ended(&mut self, pid: u32) -> Option<&'static str> {
+        let component = self
+            .running
+            .iter_mut()
+            .find(|component| component.runs && component.child.id() == pid)?;
+        component.runs = false;
+        let Some(done) = component.restart.take() else {
+            return Some(component.name);
+        };
+        let _ = done.send(component.spawn(&self.state));
+        None
     }
 
     /// A program of the tools, with them in its PATH.
@@ -50,21 +108,31 @@ impl Components {
         command
     }
 
-    pub(super) fn start(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
+    /// A program of the distribution.
+    pub(super) fn system_program(&self, name: &str) -> Result<Command> {
+        let program = process::find_program(name)
+            .with_context(|| format!("the program {name} is missing"))?;
+        let mut command = Command::new(program);
+        command.env("PATH", process::path_with(Some(&self.tools)));
+        Ok(command)
+    }
+
+    /// Starts a component with a log and a pid file; it is started again with the same arguments when that is asked for.
+    pub(super) fn start(&mut self, name: &'static str, mut command: Command) -> Result<()> {
         let path = self.state.join(record::LOGS).join(format!("{name}.log"));
         let log = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        let child = command
+        command
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("sharing a log")?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {name}"))?;
-        fs::write(
-            self.state.join(record::PIDS).join(name),
-            child.id().to_string(),
-        )
-        .with_context(|| format!("writing the pid of {name}"))?;
-        self.running.push((name, child));
+            .stderr(log);
+        let child = spawn(name, &mut command, &self.state)?;
+        self.running.push(Component {
+            name,
+            command,
+            child,
+            runs: true,
+            restart: None,
+        });
         Ok(())
     }
 
@@ -89,7 +157,7 @@ impl Components {
     pub(super) fn wait_for(&mut self, what: &str, mut answers: impl FnMut() -> bool) -> Result<()> {
         let deadline = Instant::now() + ANSWERS_WITHIN;
         while !answers() {
-            for (name, child) in &mut self.running {
+            for Component { name, child, .. } in &mut self.running {
                 if let Some(status) = child
                     .try_wait()
                     .with_context(|| format!("watching {name}"))?
@@ -112,6 +180,16 @@ impl Components {
             .map_or(0.0, |started| started.elapsed().as_secs_f64());
         eprintln!("[{seconds:.2}] {what}");
     }
+}
+
+fn spawn(name: &str, command: &mut Command, state: &Path) -> Result<Child> {
+    let child = command
+        .spawn()
+        .with_context(|| format!("starting {name}"))?;
+    let pid = child.id().to_string();
+    record::write_at_once(&state.join(record::PIDS).join(name), pid.as_bytes())
+        .with_context(|| format!("writing the pid of {name}"))?;
+    Ok(child)
 }
 
 /// Whether something listens.

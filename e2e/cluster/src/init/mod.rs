@@ -1,12 +1,16 @@
 //! PID 1 of a world: prepares mounts and network, starts everything, says when it answers, then waits for its own end.
 
 mod components;
+mod config;
+pub(crate) mod control;
 mod mounts;
 mod network;
+mod node;
 mod start;
 
 use std::path::Path;
 use std::process::exit;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +18,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, wait};
 
-use crate::supervise;
 use crate::world::record::{self, Record};
+use crate::{Level, supervise};
 use components::Components;
 
 /// Inside the world: the folder on its own tmpfs for what nobody outside needs to see.
@@ -23,29 +27,38 @@ const SCRATCH: &str = "/run/evercert";
 /// Inside the world: kubectl's discovery cache.
 pub(crate) const KUBECTL_CACHE: &str = "/run/evercert/kubectl";
 
-pub(crate) fn init(state: &Path, tools: &Path) -> i32 {
+pub(crate) fn init(state: &Path, tools: &Path, level: Level) -> i32 {
     // The kernel ends the whole pid namespace with its PID 1, so this is all that the world's end takes.
     thread::spawn(|| {
         supervise::read_to_the_end(std::io::stdin());
         exit(0);
     });
-    match boot(state, tools) {
-        Ok(components) => reap(state, &components),
-        Err(error) => {
-            record::note_failure(state, &format!("{error:#}"));
-            reap(state, &Components::default())
-        }
-    }
+    let components = boot(state, tools, level).unwrap_or_else(|error| {
+        record::note_failure(state, &format!("{error:#}"));
+        Arc::default()
+    });
+    reap(state, &components)
 }
 
-fn boot(state: &Path, tools: &Path) -> Result<Components> {
+fn boot(state: &Path, tools: &Path, level: Level) -> Result<Arc<Mutex<Components>>> {
     let started = Instant::now();
     wait_for_record(state)?;
     mounts::prepare(&[state, tools])
         .with_context(|| format!("preparing the world's mounts{}", supervise::hint()))?;
-    network::prepare()
+    let node = match level {
+        Level::Plane => None,
+        Level::Node => {
+            let cgroups = record::cgroups(state)
+                .context("no cgroups were made")?
+                .cgroups;
+            mounts::prepare_node(&cgroups).context("preparing the node's mounts")?;
+            Some(cgroups.version)
+        }
+    };
+    network::prepare(level)
         .with_context(|| format!("preparing the world's network{}", supervise::hint()))?;
-    let components = start::everything(state, tools, started)?;
+    let components = Arc::new(Mutex::new(start::everything(state, tools, node, started)?));
+    control::listen(state, &components)?;
     let took = format!("{:.1}\n", started.elapsed().as_secs_f64());
     record::write_at_once(&state.join(record::READY), took.as_bytes())?;
     Ok(components)
@@ -63,8 +76,8 @@ fn wait_for_record(state: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Collects what ends: the components, which should not, and orphans, which every PID 1 has to collect.
-fn reap(state: &Path, components: &Components) -> i32 {
+/// Collects what ends: the components, which should not unless that was asked for, and orphans, which every PID 1 has to collect.
+fn reap(state: &Path, components: &Mutex<Components>) -> i32 {
     loop {
         let (pid, how) = match wait() {
             Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exit code {code}")),
@@ -75,7 +88,11 @@ fn reap(state: &Path, components: &Components) -> i32 {
             },
             Ok(_) | Err(_) => continue,
         };
-        if let Some(name) = components.name_of(pid.as_raw().cast_unsigned()) {
+        let unasked = components
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ended(pid.as_raw().cast_unsigned());
+        if let Some(name) = unasked {
             record::note_failure(state, &format!("{name} ended: {how}"));
         }
     }

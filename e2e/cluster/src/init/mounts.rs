@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 
 use super::SCRATCH;
+use crate::cgroup::Cgroups;
 
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n198.18.0.1 node\n";
 /// Pebble's DNS server answers there too: every program in the world resolves names as the CA does.
@@ -55,6 +56,83 @@ pub(super) fn prepare(keep: &[&Path]) -> Result<()> {
     place(HOSTS, Path::new("/etc/hosts"))?;
     place(RESOLVER, &resolver)?;
     nix::unistd::sethostname("node").context("naming the node")
+}
+
+/// What the kubelet checks, as it wants them, in kernel(5)'s and vm(5)'s folders: they are the whole machine's, so it is shown
+/// files of ours.
+const SETTINGS: [(&str, &str); 6] = [
+    ("vm/overcommit_memory", "1"),
+    ("vm/panic_on_oom", "0"),
+    ("kernel/panic", "10"),
+    ("kernel/panic_on_oops", "1"),
+    ("kernel/keys/root_maxkeys", "1000000"),
+    ("kernel/keys/root_maxbytes", "25000000"),
+];
+/// What kubelet and CNI write to, by names that cannot be changed.
+const STATE: [(&str, &[&str]); 2] = [
+    ("/var/lib", &["kubelet", "cni"]),
+    ("/var/log", &["pods", "containers"]),
+];
+
+/// For a node besides: the network's own /sys, the world's own cgroups, and nothing of a kubelet's state on the machine's disk.
+pub(super) fn prepare_node(cgroups: &Cgroups) -> Result<()> {
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let fresh = |kind: &str, point: &Path, options: &str| {
+        mount(Some(kind), point, Some(kind), plain, Some(options))
+            .with_context(|| format!("own {}", point.display()))
+    };
+    fresh("sysfs", Path::new("/sys"), "")?;
+    for one in cgroups.inner_mounts() {
+        fs::create_dir_all(&one.point)
+            .with_context(|| format!("creating {}", one.point.display()))?;
+        fresh(one.kind, &one.point, &one.options)?;
+        for link in one.links {
+            std::os::unix::fs::symlink(&one.point, one.point.with_file_name(link))
+                .context("naming a controller")?;
+        }
+    }
+    for (dir, own) in STATE {
+        cover(Path::new(dir), own).with_context(|| format!("own folders in {dir}"))?;
+    }
+    for (setting, value) in SETTINGS {
+        let own = Path::new(SCRATCH).join(setting.replace('/', "."));
+        fs::write(&own, format!("{value}\n")).context("writing a setting")?;
+        bind(&own, &Path::new("/proc/sys").join(setting))?;
+    }
+    // Mounts have to reach the containers that ask for them.
+    bind_flags("/", MsFlags::MS_REC | MsFlags::MS_SHARED).context("sharing the mounts")
+}
+
+/// Covers a folder with one in memory that has the same entries, but for new and empty folders with the names in `own`.
+fn cover(dir: &Path, own: &[&str]) -> Result<()> {
+    let old = File::open(dir).context("opening it")?;
+    let entries = fs::read_dir(dir)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .context("reading it")?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some("mode=755")).context("covering it")?;
+    let old = PathBuf::from(format!("/proc/self/fd/{}", old.as_raw_fd()));
+    for entry in entries {
+        let (name, kind) = (entry.file_name(), entry.file_type()?);
+        let (from, to) = (old.join(&name), dir.join(&name));
+        if own.iter().any(|one| name == *one) {
+            continue;
+        }
+        if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
+            continue;
+        }
+        if kind.is_dir() {
+            fs::create_dir(&to)?;
+        } else {
+            File::create(&to)?;
+        }
+        bind(&from, &to)?;
+    }
+    for name in own {
+        fs::create_dir(dir.join(name))?;
+    }
+    Ok(())
 }
 
 /// Where a link leads, one level at least; distributions have /etc/resolv.conf as a link into /run.

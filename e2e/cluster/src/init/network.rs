@@ -5,18 +5,21 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{address, process};
+use crate::{Level, address, process};
 
 const BRIDGE: &str = "kube0";
 
-pub(super) fn prepare() -> Result<()> {
+pub(super) fn prepare(level: Level) -> Result<()> {
     ip(&["link", "set", "lo", "up"])?;
     // A dummy device does as well where the kernel has no bridges: at this level only addresses are wanted.
     if let Err(error) = ip(&["link", "add", BRIDGE, "type", "bridge"]) {
         eprintln!("no bridge: {error:#}");
         ip(&["link", "add", BRIDGE, "type", "dummy"])?;
     }
-    for address in [address::NODE, address::INGRESS, address::PODS_GATEWAY] {
+    let addresses = [address::NODE, address::INGRESS].into_iter();
+    // On a node the pods' network is that of the container runtime.
+    let gateway = (level == Level::Plane).then_some(address::PODS_GATEWAY);
+    for address in addresses.chain(gateway) {
         ip(&["address", "add", &format!("{address}/24"), "dev", BRIDGE])?;
     }
     ip(&["link", "set", BRIDGE, "up"])?;

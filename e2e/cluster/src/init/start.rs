@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 
 use super::SCRATCH;
 use super::components::{Components, gets, listens, read};
+use super::node;
+use crate::cgroup::Version;
 use crate::pki::Pki;
 use crate::world::record;
 use crate::{Pebble, address};
@@ -31,10 +33,19 @@ const CONTOUR_KINDS: [&str; 4] = [
 const DISCOVERY: &str =
     "Accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result<Components> {
+/// `node` is the version of cgroups where there is to be one.
+pub(super) fn everything(
+    state: &Path,
+    tools: &Path,
+    node: Option<Version>,
+    started: Instant,
+) -> Result<Components> {
     let pki = Pki::at(state.join(record::PKI));
     let scratch = Path::new(SCRATCH);
     let mut components = Components::new(state, tools, started);
+    if node.is_some() {
+        node::start_containerd(&mut components)?;
+    }
     start_etcd(&mut components, scratch)?;
     start_api_server(&mut components, state, scratch, &pki)?;
     start_ca(&mut components, scratch, &pki)?;
@@ -62,7 +73,10 @@ pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result
     components.wait_for("kube-apiserver's readyz", || {
         gets(&format!("{api}/readyz"), admin)
     })?;
-    start_controllers(&mut components, &pki)?;
+    start_controllers(&mut components, node.is_some(), &pki)?;
+    if let Some(cgroups) = node {
+        node::start(&mut components, tools, cgroups, &pki)?;
+    }
     let discovery = [OsStr::new("--header"), OsStr::new(DISCOVERY)]
         .into_iter()
         .chain(admin);
@@ -86,6 +100,9 @@ pub(super) fn everything(state: &Path, tools: &Path, started: Instant) -> Result
     components.wait_for("envoy", || {
         gets(&format!("http://{}/ready", address::ENVOY_READY), [])
     })?;
+    if node.is_some() {
+        node::wait(&mut components, &api, &admin)?;
+    }
     Ok(components)
 }
 
@@ -102,7 +119,7 @@ fn start_etcd(components: &mut Components, scratch: &Path) -> Result<()> {
             "--initial-advertise-peer-urls=http://127.0.0.1:2380",
         ])
         .arg("--initial-cluster=node=http://127.0.0.1:2380");
-    components.start("etcd", &mut etcd)
+    components.start("etcd", etcd)
 }
 
 fn start_api_server(
@@ -145,11 +162,20 @@ fn start_api_server(
             "--service-account-signing-key-file={}",
             pki.path("sa.key").display()
         ))
+        .arg("--kubelet-preferred-address-types=InternalIP")
+        .arg(format!(
+            "--kubelet-client-certificate={}",
+            pki.path("kubelet-client.crt").display()
+        ))
+        .arg(format!(
+            "--kubelet-client-key={}",
+            pki.path("kubelet-client.key").display()
+        ))
         .arg(format!("--audit-policy-file={}", policy.display()))
         .arg(format!("--audit-log-path={}", audit_log.display()))
         // One file for the whole life: tests count in it.
         .arg("--audit-log-maxsize=10000");
-    components.start("kube-apiserver", &mut server)
+    components.start("kube-apiserver", server)
 }
 
 fn start_ca(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()> {
@@ -176,21 +202,19 @@ fn start_ca(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()
         "-dnsserver",
         &format!("{},{}:53", address::DNS, address::NODE),
     ]);
-    components.start("pebble-challtestsrv", &mut dns)?;
+    components.start("pebble-challtestsrv", dns)?;
     let mut pebble = components.program("pebble");
     Pebble::default().configure(&mut pebble, pki, &scratch.join("pebble"))?;
-    components.start("pebble", &mut pebble)
+    components.start("pebble", pebble)
 }
 
-fn start_controllers(components: &mut Components, pki: &Pki) -> Result<()> {
+fn start_controllers(components: &mut Components, node: bool, pki: &Pki) -> Result<()> {
     let mut controllers = components.program("kube-controller-manager");
     controllers
         .arg(format!(
             "--kubeconfig={}",
             pki.kubeconfig("controller-manager").display()
         ))
-        // Nodes are played by the tests and send no heartbeat.
-        .arg("--controllers=*,-node-lifecycle-controller")
         .args([
             "--leader-elect=false",
             "--kube-api-qps=300",
@@ -214,7 +238,11 @@ fn start_controllers(components: &mut Components, pki: &Pki) -> Result<()> {
             "--cluster-signing-key-file={}",
             pki.path("ca.key").display()
         ));
-    components.start("kube-controller-manager", &mut controllers)
+    if !node {
+        // Nodes are played by the tests and send no heartbeat.
+        controllers.arg("--controllers=*,-node-lifecycle-controller");
+    }
+    components.start("kube-controller-manager", controllers)
 }
 
 fn create_ingress_objects(
@@ -282,7 +310,7 @@ fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Resu
             "--health-port=8003",
         ])
         .args(["--http-address=127.0.0.1", "--http-port=8004"]);
-    components.start("contour", &mut contour)?;
+    components.start("contour", contour)?;
     // Envoy doubles its pause with each failed connection, so it starts when there is something to connect to.
     components.wait_for("contour's xDS", || listens(XDS))?;
     let mut envoy = components.program("envoy");
@@ -299,5 +327,5 @@ fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Resu
         ])
         // Its shared memory would be shared with the Envoys of other worlds.
         .arg("--disable-hot-restart");
-    components.start("envoy", &mut envoy)
+    components.start("envoy", envoy)
 }

@@ -108,6 +108,9 @@ fn write_module(dir: &Path, module: &Module) -> Result<PathBuf> {
     fs::create_dir_all(&source).context("creating a module's folder")?;
     fs::write(source.join("go.mod"), module.go_mod).context("writing go.mod")?;
     fs::write(source.join("go.sum"), module.go_sum).context("writing go.sum")?;
+    if !module.main.is_empty() {
+        fs::write(source.join("main.go"), module.main).context("writing main.go")?;
+    }
     Ok(source)
 }
 

@@ -4,11 +4,13 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// One Go module of ours with `tool` lines, and the programs taken from it.
+/// One Go module of ours, with `tool` lines or a program of its own, and the programs taken from it.
 pub(super) struct Module {
     pub(super) name: &'static str,
     pub(super) go_mod: &'static str,
     pub(super) go_sum: &'static str,
+    /// Its own main.go; empty where it has none.
+    pub(super) main: &'static str,
     pub(super) ldflags: &'static str,
     /// (program, package)
     pub(super) programs: &'static [(&'static str, &'static str)],
@@ -33,10 +35,21 @@ const fn module(
         name,
         go_mod,
         go_sum,
+        main: "",
         ldflags,
         programs,
     }
 }
+
+/// What the node's own images consist of. Without a C library, so that it runs where there is nothing else.
+const POD: Module = Module {
+    name: "pod",
+    go_mod: include_str!("../../tools/pod/go.mod"),
+    go_sum: "",
+    main: include_str!("../../tools/pod/main.go"),
+    ldflags: "-s -w",
+    programs: &[("pod", ".")],
+};
 
 pub(super) const MODULES: &[Module] = &[
     module(
@@ -50,6 +63,9 @@ pub(super) const MODULES: &[Module] = &[
                 "kube-controller-manager",
                 "k8s.io/kubernetes/cmd/kube-controller-manager",
             ),
+            ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+            ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
             ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
         ],
     ),
@@ -77,6 +93,7 @@ pub(super) const MODULES: &[Module] = &[
         "-s -w",
         &[("contour", CONTOUR_PACKAGE)],
     ),
+    POD,
 ];
 
 const CONTOUR_PACKAGE: &str = "github.com/projectcontour/contour/cmd/contour";
@@ -114,7 +131,15 @@ pub(super) fn fingerprint(go_version: &str) -> String {
         hasher.write_u8(0xff);
     };
     for module in MODULES {
-        for text in [module.name, module.go_mod, module.go_sum, module.ldflags] {
+        let Module {
+            name,
+            go_mod,
+            go_sum,
+            main,
+            ldflags,
+            programs: _,
+        } = module;
+        for text in [name, go_mod, go_sum, main, ldflags] {
             add(text);
         }
         for (program, package) in module.programs {
@@ -143,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_folder_has_eight_programs_and_contours_manifests() {
+    fn a_complete_folder_has_twelve_programs_and_contours_manifests() {
         let files: Vec<_> = files().collect();
-        assert_eq!(files.len(), 10, "{files:?}");
+        assert_eq!(files.len(), 14, "{files:?}");
         assert!(files.contains(&"01-crds.yaml"), "{files:?}");
     }
 }

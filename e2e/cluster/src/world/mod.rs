@@ -1,6 +1,6 @@
 //! A world from outside and from inside: bring it up, find it, run things in it, end it.
 
-mod place;
+pub(crate) mod place;
 pub(crate) mod record;
 
 use std::ffi::OsStr;
@@ -18,13 +18,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::pki::Pki;
 use crate::process;
 use crate::role::{self, PROXIES};
-use crate::{Tools, Traces};
+use crate::{Level, Tools, Traces};
 use record::Record;
 
 /// From nothing to ready takes some seconds; on a machine that compiles at the same time it takes longer.
 const READY_WITHIN: Duration = Duration::from_mins(3);
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
+const FROZEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A running world.
 ///
@@ -46,6 +47,8 @@ pub struct World {
 pub struct Summary {
     /// The name given to [`World::up`].
     pub name: String,
+    /// How much of a cluster it is; `None` while it comes up.
+    pub level: Option<Level>,
     /// Its state folder.
     pub state: PathBuf,
     /// How long it took to be ready, in seconds with one digit; `None` while it is not.
@@ -55,7 +58,15 @@ pub struct Summary {
 }
 
 impl World {
-    /// Brings a new world up and waits until every part of it answers. Builds the tools where the cache lacks them, with
+    /// [`World::up_at`] the level of [`Level::here`].
+    ///
+    /// # Errors
+    /// As these two.
+    pub fn up(name: &str, keep: bool) -> Result<Self> {
+        Self::up_at(name, keep, Level::here()?)
+    }
+
+    /// Brings a new world up and waits until every part of it answers, at the level `node` also until the node is ready. Builds the tools where the cache lacks them, with
     /// progress on standard error.
     ///
     /// With `keep == false` the world ends with this process, by whatever way that goes, SIGKILL too. With `keep == true` it
@@ -65,20 +76,21 @@ impl World {
     /// The program has to call [`take_role`](crate::take_role) first in its `main`.
     ///
     /// # Errors
-    /// A program of the distribution is missing, namespaces are forbidden, a component ended or did not get ready in 180 s: the
+    /// This level cannot be here, a program of the distribution is missing, namespaces are forbidden, a component ended or did not get ready in 180 s: the
     /// error has the end of the logs, and nothing of the world stays.
-    pub fn up(name: &str, keep: bool) -> Result<Self> {
+    pub fn up_at(name: &str, keep: bool, level: Level) -> Result<Self> {
         for program in ["ip", "nsenter", "env", "curl"] {
             if process::find_program(program).is_none() {
                 bail!("the program `{program}` is missing: e2e/cluster/packages.sh installs it");
             }
         }
+        level.check()?;
         let tools = Tools::ensure(&|line| eprintln!("{line}"))?;
         place::sweep();
         let state = place::create(name)?;
         let log = fs::File::create(state.join(record::LOGS).join("supervisor.log"))
             .context("creating a log")?;
-        let mut supervisor = role::command("supervise", &state, tools.dir())
+        let mut supervisor = role::command("supervise", &state, tools.dir(), level)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(log.try_clone().context("sharing a log")?)
@@ -165,6 +177,7 @@ impl World {
                 .ok()
                 .map(|text| text.trim().to_owned()),
             failures: record::failures(&state),
+            level: Record::read(&state).map(|record| record.level),
             state,
         };
         place::all().into_iter().map(summary).collect()
@@ -178,7 +191,7 @@ impl World {
         Self::load(state, false)
     }
 
-    /// Removes the folders of this user's worlds that nobody answers for: what a killed supervisor or a lost machine left.
+    /// Removes the folders and cgroups of this user's worlds that nobody answers for: what a killed supervisor or a lost machine left.
     /// [`World::up`] does it too.
     pub fn sweep() {
         place::sweep();
@@ -209,6 +222,36 @@ impl World {
         place::name_of(&self.state).unwrap_or_default()
     }
 
+    /// How much of a cluster it is.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.record.level
+    }
+
+    /// Makes an image known to the node, from a `docker-archive` at any place that this process can read. Pods that use it
+    /// need `imagePullPolicy: Never` or `IfNotPresent`: the node reaches no registry. An image of the same name is replaced.
+    ///
+    /// # Errors
+    /// The world has no node, or the file is no such archive.
+    pub fn import_image(&self, archive: &Path) -> Result<()> {
+        if self.level() != Level::Node {
+            bail!("a world of level {} runs no images", self.level());
+        }
+        let what = || format!("importing the image {}", archive.display());
+        // By a stream: the file may be where the world has folders of its own.
+        let output = self
+            .command("ctr")
+            .args(["images", "import", "-"])
+            .stdin(fs::File::open(archive).with_context(what)?)
+            .output()
+            .with_context(what)?;
+        if !output.status.success() {
+            let told = String::from_utf8_lossy(&output.stderr);
+            bail!("{}: {}", what(), told.trim());
+        }
+        Ok(())
+    }
+
     /// The programs that this world runs on.
     #[must_use]
     pub fn tools(&self) -> &Tools {
@@ -235,7 +278,7 @@ impl World {
     }
 
     /// The log of a component: `etcd`, `kube-apiserver`, `kube-controller-manager`, `pebble`, `pebble-challtestsrv`, `contour`,
-    /// `envoy`, `init`, `supervisor`.
+    /// `envoy`, `init`, `supervisor`; at the level `node` also `containerd`, `kubelet`, `kube-proxy`, `kube-scheduler`.
     #[must_use]
     pub fn log(&self, component: &str) -> PathBuf {
         self.state
@@ -258,6 +301,74 @@ impl World {
             .trim()
             .parse()
             .ok()
+    }
+
+    /// Stops a component as SIGSTOP does, and returns when it stands still: its connections stay open, and nobody answers on
+    /// them until [`World::thaw`]. For a component that is frozen already it does nothing.
+    ///
+    /// # Errors
+    /// It is not a component, or does not run.
+    pub fn freeze(&self, component: &str) -> Result<()> {
+        let pid = self.signal(component, "STOP")?;
+        let deadline = Instant::now() + FROZEN_WITHIN;
+        while !self.stands_still(pid)? {
+            if Instant::now() > deadline {
+                bail!("{component} did not stand still within {FROZEN_WITHIN:?}");
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Lets a frozen component go on; for one that is not frozen it does nothing.
+    ///
+    /// # Errors
+    /// It is not a component, or does not run.
+    pub fn thaw(&self, component: &str) -> Result<()> {
+        self.signal(component, "CONT").map(drop)
+    }
+
+    /// Ends a component by SIGKILL, frozen or not, and starts it again with the same arguments; its log goes on. Returns when
+    /// the new process runs, which is some time before it answers. Such an end is no failure of the world.
+    ///
+    /// # Errors
+    /// It is not a component (the error names those), or cannot be started.
+    pub fn restart(&self, component: &str) -> Result<()> {
+        crate::init::control::restart(&self.state, component)
+    }
+
+    fn signal(&self, component: &str, signal: &str) -> Result<u32> {
+        let pid = self
+            .component_pid(component)
+            .with_context(|| format!("no component is named {component}"))?;
+        // The pid is the inner one: the shell is started inside.
+        let output = self
+            .command("sh")
+            .args([
+                "-c",
+                "kill -s \"$1\" \"$2\"",
+                "sh",
+                signal,
+                &pid.to_string(),
+            ])
+            .output()
+            .context("starting a shell in the world")?;
+        if !output.status.success() {
+            bail!(
+                "sending SIG{signal} to {component}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(pid)
+    }
+
+    fn stands_still(&self, pid: u32) -> Result<bool> {
+        let status = self
+            .command("cat")
+            .arg(format!("/proc/{pid}/status"))
+            .output()
+            .context("reading a process's state")?;
+        Ok(String::from_utf8_lossy(&status.stdout).contains("\nState:\tT"))
     }
 
     /// What went wrong since the start, a line each; empty for a healthy world.
@@ -305,6 +416,8 @@ impl World {
             .env("KUBECONFIG", self.kubeconfig())
             // Its discovery cache goes by address, which is the same in each world.
             .env("KUBECACHEDIR", crate::init::KUBECTL_CACHE)
+            // ctr's, for the images and containers of pods.
+            .env("CONTAINERD_NAMESPACE", "k8s.io")
             .env(record::MARKER, &self.state);
         command
     }
@@ -318,6 +431,9 @@ impl World {
                 .arg("--target")
                 .arg(self.record.init.pid.to_string());
             command.args(["--mount", "--net", "--pid", "--uts", "--ipc"]);
+            if self.record.level == Level::Node {
+                command.arg("--cgroup");
+            }
             if self.record.user_namespace {
                 command.args(["--user", "--preserve-credentials"]);
             }
@@ -366,10 +482,15 @@ impl World {
             &self.record.mounts,
             &self.record.processes,
         ];
-        Traces::new(&self.state, namespaces.into_iter().cloned().collect())
+        let cgroups = record::cgroups(&self.state).map_or_else(Vec::new, |subtree| subtree.groups);
+        Traces::new(
+            &self.state,
+            namespaces.into_iter().cloned().collect(),
+            cgroups,
+        )
     }
 
-    /// Ends the world, kept or not, and returns when its processes and its folder are gone.
+    /// Ends the world, kept or not, and returns when its processes, its cgroups and its folder are gone.
     ///
     /// # Errors
     /// It was not gone within 20 s, or this process is inside of it.
@@ -485,13 +606,8 @@ fn release(mut supervisor: Child, state: &Path) -> Result<()> {
 
 fn ask_to_end(state: &Path) -> Result<()> {
     let Ok(mut control) = UnixStream::connect(state.join(record::CONTROL)) else {
-        // Nobody answers: what the supervisor left when it was killed goes by itself, its folder goes here.
-        return match fs::remove_dir_all(state) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context("removing a world's folder")
-            }
-            _ => Ok(()),
-        };
+        // Nobody answers: what the supervisor left when it was killed goes by itself, the rest goes here.
+        return place::remove(state);
     };
     control
         .set_read_timeout(Some(GONE_WITHIN))

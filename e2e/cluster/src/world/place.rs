@@ -3,12 +3,17 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use super::record;
+use crate::cgroup;
 use crate::process::Process;
+
+/// The kernel lets go of a group some time after its last process.
+const CGROUPS_FREE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The folder of all of this user's worlds: in `$XDG_RUNTIME_DIR` if that is this user's, else in the temporary folder.
 pub(crate) fn base() -> PathBuf {
@@ -105,7 +110,20 @@ pub(crate) fn sweep() {
         let Some(maker) = maker else { continue };
         if Process::of(maker).is_none() && !record::is_supervised(&dir) {
             // Worlds of other programs start at the same time; one of them may have taken it already.
-            let _ = fs::remove_dir_all(&dir);
+            let _ = remove(&dir);
         }
+    }
+}
+
+/// Removes what a world that has ended leaves: its cgroups, then its folder, which names them. No error if there is none.
+pub(crate) fn remove(state: &Path) -> Result<()> {
+    if let Some(subtree) = record::cgroups(state) {
+        cgroup::remove(&subtree.groups, CGROUPS_FREE_WITHIN)?;
+    }
+    match fs::remove_dir_all(state) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", state.display()))
+        }
+        _ => Ok(()),
     }
 }

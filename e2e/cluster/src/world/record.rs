@@ -8,11 +8,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::Level;
+use crate::cgroup::Subtree;
 use crate::process::Process;
 
 /// In the environment of everything that runs in a world: its state folder.
 pub(crate) const MARKER: &str = "EVERCERT_WORLD";
 pub(crate) const CONTROL: &str = "control.sock";
+/// Where PID 1 is asked to start a component again.
+pub(crate) const RESTARTS: &str = "restart.sock";
+/// Which cgroups are the world's; none at the level `plane`.
+const CGROUPS: &str = "cgroups.json";
 pub(crate) const PKI: &str = "pki";
 pub(crate) const LOGS: &str = "log";
 pub(crate) const READY: &str = "ready";
@@ -27,6 +33,7 @@ const RECORD: &str = "world.json";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) tools: PathBuf,
+    pub(crate) level: Level,
     pub(crate) init: Process,
     pub(crate) user_namespace: bool,
     pub(crate) network: String,
@@ -42,6 +49,15 @@ impl Record {
     pub(crate) fn write(&self, state: &Path) -> Result<()> {
         write_at_once(&state.join(RECORD), &serde_json::to_vec_pretty(self)?)
     }
+}
+
+/// Written before the first of the groups is made, so that whoever finds the folder finds them all.
+pub(crate) fn write_cgroups(state: &Path, subtree: &Subtree) -> Result<()> {
+    write_at_once(&state.join(CGROUPS), &serde_json::to_vec_pretty(subtree)?)
+}
+
+pub(crate) fn cgroups(state: &Path) -> Option<Subtree> {
+    serde_json::from_slice(&fs::read(state.join(CGROUPS)).ok()?).ok()
 }
 
 /// Adds a line to what went wrong in this world.

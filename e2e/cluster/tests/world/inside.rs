@@ -159,13 +159,13 @@ pub(crate) fn contour_serves_an_ingress_of_the_default_class() -> Result<()> {
     Ok(())
 }
 
-fn curl(world: &World) -> Command {
+pub(crate) fn curl(world: &World) -> Command {
     let mut command = world.command("curl");
     command.args(["--silent", "--show-error", "--fail", "--max-time", "5"]);
     command
 }
 
-fn apply(world: &World, manifest: &str) -> Result<()> {
+pub(crate) fn apply(world: &World, manifest: &str) -> Result<()> {
     let mut kubectl = world
         .command("kubectl")
         .args(["apply", "--filename", "-"])
@@ -180,7 +180,7 @@ fn apply(world: &World, manifest: &str) -> Result<()> {
     Ok(())
 }
 
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output()?;
     if !output.status.success() {
         bail!(

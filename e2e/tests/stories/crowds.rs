@@ -1,0 +1,120 @@
+//! Fifty certificates at once. Alone on the stage, since it measures.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use evercert_api::{Certificate, keys};
+use evercert_e2e::audit::{self, Audit, Call};
+use evercert_e2e::ca::TestCa;
+use evercert_e2e::story::SOON;
+use evercert_e2e::{Story, crowd, operator};
+
+use crate::issue::no_route_stays;
+use crate::{Tale, tales};
+
+const MANY: usize = 50;
+/// cert-manager takes 109 s for as many on the same world; at least five times as fast.
+const WITHIN: Duration = Duration::from_millis(109_000 / 5);
+/// The most mutating calls of the operator for a certificate, events and dry runs among them.
+const CALLS: usize = 20;
+
+pub(crate) fn tales() -> Vec<Tale> {
+    tales![
+        fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_managers_time,
+        fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_managers_time,
+    ]
+}
+
+async fn fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_managers_time(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    story.certificate("warm", &[story.host("warm")]).await?;
+    story.ready("warm", SOON).await?;
+    no_route_stays(&story).await?;
+    let certificates = crowd::certificates(&story, "c", MANY);
+    issue(&story, &ca, &[story.namespace.to_owned()], &certificates).await
+}
+
+async fn fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_managers_time(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    story.certificate("warm", &[story.host("warm")]).await?;
+    story.ready("warm", SOON).await?;
+    no_route_stays(&story).await?;
+    let mut namespaces = Vec::new();
+    for number in 0..5 {
+        let namespace = format!("{}-{number}", story.namespace);
+        story
+            .own_namespace(&namespace, &serde_json::json!({}))
+            .await?;
+        namespaces.push(namespace);
+    }
+    let mut certificates = Vec::new();
+    for namespace in &namespaces {
+        let there = Story {
+            stage: story.stage,
+            namespace,
+        };
+        there.issuer("ca", &ca).await?;
+        there.issuer_ready("ca").await?;
+        certificates.extend(crowd::certificates(&there, "c", MANY / namespaces.len()));
+    }
+    issue(&story, &ca, &namespaces, &certificates).await
+}
+
+async fn issue(
+    story: &Story<'_>,
+    ca: &TestCa,
+    namespaces: &[String],
+    certificates: &[Certificate],
+) -> Result<()> {
+    let audit = story.stage.audit()?;
+    let before = ca.count()?;
+    let times = crowd::issue(story, certificates, WITHIN).await?;
+    println!("{times} (cert-manager: 50 in 109 s)");
+    let count = ca.count()?;
+    let issued = (
+        count.orders - before.orders,
+        count.certificates - before.certificates,
+    );
+    ensure!(
+        issued == (MANY, MANY),
+        "orders and certificates: {issued:?}"
+    );
+    for namespace in namespaces {
+        let there = Story {
+            stage: story.stage,
+            namespace,
+        };
+        no_route_stays(&there).await?;
+    }
+    let calls = calls(&audit, namespaces)?;
+    println!(
+        "{} mutating calls, {:.1} for each certificate:\n{}",
+        calls.len(),
+        calls.len() as f64 / MANY as f64,
+        audit::table(&calls)
+    );
+    ensure!(!calls.is_empty(), "nothing was counted");
+    ensure!(
+        calls.len() <= CALLS * MANY,
+        "{} mutating calls for {MANY} certificates",
+        calls.len()
+    );
+    Ok(())
+}
+
+/// The operator's calls for these namespaces, the solver's cold start apart.
+fn calls(audit: &Audit, namespaces: &[String]) -> Result<Vec<Call>> {
+    let is_ours = |namespace: &str| {
+        namespace == operator::NAMESPACE || namespaces.iter().any(|name| name == namespace)
+    };
+    let mut calls = audit.mutating(&operator::user())?;
+    calls.retain(|call| is_ours(call.namespace()));
+    calls.retain(|call| {
+        !(call.namespace() == operator::NAMESPACE && call.name() == keys::SOLVER_NAME)
+    });
+    Ok(calls)
+}
