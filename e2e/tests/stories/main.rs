@@ -15,13 +15,16 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod midway;
 mod neighbours;
 mod numbers;
+mod outage;
 mod outside;
 mod permission;
 mod refused;
 mod renew;
 mod schema;
+mod solver;
 mod unreachable;
 
 use std::process::ExitCode;
@@ -40,6 +43,7 @@ const SIDE_BY_SIDE: usize = 4;
 /// The group that takes longest comes first. One without stories costs nothing.
 fn groups() -> Vec<Group> {
     let shared = [
+        outage::tales(),
         refused::tales(),
         unreachable::tales(),
         renew::tales(),
@@ -58,7 +62,9 @@ fn groups() -> Vec<Group> {
         // The API server is stopped, frozen, started again.
         Group::new("control-plane").ending(ending::after_outages()),
         // The operator is killed.
-        Group::new("operator").one_by_one(crash::tales()),
+        Group::new("operator")
+            .one_by_one(crash::tales())
+            .one_by_one(solver::tales()),
     ];
     let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
     groups.extend(failpoints.map(|group| group.ending(ending::after_crashes())));
