@@ -9,7 +9,7 @@ help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt clippy docs build generated tools unit world stories demo
+	@.ci/parts setup fmt build level +tools clippy docs generated unit world stories plane demo
 
 check:
 	@.ci/parts fmt clippy build generated unit

@@ -22,6 +22,8 @@ pub struct Audit {
 pub struct Call {
     /// `create`, `update`, `patch`, `delete`, `get` and so on.
     pub verb: String,
+    #[serde(default)]
+    stage: String,
     /// Path and query.
     #[serde(rename = "requestURI")]
     pub uri: String,
@@ -84,6 +86,16 @@ impl Audit {
     /// # Errors
     /// The log cannot be read.
     pub fn mutating(&self, user: &str) -> Result<Vec<Call>> {
+        let mut calls = self.calls(user)?;
+        calls.retain(Call::is_mutating);
+        Ok(calls)
+    }
+
+    /// All calls of `user` since then. A watch counts when it begins.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn calls(&self, user: &str) -> Result<Vec<Call>> {
         let mut file =
             File::open(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
         file.seek(SeekFrom::Start(self.from))
@@ -91,20 +103,28 @@ impl Audit {
         let mut text = String::new();
         file.read_to_string(&mut text)
             .context("reading the audit log")?;
-        Ok(parse(&text)
-            .filter(|call| call.user.username == user && call.is_mutating())
+        // Most lines of a long log are somebody else's.
+        let lines = text.lines().filter(|line| line.contains(user));
+        Ok(parse(lines)
+            .filter(|call| call.user.username == user && call.is_told_once())
             .collect())
     }
 }
 
 /// A line that is still being written cannot be parsed, and is left for the next time.
-fn parse(text: &str) -> impl Iterator<Item = Call> {
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
+fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> impl Iterator<Item = Call> {
+    lines.filter_map(|line| serde_json::from_str(line).ok())
 }
 
 impl Call {
-    fn is_mutating(&self) -> bool {
+    /// What lasts has a line at its beginning and one at its end.
+    fn is_told_once(&self) -> bool {
+        (self.verb == "watch") == (self.stage == "ResponseStarted")
+    }
+
+    /// Whether it changes something, or would if it were no dry run.
+    #[must_use]
+    pub fn is_mutating(&self) -> bool {
         matches!(
             self.verb.as_str(),
             "create" | "update" | "patch" | "delete" | "deletecollection"
@@ -145,19 +165,23 @@ impl Call {
     }
 }
 
+/// `patch certificates/status`, with a mark for a dry run.
+#[must_use]
+pub fn kind(call: &Call) -> String {
+    let dry = if call.uri.contains("dryRun=") {
+        " (dry run)"
+    } else {
+        ""
+    };
+    format!("{} {}{dry}", call.verb, call.resource())
+}
+
 /// `3 patch certificates/status`, a line each, most frequent first.
 #[must_use]
 pub fn table(calls: &[Call]) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for call in calls {
-        let dry = if call.uri.contains("dryRun=") {
-            " (dry run)"
-        } else {
-            ""
-        };
-        *counts
-            .entry(format!("{} {}{dry}", call.verb, call.resource()))
-            .or_default() += 1;
+        *counts.entry(kind(call)).or_default() += 1;
     }
     let mut rows: Vec<_> = counts
         .into_iter()
@@ -186,7 +210,7 @@ mod tests {
             line("/a?force=true"),
             line("/a?dryRun=All")
         );
-        let calls: Vec<Call> = parse(&text).collect();
+        let calls: Vec<Call> = parse(text.lines()).collect();
         assert_eq!(
             calls.iter().map(Call::created).collect::<Vec<_>>(),
             [true, false]

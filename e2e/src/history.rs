@@ -1,6 +1,6 @@
 //! Every version of every TLS Secret, and what may never happen between two of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
@@ -127,6 +127,25 @@ impl History {
                 .iter()
                 .filter(|version| version.secret == secret)
                 .cloned()
+                .collect()
+        })
+    }
+
+    /// How many certificates of a CA were seen in the Secrets of each namespace that had one.
+    #[must_use]
+    pub fn issued(&self) -> BTreeMap<String, usize> {
+        self.with(|seen| {
+            let mut leaves: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+            for version in &seen.versions {
+                let namespace = version.secret.split('/').next().unwrap_or_default();
+                if let Some(leaf) = version.leaf.as_ref().filter(|leaf| leaf.is_from_pebble()) {
+                    let leaves = leaves.entry(namespace.to_owned()).or_default();
+                    leaves.insert(&leaf.sha256);
+                }
+            }
+            leaves
+                .into_iter()
+                .map(|(namespace, leaves)| (namespace, leaves.len()))
                 .collect()
         })
     }

@@ -71,6 +71,12 @@ impl Leaf {
         })
     }
 
+    /// Whether a Pebble signed it: by the name of its intermediate certificate.
+    #[must_use]
+    pub fn is_from_pebble(&self) -> bool {
+        self.issuer.contains("CN=Pebble ")
+    }
+
     /// Whether `at` is within the validity.
     #[must_use]
     pub fn is_valid_at(&self, at: Timestamp) -> bool {

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::image::EVERCERT;
+use crate::pods::Process;
 use crate::stage::tail;
 use crate::{curl, wait_for};
 
@@ -47,23 +48,20 @@ pub fn user() -> String {
 }
 
 impl Operator {
-    /// Gets a token for the operator's ServiceAccount, writes a kubeconfig with it, and starts the operator.
+    /// Gets a token for the operator's ServiceAccount and writes a kubeconfig with it. Nothing is started yet.
     ///
     /// # Errors
     /// The ServiceAccount is missing, or the program is not built.
-    pub async fn start(world: &World, client: &Client) -> Result<Self> {
+    pub async fn prepare(world: &World, client: &Client) -> Result<Self> {
         let kubeconfig = world.state().join("operator.kubeconfig");
         write_kubeconfig(world, client, &kubeconfig).await?;
-        let mut operator = Self {
+        Ok(Self {
             program: sibling("evercert")?,
             kubeconfig,
             log: world.state().join("operator.log"),
             child: None,
             ended_by_itself: Vec::new(),
-        };
-        operator.restart()?;
-        operator.ready().await?;
-        Ok(operator)
+        })
     }
 
     /// Starts the operator again, with the same arguments. The log is continued.
@@ -176,7 +174,7 @@ impl Operator {
     /// # Errors
     /// The operator does not run.
     pub fn resident_memory(&mut self) -> Result<u64> {
-        resident_memory(self.pid().context("the operator does not run")?)
+        Process(self.pid().context("the operator does not run")?).resident_memory()
     }
 
     /// Its log.
@@ -222,26 +220,6 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
         .map(|dir| dir.join(name))
         .find(|path| path.is_file());
     found.with_context(|| format!("{name} is not built: cargo build --workspace"))
-}
-
-/// Resident memory of a process, in bytes (proc(5), VmRSS).
-///
-/// # Errors
-/// There is no such process.
-pub fn resident_memory(pid: u32) -> Result<u64> {
-    let status =
-        fs::read_to_string(format!("/proc/{pid}/status")).context("reading a process's status")?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
-    let kilobytes: u64 = line
-        .trim()
-        .trim_end_matches("kB")
-        .trim()
-        .parse()
-        .context("VmRSS")?;
-    Ok(kilobytes * 1024)
 }
 
 async fn write_kubeconfig(world: &World, client: &Client, path: &Path) -> Result<()> {

@@ -1,27 +1,27 @@
-//! A world with everything on it that a story needs: CRDs, rights, a played node, the operator, and the record of all Secrets.
+//! A world with everything on it that a story needs: CRDs, rights, a node, the operator, and the record of all Secrets.
 
 use std::fmt::Write;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use evercert_cluster::{Pebble, World, address};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use evercert_cluster::{Level, Pebble, World, address};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, Config};
 use tokio::sync::Mutex;
 
 use crate::audit::Audit;
 use crate::ca::TestCa;
 use crate::history::History;
 use crate::operator::{NAMESPACE, Operator, sibling};
-use crate::{manifest, node, wait_for};
+use crate::{image, manifest, node, pods, wait_for};
 
 /// Where stories happen.
 pub struct Stage {
@@ -33,39 +33,55 @@ pub struct Stage {
     pub history: History,
     /// The operator. Only a story that has the stage for itself may end it.
     pub operator: Mutex<Operator>,
-    node: Option<Child>,
+    played_node: Option<Child>,
     cas: AtomicU16,
 }
 
 impl Stage {
-    /// Sets the stage in `world`, which this process has to be in, and starts the operator. Tells each step to `progress`.
+    /// Sets the stage in `world`, which this process has to be in, and starts the operator as a process. Tells each step to
+    /// `progress`.
     ///
     /// # Errors
-    /// A part does not get ready.
+    /// A part does not get ready, or an image is not built.
     pub async fn set(world: World, progress: &dyn Fn(&str)) -> Result<Self> {
+        let stage = Self::without_operator(world, progress).await?;
+        stage.operator.lock().await.ensure_ready().await?;
+        progress("the operator runs, with the rights of its ServiceAccount");
+        Ok(stage)
+    }
+
+    /// The same, and nobody has started the operator yet.
+    ///
+    /// # Errors
+    /// A part does not get ready, or an image is not built.
+    pub async fn without_operator(world: World, progress: &dyn Fn(&str)) -> Result<Self> {
         let client = client(&world.kubeconfig()).await?;
         install(&client).await?;
         progress(
             "the custom resources are served, and the operator's ServiceAccount has its rights",
         );
-        let node = start_node(&world)?;
-        let nodes: Api<Node> = Api::all(client.clone());
-        wait_for("the played node", Duration::from_secs(20), async || {
-            nodes.get_opt(node::NAME).await.map_err(Into::into)
-        })
-        .await
-        .with_context(|| tail(&world.state().join("node.log"), 20))?;
-        let history = History::record(client.clone());
-        progress("a node is there, whose pods are played as processes");
-        let operator = Mutex::new(Operator::start(&world, &client).await?);
-        progress("the operator runs, with the rights of its ServiceAccount");
+        let played_node = match world.level() {
+            Level::Plane => {
+                let node = play_node(&world, &client).await?;
+                progress("a node is there, whose pods are played as processes");
+                Some(node)
+            }
+            Level::Node => {
+                for image in image::ALL {
+                    world.import_image(&image.archive()?)?;
+                }
+                progress("the node has the images that `make image` built");
+                None
+            }
+        };
+        let operator = Mutex::new(Operator::prepare(&world, &client).await?);
         // The world's own Pebble has the first pair of ports.
         Ok(Self {
+            history: History::record(client.clone()),
             world,
             client,
-            history,
             operator,
-            node: Some(node),
+            played_node,
             cas: AtomicU16::new(1),
         })
     }
@@ -94,7 +110,7 @@ impl Stage {
 
     /// Leaves the node and the operator running when this value is dropped.
     pub async fn leave_running(mut self) {
-        drop(self.node.take());
+        drop(self.played_node.take());
         self.operator.lock().await.leave_running();
     }
 
@@ -105,23 +121,16 @@ impl Stage {
             let _ = writeln!(text, "===== namespace {namespace}");
             text.push_str(&manifest::evidence(&self.client, namespace).await);
         }
-        let logs = self.world.state().join("node");
-        let mut files = vec![
-            (self.world.state().join("operator.log"), 80),
-            (self.world.state().join("node.log"), 20),
-        ];
-        files.extend(
-            std::fs::read_dir(logs)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .filter_map(|entry| {
-                    let path = entry.path();
-                    let solver = entry.file_name().to_string_lossy().starts_with(NAMESPACE);
-                    (solver && path.extension().is_some_and(|extension| extension == "log"))
-                        .then_some((path, 20))
-                }),
-        );
+        let mut files = vec![(self.world.state().join("operator.log"), 80)];
+        match self.world.level() {
+            Level::Plane => files.extend(played_logs(&self.world)),
+            Level::Node => {
+                for namespace in namespaces.iter().chain([&NAMESPACE]) {
+                    text.push_str(&pods::logs(&self.client, namespace).await);
+                }
+                files.push((self.world.log("kubelet"), 10));
+            }
+        }
         files.push((self.world.log("contour"), 5));
         for (file, lines) in files {
             let _ = writeln!(text, "===== {}\n{}", file.display(), tail(&file, lines));
@@ -132,7 +141,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if let Some(mut node) = self.node.take() {
+        if let Some(mut node) = self.played_node.take() {
             let _ = node.kill();
             let _ = node.wait();
         }
@@ -182,7 +191,32 @@ async fn install(client: &Client) -> Result<()> {
     .await
 }
 
-fn start_node(world: &World) -> Result<Child> {
+/// Starts the played node and waits until it is there.
+async fn play_node(world: &World, client: &Client) -> Result<Child> {
+    let child = start_player(world)?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    wait_for("the played node", Duration::from_secs(20), async || {
+        nodes.get_opt(node::NAME).await.map_err(Into::into)
+    })
+    .await
+    .with_context(|| tail(&world.state().join("node.log"), 20))?;
+    Ok(child)
+}
+
+/// The logs of the played node, and of the pods in the operator's namespace.
+fn played_logs(world: &World) -> Vec<(PathBuf, usize)> {
+    let pods = std::fs::read_dir(world.state().join("node"));
+    let logs = pods.into_iter().flatten().flatten().filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with(NAMESPACE) && name.ends_with(".log")
+    });
+    std::iter::once((world.state().join("node.log"), 20))
+        .chain(logs.map(|entry| (entry.path(), 20)))
+        .collect()
+}
+
+fn start_player(world: &World) -> Result<Child> {
     let log = File::create(world.state().join("node.log")).context("creating the node's log")?;
     world
         .command(sibling("evercert-e2e")?)
@@ -210,18 +244,4 @@ pub fn tail(path: &Path, lines: usize) -> String {
     all.get(all.len().saturating_sub(lines)..)
         .unwrap_or_default()
         .join("\n")
-}
-
-/// The pods of a namespace with a label, by name.
-///
-/// # Errors
-/// The API server does not answer.
-pub async fn pods(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let mut list = pods
-        .list(&kube::api::ListParams::default().labels(selector))
-        .await?
-        .items;
-    list.sort_by_key(ResourceExt::name_any);
-    Ok(list)
 }

@@ -60,28 +60,21 @@ pub fn outage_wait(since: Timestamp, now: Timestamp) -> SignedDuration {
     quarter.clamp(SignedDuration::from_secs(15), LONGEST_OUTAGE)
 }
 
-/// When something that the CA works on is looked at again: when it says so, but not sooner than within 100 ms to 1 s and not
-/// later than after a day; else after half the time waited so far, 100 ms to 5 s.
+/// When something that the CA works on is looked at again: after half the time waited so far, 100 ms to 5 s, or when it says so,
+/// if that is later, but not later than after a day.
 #[must_use]
 pub fn next_poll(
     retry_after: Option<Timestamp>,
     since: Timestamp,
     read_at: Timestamp,
 ) -> Timestamp {
-    let half = |most| {
-        let wait = (read_at.duration_since(since) / 2).clamp(
-            SignedDuration::from_millis(100),
-            SignedDuration::from_secs(most),
-        );
-        read_at.checked_add(wait).unwrap_or(read_at)
-    };
-    match retry_after {
-        Some(at) => {
-            let latest = read_at.checked_add(LONGEST_WAIT).unwrap_or(read_at);
-            at.min(latest).max(half(1))
-        }
-        None => half(5),
-    }
+    let half = (read_at.duration_since(since) / 2).clamp(
+        SignedDuration::from_millis(100),
+        SignedDuration::from_secs(5),
+    );
+    let half = read_at.checked_add(half).unwrap_or(read_at);
+    let latest = read_at.checked_add(LONGEST_WAIT).unwrap_or(read_at);
+    retry_after.map_or(half, |at| at.min(latest).max(half))
 }
 
 #[cfg(test)]
@@ -148,5 +141,11 @@ mod tests {
         assert_eq!(next_poll(Some(at(30)), at(0), at(10)), at(30));
         assert_eq!(next_poll(None, at(0), at(4)), at(6));
         assert_eq!(next_poll(None, at(0), at(100)), at(105));
+        assert_eq!(
+            next_poll(Some(at(9)), at(0), at(8)),
+            at(12),
+            "ever less often"
+        );
+        assert_eq!(next_poll(Some(at(101)), at(0), at(100)), at(105));
     }
 }

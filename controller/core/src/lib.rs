@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod facts;
 pub mod fault;
 pub mod key;
+pub mod lanes;
 pub mod need;
 pub mod observe;
 pub mod order;

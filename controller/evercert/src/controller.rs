@@ -26,12 +26,12 @@ pub(crate) struct ControllerArgs {
         long,
         env = "EVERCERT_MAX_ORDERS",
         value_name = "COUNT",
-        default_value_t = 50,
+        default_value_t = 200,
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     max_orders: u16,
 
-    /// The most objects of a kind reconciled at the same time
+    /// The most objects worked on at the same time; those that wait for a CA are not counted
     #[arg(
         long,
         env = "EVERCERT_CONCURRENCY",
@@ -72,7 +72,7 @@ pub(crate) struct ControllerArgs {
     /// The port that the solver listens on
     #[arg(
         long,
-        env = "EVERCERT_SOLVER_PORT",
+        env = "EVERCERT_SOLVER_LISTENS_AT",
         value_name = "PORT",
         default_value_t = 8089,
         value_parser = clap::value_parser!(u16).range(1024..),

@@ -8,12 +8,14 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Config;
 use crate::issuer::Sessions;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::projection::Projections;
+use crate::slots::Slots;
 
 /// What every pass shares.
 pub(crate) struct Context {
@@ -23,6 +25,11 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     /// What this process remembers.
     pub(crate) memory: Memory,
+    /// How many objects are worked on at the same time. A pass gives its place back before it waits for a CA or an entry point,
+    /// so that none of them, however slow, keeps the others waiting.
+    pub(crate) workers: Semaphore,
+    /// The places among the orders under way.
+    pub(crate) slots: Slots,
     /// What was asked of each CA.
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.
@@ -55,6 +62,12 @@ pub(crate) fn reference(key: &ObjectKey) -> ObjectRef<Certificate> {
 }
 
 impl Context {
+    /// Waits for a place at work; first come, first served.
+    pub(crate) async fn begin_work(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it; without a place the work would go on, uncounted.
+        self.workers.acquire().await.ok()
+    }
+
     /// Wakes the Certificates whose spec (and namespace) `concerned` picks.
     pub(crate) fn wake_certificates(&self, concerned: impl Fn(&CertificateSpec, &str) -> bool) {
         for certificate in self.certificates.state() {

@@ -170,6 +170,11 @@ pub(crate) async fn wake_presented(context: Arc<Context>) {
     }
 }
 
+/// Wakes the Certificates whose turn to order has come.
+pub(crate) async fn call_next(context: Arc<Context>) {
+    context.slots.call(|key| context.wake(key)).await;
+}
+
 /// The Certificates whose Secrets change: ours by label, metadata only, deletions too. Issuers whose account's key changes are
 /// woken beside.
 pub(crate) fn watch_secrets(

@@ -176,7 +176,7 @@ fn observe(
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
         reach: entry.reach.into_iter().collect(),
-        slot: context.memory.has_slot(key, context.config.max_orders),
+        slot: context.slots.has(key),
         unwritable: entry.unwritable,
         status,
     };

@@ -18,6 +18,7 @@ pub mod projection;
 mod reconcile;
 mod run;
 mod secrets;
+mod slots;
 
 pub use config::{Config, SolverConfig};
 pub use run::{RunError, run};

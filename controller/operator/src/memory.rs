@@ -65,7 +65,6 @@ struct Breaker {
 pub(crate) struct Memory {
     entries: Mutex<HashMap<ObjectKey, Entry>>,
     breakers: Mutex<HashMap<String, Breaker>>,
-    orders: Mutex<std::collections::HashSet<ObjectKey>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,7 +104,6 @@ impl Memory {
 
     /// Forgets `key`, and gives what was remembered: to the first who asks.
     pub(crate) fn forget(&self, key: &ObjectKey) -> Entry {
-        lock(&self.orders).remove(key);
         lock(&self.entries).remove(key).unwrap_or_default()
     }
 
@@ -123,32 +121,6 @@ impl Memory {
     /// Remembers `view` of the order at `url`.
     pub(crate) fn set_order(&self, key: &ObjectKey, url: &str, view: OrderObservation) {
         self.update(key, |e| e.order = Some((url.to_owned(), view)));
-    }
-
-    /// Whether `key` has an order under way or may begin one, of at most `most`.
-    pub(crate) fn has_slot(&self, key: &ObjectKey, most: usize) -> bool {
-        let orders = lock(&self.orders);
-        orders.contains(key) || orders.len() < most
-    }
-
-    /// Counts `key` among the orders under way; false when there is no room.
-    pub(crate) fn take_slot(&self, key: &ObjectKey, most: usize) -> bool {
-        let mut orders = lock(&self.orders);
-        let room = orders.contains(key) || orders.len() < most;
-        if room {
-            orders.insert(key.clone());
-        }
-        room
-    }
-
-    /// Counts an order under way that a restart found, once the CA has shown it: a status alone takes no place from others.
-    pub(crate) fn note_order(&self, key: &ObjectKey) {
-        lock(&self.orders).insert(key.clone());
-    }
-
-    /// `key` has no order under way any more.
-    pub(crate) fn free_slot(&self, key: &ObjectKey) {
-        lock(&self.orders).remove(key);
     }
 
     /// Why no request may be sent to `directory` now.
@@ -225,16 +197,5 @@ mod tests {
         let memory = Memory::default();
         memory.note_fault("d", &fault(FaultClass::Validation), Timestamp::UNIX_EPOCH);
         assert_eq!(memory.gate("d"), None);
-    }
-
-    #[test]
-    fn slots_are_bounded_and_given_back() {
-        let memory = Memory::default();
-        let (a, b) = (ObjectKey::new("n", "a"), ObjectKey::new("n", "b"));
-        assert!(memory.take_slot(&a, 1));
-        assert!(memory.take_slot(&a, 1));
-        assert!(!memory.take_slot(&b, 1));
-        memory.free_slot(&a);
-        assert!(memory.take_slot(&b, 1));
     }
 }

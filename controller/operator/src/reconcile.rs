@@ -10,6 +10,7 @@ use evercert_core::report::{Change, apply_change, build_status, plan_write};
 use jiff::Timestamp;
 use kube::Api;
 use kube::runtime::controller::Action;
+use tokio::sync::SemaphorePermit;
 
 use crate::apply;
 use crate::context::{Context, key_of, reference};
@@ -17,31 +18,49 @@ use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
 use crate::gather::{Gathered, gather};
 
-/// One pass for one Certificate.
+/// One pass for one Certificate, when there is a place at work.
 pub(crate) async fn reconcile(
     certificate: Arc<Certificate>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    let key = key_of(&certificate);
+    let place = context.begin_work().await;
+    // In a box, so that those who wait for a place are small.
+    Box::pin(pass(key_of(&certificate), &context, place)).await
+}
+
+async fn pass(
+    key: ObjectKey,
+    context: &Context,
+    place: Option<SemaphorePermit<'_>>,
+) -> Result<Action, Error> {
     let now = Timestamp::now();
-    let Some(mut gathered) = gather(&key, &context, false, now).await? else {
-        forget(&key, &context);
+    let Some(mut gathered) = gather(&key, context, false, now).await? else {
+        forget(&key, context);
         return Ok(Action::await_change());
     };
-    merge_unreported(&mut gathered, &context);
+    merge_unreported(&mut gathered, context);
     if gathered.observed.status.order.is_none() {
         // What a run before this one left open goes as soon as it is known that there is no order.
         context.projections.clear(&key);
-        context.memory.free_slot(&key);
     }
     let mut next = plan(&gathered.observed, now);
+    if let Step::Queue(candidate) = &next.step
+        && context.slots.ask(candidate.clone(), now)
+    {
+        gathered.observed.slot = true;
+        next = plan(&gathered.observed, now);
+    }
+    let is_about_to_order = matches!(next.step, Step::Queue(_) | Step::PlaceOrder);
+    if gathered.observed.status.order.is_none() && !is_about_to_order {
+        context.slots.free(&key);
+    }
     if next.is_irreversible() {
         // Looked at again, live; if the answer differs, nothing is done and the next pass begins from there.
-        let Some(again) = gather(&key, &context, true, now).await? else {
+        let Some(again) = gather(&key, context, true, now).await? else {
             return Ok(Action::await_change());
         };
         gathered = again;
-        merge_unreported(&mut gathered, &context);
+        merge_unreported(&mut gathered, context);
         let again = plan(&gathered.observed, now);
         if again.step != next.step {
             // The cache is a moment behind, or an issuer's pass is under way for seconds.
@@ -50,10 +69,12 @@ pub(crate) async fn reconcile(
         next = again;
     }
     tracing::debug!(certificate = %key, row = next.row, step = ?next.say.reason, "planned");
-    let outcome = execute(&next, &mut gathered, &context, now).await;
+    // Who waited for a CA has no place afterwards either: what was done there is written down at once.
+    let _place = place.filter(|_| !next.step.asks_others());
+    let outcome = execute(&next, &mut gathered, context, now).await;
     if context.certificates.get(&reference(&key)).is_none() {
         // Deleted amid the step, whose traces would stay: no other pass comes.
-        forget(&key, &context);
+        forget(&key, context);
         return Ok(Action::await_change());
     }
     let outcome = outcome?;
@@ -61,7 +82,7 @@ pub(crate) async fn reconcile(
         return Ok(Action::await_change());
     }
     let after = Timestamp::now();
-    note_change(&outcome.change, &mut gathered, &context, after);
+    note_change(&outcome.change, &mut gathered, context, after);
     if outcome.moved && outcome.change == Change::None && outcome.note.is_none() {
         return Ok(at_once());
     }
@@ -71,8 +92,8 @@ pub(crate) async fn reconcile(
         next
     };
     // Before the report, which may meet another writer and then is repeated without it.
-    announce(&outcome, &gathered, &context, after).await;
-    let wake = report(&gathered, &said, &outcome, &context, after).await?;
+    announce(&outcome, &gathered, context, after).await;
+    let wake = report(&gathered, &said, &outcome, context, after).await?;
     Ok(if outcome.moved {
         at_once()
     } else {
@@ -97,9 +118,9 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         .update(&key, |e| e.unreported = Some((change.clone(), now)));
     match change {
         Change::Placed(_) => {}
-        Change::None | Change::Cleared => context.memory.free_slot(&key),
+        Change::None | Change::Cleared => context.slots.free(&key),
         Change::Failed(_) => {
-            context.memory.free_slot(&key);
+            context.slots.free(&key);
             context.ledger.settle(&key, true);
         }
     }

@@ -17,11 +17,13 @@ use kube::api::Api;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::context::{Context, key_of};
 use crate::follow::{
-    follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented, watch_secrets,
+    call_next, follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented,
+    watch_secrets,
 };
 use crate::health;
 use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
@@ -29,6 +31,7 @@ use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
+use crate::slots::Slots;
 
 /// A call to the API server gets no answer for so long: its connection is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -157,6 +160,8 @@ pub async fn run(
     let context = Arc::new(Context {
         client,
         memory: Memory::default(),
+        workers: Semaphore::new(usize::from(config.concurrency)),
+        slots: Slots::new(config.max_orders),
         ledger,
         sessions: Sessions::default(),
         projections,
@@ -205,10 +210,10 @@ pub async fn run(
     tokio::spawn(forget_gone_issuers(cluster_issuers.gone, context.clone()));
     tokio::spawn(wake_namespaces(namespaces.changes, context.clone()));
     tokio::spawn(wake_presented(context.clone()));
-    let concurrency = controller::Config::default().concurrency(context.config.concurrency);
+    tokio::spawn(call_next(context.clone()));
     let secrets = watch_secrets(watching, context.clone());
+    // Passes are bounded where they work, not here: one that waits for a CA keeps nobody waiting.
     let certificate_loop = Controller::for_stream(certificates.changes.map(Ok), certificates.store)
-        .with_config(concurrency.clone())
         .reconcile_on(wakes)
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown.clone())
@@ -222,7 +227,6 @@ pub async fn run(
         issuers.changes,
         issuers.store,
         issuer_wakes,
-        concurrency.clone(),
         shutdown.clone(),
         context.clone(),
     );
@@ -230,7 +234,6 @@ pub async fn run(
         cluster_issuers.changes,
         cluster_issuers.store,
         cluster_issuer_wakes,
-        concurrency,
         shutdown,
         context,
     );
@@ -255,12 +258,10 @@ async fn run_issuers<K: IssuerResource>(
     changes: UnboundedReceiver<K>,
     store: Store<K>,
     wakes: UnboundedReceiver<ObjectRef<K>>,
-    concurrency: controller::Config,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
     context: Arc<Context>,
 ) {
     Controller::for_stream(changes.map(Ok), store)
-        .with_config(concurrency)
         .reconcile_on(wakes)
         .graceful_shutdown_on(shutdown)
         .run(

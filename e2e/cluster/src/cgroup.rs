@@ -5,6 +5,7 @@
 //! a world's group is made at the top of what is seen, and the world's own processes are in a leaf of it.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -264,7 +265,10 @@ impl Subtree {
             if self.cgroups.version == Version::Two {
                 hand_on(&hierarchy.parent)?;
             }
-            fs::create_dir(group).with_context(|| format!("creating {}", group.display()))?;
+            // One of this name that somebody left has no process in it, else it stays and this fails.
+            remove_tree(group)
+                .and_then(|()| fs::create_dir(group))
+                .with_context(|| format!("creating {}", group.display()))?;
             match self.cgroups.version {
                 // Without them no process can join the group (cpusets(7)).
                 Version::One if hierarchy.controllers.split(',').any(|one| one == "cpuset") => {
@@ -318,8 +322,28 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::write(to, text).with_context(|| format!("writing {}", to.display()))
 }
 
+/// Lets frozen processes of version 1 go on: until then they do not even end (cgroup-v1/freezer-subsystem.rst).
+pub(crate) fn thaw(groups: &[PathBuf]) {
+    for group in groups {
+        // Only groups of one hierarchy have this file.
+        let _ = fs::OpenOptions::new()
+            .write(true)
+            .open(group.join("freezer.state"))
+            .and_then(|mut file| file.write_all(b"THAWED"));
+        let below: Vec<_> = fs::read_dir(group)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
+        thaw(&below);
+    }
+}
+
 /// Removes groups with all that is below them, which succeeds as soon as the last process in them is gone.
 pub(crate) fn remove(groups: &[PathBuf], within: Duration) -> Result<()> {
+    thaw(groups);
     let deadline = Instant::now() + within;
     for group in groups {
         while let Err(error) = remove_tree(group) {

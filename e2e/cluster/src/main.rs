@@ -54,6 +54,8 @@ enum Action {
     },
     /// List the worlds of this user, and what went wrong in them.
     Status,
+    /// Print the level of a world here, and under it what keeps it from being a higher one, a line each.
+    Level,
 }
 
 fn main() -> ExitCode {
@@ -77,6 +79,7 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Down { name, all } => down((!all).then_some(name.as_str()))?,
         Action::Exec { name, command } => return exec(&name, &command),
         Action::Status => return Ok(status()),
+        Action::Level => level()?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -141,6 +144,21 @@ fn exec(name: &str, command: &[String]) -> Result<ExitCode> {
         .ok_or_else(|| anyhow!("no program given"))?;
     let error = World::attach(name)?.command(program).args(args).exec();
     Err(anyhow!(error).context(format!("starting {program}")))
+}
+
+fn level() -> Result<()> {
+    let here = Level::here()?;
+    println!("{here}");
+    if here == Level::Plane {
+        let missing = Level::missing_for_node();
+        if missing.is_empty() {
+            println!("EVERCERT_LEVEL asks for no more");
+        }
+        for reason in missing {
+            println!("{reason}");
+        }
+    }
+    Ok(())
 }
 
 fn status() -> ExitCode {

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid, setsid};
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{self, Cgroups};
 use crate::pki::Pki;
 use crate::process::Process;
 use crate::world::place;
@@ -97,6 +97,9 @@ fn keep(state: &Path, tools: &Path, level: Level) -> Result<Option<UnixStream>> 
         }
     };
     drop(lifeline);
+    if let Some(subtree) = record::cgroups(state) {
+        cgroup::thaw(&subtree.groups);
+    }
     if !ended && !wait_for_end(&events) {
         if let Some(init) = Record::read(state)
             .map(|record| record.init)

@@ -8,6 +8,8 @@ mod end;
 mod fault;
 #[path = "world/inside.rs"]
 mod inside;
+#[path = "world/node.rs"]
+mod node;
 #[path = "world/wait.rs"]
 mod wait;
 
@@ -15,7 +17,7 @@ use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 
 use anyhow::{Result, anyhow};
-use evercert_cluster::{World, take_role};
+use evercert_cluster::{Level, World, take_role};
 use libtest_mimic::{Arguments, Trial};
 
 /// In the environment of this program when it is a test's subject: the part that it plays.
@@ -28,6 +30,11 @@ const SEVEN: &str = "seven";
 /// For the tests that only look and add. Its end is the end of this process.
 static SHARED: LazyLock<std::result::Result<World, String>> =
     LazyLock::new(|| World::up("shared", false).map_err(|error| format!("{error:#}")));
+
+/// The highest that is here. Tests for which it makes no difference have the lower one, which is up sooner.
+fn level() -> Result<Level> {
+    Level::here()
+}
 
 fn shared() -> Result<&'static World> {
     SHARED.as_ref().map_err(|error| anyhow!("{error}"))
@@ -47,7 +54,30 @@ fn main() -> ExitCode {
         })
     };
     let as_other_user = nix::unistd::geteuid().is_root();
+    let node = match level() {
+        Ok(level) => level == Level::Node,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("level {}", if node { "node" } else { "plane" });
     let trials = vec![
+        trial(
+            "pod_of_an_imported_image_is_ready_reached_entered_and_heard",
+            node::pod_is_ready_reached_entered_and_heard,
+        )
+        .with_ignored_flag(!node),
+        trial("memory_limit_kills", node::memory_limit_kills).with_ignored_flag(!node),
+        trial(
+            "worlds_with_pods_stand_side_by_side_and_one_ends_alone",
+            node::worlds_stand_side_by_side,
+        )
+        .with_ignored_flag(!node),
+        trial(
+            "level_that_cannot_be_is_refused_with_the_reasons",
+            by_hand::level_that_cannot_be_is_refused,
+        ),
         trial("kubectl_lists_namespaces", inside::kubectl_lists_namespaces),
         trial(
             "audit_log_has_a_request_once",
@@ -99,9 +129,11 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// This program in another part.
-fn subject(part: &str) -> Result<Command> {
+/// This program in another part, with worlds of this level.
+fn subject(part: &str, level: Level) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.env(PART, part);
+    command
+        .env(PART, part)
+        .env("EVERCERT_LEVEL", level.to_string());
     Ok(command)
 }

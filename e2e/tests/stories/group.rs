@@ -1,6 +1,7 @@
 //! What is told where: stories by their names, and the groups of them that have a world of their own.
 
 use anyhow::{Result, ensure};
+use evercert_cluster::Level;
 use evercert_e2e::Story;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
@@ -13,6 +14,7 @@ type Tell = dyn for<'a> Fn(Story<'a>) -> LocalBoxFuture<'a, Result<()>> + Send;
 pub(crate) struct Tale {
     name: String,
     tell: Box<Tell>,
+    level: Level,
 }
 
 impl Tale {
@@ -26,7 +28,19 @@ impl Tale {
         Self {
             name: name.trim_start_matches("stories::").to_owned(),
             tell: Box::new(tell),
+            level: Level::Plane,
         }
+    }
+
+    /// A story that needs real pods: in a world without a node it is left out, and that is said.
+    pub(crate) fn on_a_node(mut self) -> Self {
+        self.level = Level::Node;
+        self
+    }
+
+    /// Whether it can be told in a world of `level`.
+    pub(crate) fn can_be_told_at(&self, level: Level) -> bool {
+        self.level <= level
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -104,6 +118,8 @@ pub(crate) struct Act {
 /// Stories that have one world, one stage and one operator.
 pub(crate) struct Group {
     pub(crate) name: String,
+    /// Of its world; else the highest of this machine.
+    pub(crate) level: Option<Level>,
     /// One after the other.
     pub(crate) acts: Vec<Act>,
     /// Whether the machine has to be idle but for it.
@@ -117,6 +133,7 @@ impl Group {
     pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            level: None,
             acts: Vec::new(),
             alone: false,
             endings: ending::tales(),
@@ -157,6 +174,12 @@ impl Group {
     /// After all others, with the machine to itself: it measures, or is heavy.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
+        self
+    }
+
+    /// In a world of this level, however much more this machine could have.
+    pub(crate) fn at(mut self, level: Level) -> Self {
+        self.level = Some(level);
         self
     }
 

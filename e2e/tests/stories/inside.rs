@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use evercert_cluster::World;
+use evercert_e2e::costs::{self, Costs};
 use evercert_e2e::{Stage, Story};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,10 @@ pub(crate) struct Outcome {
     pub(crate) passed: usize,
     /// The names of those that do not.
     pub(crate) failed: Vec<String>,
+    /// The names of those that this world is too small for.
+    pub(crate) ignored: Vec<String>,
+    /// What is to be said about all of them together.
+    pub(crate) costs: String,
 }
 
 impl Outcome {
@@ -73,7 +78,11 @@ pub(crate) fn tell(args: &Arguments, group: Group) -> Result<()> {
         // What failed is in the outcome.
         let _ = libtest_mimic::run(&arguments, trials);
     }
-    Ok(())
+    let costs = format!("{}{}", Costs::of(&scene.stage)?.table(), costs::memory());
+    println!("{costs}");
+    let mut outcome = scene.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    outcome.costs = costs;
+    outcome.keep(&scene.file)
 }
 
 struct Scene {
@@ -86,7 +95,12 @@ struct Scene {
 impl Scene {
     fn trial(self: &Arc<Self>, tale: Tale) -> Trial {
         let scene = self.clone();
-        Trial::test(tale.name().to_owned(), move || {
+        let ignored = !tale.can_be_told_at(self.stage.world.level());
+        if ignored {
+            let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+            outcome.ignored.push(tale.name().to_owned());
+        }
+        let trial = Trial::test(tale.name().to_owned(), move || {
             // Taken for a failure until it is over: a panic is one.
             scene.note(|outcome| outcome.failed.push(tale.name().to_owned()))?;
             scene.runtime.block_on(scene.tell(&tale)).map_err(failed)?;
@@ -94,7 +108,8 @@ impl Scene {
                 outcome.failed.retain(|name| name != tale.name());
                 outcome.passed += 1;
             })
-        })
+        });
+        trial.with_ignored_flag(ignored)
     }
 
     async fn tell(&self, tale: &Tale) -> Result<()> {

@@ -5,6 +5,7 @@
 //! (`--nocapture`: at once).
 
 mod app;
+mod ca_outage;
 mod crash;
 mod crowds;
 mod damage;
@@ -21,6 +22,7 @@ mod numbers;
 mod outage;
 mod outside;
 mod permission;
+mod pod;
 mod refused;
 mod renew;
 mod schema;
@@ -30,7 +32,7 @@ mod unreachable;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use evercert_cluster::take_role;
+use evercert_cluster::{Level, take_role};
 
 use group::{Act, Asked, Group, Tale};
 
@@ -40,10 +42,13 @@ const GROUP: &str = "EVERCERT_STORIES_GROUP";
 /// Stories that wait most of the time; more of them at once would only make the machine slow.
 const SIDE_BY_SIDE: usize = 4;
 
+/// The group whose stories leave each other alone: what they cost is told at the very end.
+const SHARED: &str = "shared";
+
 /// The group that takes longest comes first. One without stories costs nothing.
 fn groups() -> Vec<Group> {
     let shared = [
-        outage::tales(),
+        ca_outage::tales(),
         refused::tales(),
         unreachable::tales(),
         renew::tales(),
@@ -56,18 +61,19 @@ fn groups() -> Vec<Group> {
         forged::tales(),
     ];
     let mut groups = vec![
-        Group::new("shared")
+        Group::new(SHARED)
             .one_by_one(first::tales())
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
         // The API server is stopped, frozen, started again.
         Group::new("control-plane").ending(ending::after_outages()),
-        // The operator is killed.
+        // The operator is killed, or a pod.
         Group::new("operator")
             .one_by_one(crash::tales())
+            .one_by_one(pod::tales())
             .one_by_one(solver::tales()),
     ];
     let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
-    groups.extend(failpoints.map(|group| group.ending(ending::after_crashes())));
+    groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.push(
         Group::new("load")
             .alone()

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use evercert_cluster::World;
+use evercert_cluster::{Level, World};
 use libtest_mimic::Trial;
 
 use crate::inside::Outcome;
-use crate::{Asked, GROUP, Group};
+use crate::{Asked, GROUP, Group, SHARED};
 
 /// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up.
 const AT_ONCE: usize = 3;
@@ -24,6 +24,8 @@ struct Ended {
     name: String,
     passed: usize,
     failed: Vec<String>,
+    ignored: Vec<String>,
+    costs: String,
     took: Duration,
     log: PathBuf,
 }
@@ -95,7 +97,7 @@ impl Hall {
             group.name
         );
         let mut outcome = Outcome::default();
-        if let Err(error) = self.in_its_world(&group.name, &log, &mut outcome) {
+        if let Err(error) = self.in_its_world(group, &log, &mut outcome) {
             outcome.failed.push(format!("the group {}", group.name));
             let error = format!("the group {}: {error:#}\n", group.name);
             print!("{error}");
@@ -106,6 +108,8 @@ impl Hall {
             name: group.name.clone(),
             passed: outcome.passed,
             failed: outcome.failed,
+            ignored: outcome.ignored,
+            costs: outcome.costs,
             took: began.elapsed(),
             log,
         };
@@ -113,9 +117,14 @@ impl Hall {
         ended
     }
 
-    fn in_its_world(&self, name: &str, log: &Path, outcome: &mut Outcome) -> Result<()> {
+    fn in_its_world(&self, group: &Group, log: &Path, outcome: &mut Outcome) -> Result<()> {
+        let name = &group.name;
         let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let world = World::up(&format!("stories-{name}"), false)?;
+        let world = World::up_at(
+            &format!("stories-{name}"),
+            false,
+            group.level.map_or_else(Level::here, Ok)?,
+        )?;
         let (output, writer) = io::pipe().context("making a pipe")?;
         let program = std::env::current_exe().context("finding the current program")?;
         let mut command = world.command(program);
@@ -128,7 +137,7 @@ impl Hall {
         let mut child = command.spawn().context("starting this program inside")?;
         // Its own ends of the pipe, else there would be no end.
         drop(command);
-        let label = self.live.then(|| name.to_owned());
+        let label = self.live.then(|| name.clone());
         let reader = thread::spawn(move || keep(output, file, label.as_deref()));
         let status = child.wait().context("waiting for the group's end")?;
         *outcome = Outcome::of(&world);
@@ -183,12 +192,23 @@ impl Hall {
                 writeln!(out, "    {name}")?;
             }
         }
+        for end in ended.iter().filter(|end| end.name == SHARED) {
+            write!(out, "\n{}", end.costs)?;
+        }
+        let ignored: Vec<&String> = ended.iter().flat_map(|end| &end.ignored).collect();
+        if !ignored.is_empty() {
+            writeln!(out, "\nleft out, since they need a node:")?;
+            for name in &ignored {
+                writeln!(out, "    {name}")?;
+            }
+        }
         let passed: usize = ended.iter().map(|end| end.passed).sum();
         let failed: usize = ended.iter().map(|end| end.failed.len()).sum();
         writeln!(
             out,
-            "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out; finished in {:.2}s\n",
+            "\ntest result: {}. {passed} passed; {failed} failed; {} ignored; 0 measured; {left_out} filtered out; finished in {:.2}s\n",
             if failed == 0 { "ok" } else { "FAILED" },
+            ignored.len(),
             self.started.elapsed().as_secs_f64()
         )?;
         Ok(if failed == 0 {

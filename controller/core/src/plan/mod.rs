@@ -24,6 +24,7 @@ use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::fault::Fault;
+use crate::lanes::Candidate;
 use crate::observe::Observed;
 
 /// The one effect of a pass, or none.
@@ -31,6 +32,8 @@ use crate::observe::Observed;
 pub enum Step {
     /// No effect.
     Wait,
+    /// Wait for a place among the orders under way.
+    Queue(Candidate),
     /// The Certificate goes: forget what is open for it.
     Forget,
     /// Write the companion's last good certificate into the TLS Secret.
@@ -75,6 +78,36 @@ pub enum Step {
     SelfSign,
     /// Record the intent in the ledger and place the order.
     PlaceOrder,
+}
+
+impl Step {
+    /// Whether others are waited for: the CA, or an entry point.
+    #[must_use]
+    pub fn asks_others(&self) -> bool {
+        match self {
+            Self::Abandon { .. }
+            | Self::Refresh
+            | Self::Store
+            | Self::Finalize
+            | Self::Accept(_)
+            | Self::Probe(_)
+            | Self::PlaceOrder => true,
+            Self::Wait
+            | Self::Queue(_)
+            | Self::Forget
+            | Self::Restore
+            | Self::WriteFallback { .. }
+            | Self::Record(_)
+            | Self::Present
+            | Self::KeepCopy
+            | Self::DropPendingKey
+            | Self::MendCompanion
+            | Self::MendMarks
+            | Self::PrepareKey
+            | Self::StartSolver
+            | Self::SelfSign => false,
+        }
+    }
 }
 
 /// A failed attempt.

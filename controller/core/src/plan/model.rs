@@ -55,7 +55,7 @@ impl World {
         let mut status = build_status(&self.observed, &plan, self.now);
         apply_change(&self.observed, &mut status, &change, self.now);
         self.observed.status = status;
-        if matches!(plan.step, Step::Wait) || self.is_starting(&plan) {
+        if matches!(plan.step, Step::Wait | Step::Queue(_)) || self.is_starting(&plan) {
             self.now = plan.wake;
             self.rest();
         } else {
@@ -85,7 +85,7 @@ impl World {
     fn execute(&mut self, step: &Step) -> Change {
         let o = &mut self.observed;
         match step {
-            Step::Wait | Step::Forget => {}
+            Step::Wait | Step::Queue(_) | Step::Forget => {}
             Step::Restore => {
                 let (facts, marks) = o.companion.last_good.clone().unwrap();
                 self.write(facts, marks, false);

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Failure, Plan, RECHECK, Row, State, Step, later, secret};
 use crate::facts::KeyKind;
 use crate::fault::{Fault, FaultClass};
+use crate::lanes::Candidate;
 use crate::need::{find_need, whole};
 use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
 use crate::renewal::plan_renewal_after;
@@ -274,17 +275,21 @@ pub(super) fn plan_solver(o: &Observed, now: Timestamp) -> Option<Plan> {
     }
 }
 
-/// The scheduler grants no order now.
+/// Only so many orders are under way at a time: its turn wakes the Certificate.
 pub(super) fn plan_slot(o: &Observed, now: Timestamp) -> Option<Plan> {
     (!o.slot).then(|| {
         let message = "waits for its place among the orders under way";
-        Plan::wait(
-            "slot",
-            State::Issuing,
-            Reason::WaitingForSlot,
-            message,
-            later(now, SignedDuration::from_secs(5)),
-        )
+        let wake = later(now, RECHECK);
+        Plan {
+            step: Step::Queue(Candidate::of(o, now)),
+            ..Plan::wait(
+                "slot",
+                State::Issuing,
+                Reason::WaitingForSlot,
+                message,
+                wake,
+            )
+        }
     })
 }
 

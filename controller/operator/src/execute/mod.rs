@@ -79,7 +79,7 @@ pub(crate) async fn execute(
 ) -> Result<Outcome, Error> {
     let key = gathered.observed.key.clone();
     Ok(match &plan.step {
-        Step::Wait => Outcome::waits(),
+        Step::Wait | Step::Queue(_) => Outcome::waits(),
         Step::Forget => {
             forget(&key, context);
             Outcome::waits()
@@ -124,6 +124,7 @@ pub(crate) async fn execute(
 pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
     context.projections.clear(key);
     order::give_back_later(context.memory.forget(key), context);
+    context.slots.free(key);
 }
 
 /// Writes the outcome's event.

@@ -7,6 +7,7 @@ use evercert_api::certificate::{OrderStatus, whole_seconds};
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
 use evercert_core::fault::{Fault, FaultClass};
+use evercert_core::lanes::Candidate;
 use evercert_core::observe::{Gate, OrderObservation, Reach, ReadOrder};
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
@@ -58,11 +59,11 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
         return Outcome::waits();
     };
     let key = gathered.observed.key.clone();
-    if !context.memory.take_slot(&key, context.config.max_orders) {
+    if !context.slots.has(&key) {
         return Outcome::moved();
     }
     if let Err(error) = context.ledger.record(&directory, &key, now).await {
-        context.memory.free_slot(&key);
+        context.slots.free(&key);
         let fault = Fault {
             class: FaultClass::Transient,
             problem: None,
@@ -99,7 +100,7 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
             Outcome::changed(Change::Placed(order))
         }
         Err(fault) => {
-            context.memory.free_slot(&key);
+            context.slots.free(&key);
             // The answer may have taken its time, and a wait begins with it.
             context
                 .memory
@@ -267,7 +268,8 @@ pub(super) fn present(gathered: &Gathered, context: &Context) {
     let key = &gathered.observed.key;
     let is_for = read.view.is_for(&secret::names(gathered));
     if is_for && read.view.state != OrderState::Invalid {
-        context.memory.note_order(key);
+        let candidate = Candidate::of(&gathered.observed, read.view.read_at);
+        context.slots.note(candidate, read.view.read_at);
     }
     let challenges: Vec<OpenChallenge> = read
         .view

@@ -18,6 +18,7 @@ use evercert_core::need::whole;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::runtime::controller::Action;
+use tokio::sync::SemaphorePermit;
 
 use crate::apply;
 use crate::context::Context;
@@ -38,6 +39,16 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     issuer: Arc<K>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
+    let place = context.begin_work().await;
+    // In a box, so that those who wait for a place are small.
+    Box::pin(pass(issuer.as_ref(), &context, place)).await
+}
+
+async fn pass<K: IssuerResource>(
+    issuer: &K,
+    context: &Context,
+    place: Option<SemaphorePermit<'_>>,
+) -> Result<Action, Error> {
     let object = issuer.object(&context.config.namespace);
     if issuer.meta().deletion_timestamp.is_some() {
         context.sessions.remove(&object.id);
@@ -47,7 +58,7 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     let before = context.sessions.get(&object.id);
     let held = context.sessions.key(&object.id);
     let (readiness, key_change) =
-        ready::ensure_ready(&object, before.as_ref(), &context, now).await?;
+        ready::ensure_ready(&object, before.as_ref(), context, place, now).await?;
     let (wait, session) = match &readiness {
         Readiness::Unchanged(session) | Readiness::Ready(session) => (RESYNC, session.clone()),
         Readiness::NotReady(not) => {
@@ -68,7 +79,7 @@ pub(crate) async fn reconcile<K: IssuerResource>(
     let action = Action::requeue(wait);
     let changed = before.as_ref().is_none_or(|b| !b.is_like(&session));
     context.sessions.set(object.id.clone(), session);
-    let reported = report(issuer.as_ref(), &object, &readiness, &context, now).await;
+    let reported = report(issuer, &object, &readiness, context, now).await;
     // A report that met another writer is repeated, and then nothing has changed.
     if changed {
         context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
@@ -95,7 +106,7 @@ pub(crate) async fn reconcile<K: IssuerResource>(
         notes.push((Reason::AccountReplaced, text));
     }
     for (reason, text) in notes {
-        emit(&context.client, issuer.as_ref(), true, reason, &text, now).await;
+        emit(&context.client, issuer, true, reason, &text, now).await;
     }
     reported?;
     Ok(action)

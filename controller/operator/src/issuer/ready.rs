@@ -13,6 +13,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
+use tokio::sync::SemaphorePermit;
 
 use super::object::IssuerObject;
 use super::session::{HeldKey, Session, Signer};
@@ -139,10 +140,11 @@ pub(super) async fn ensure_ready(
     object: &IssuerObject,
     before: Option<&Session>,
     context: &Context,
+    place: Option<SemaphorePermit<'_>>,
     now: Timestamp,
 ) -> Result<(Readiness, Option<KeyChange>), ApplyError> {
     let mut key_change = None;
-    match try_ready(object, before, context, &mut key_change, now).await {
+    match try_ready(object, before, context, place, &mut key_change, now).await {
         Ok(readiness) => Ok((readiness, key_change)),
         Err(Stop::NotReady(not)) => Ok((Readiness::NotReady(not), key_change)),
         Err(Stop::Api(error)) => Err(error),
@@ -153,6 +155,7 @@ async fn try_ready(
     object: &IssuerObject,
     before: Option<&Session>,
     context: &Context,
+    place: Option<SemaphorePermit<'_>>,
     key_change: &mut Option<KeyChange>,
     now: Timestamp,
 ) -> Result<Readiness, Stop> {
@@ -201,6 +204,8 @@ async fn try_ready(
             ..held.not.clone()
         }));
     }
+    // A CA may take its time; whoever waits for it keeps nobody waiting.
+    drop(place);
     let signer = connect(object, acme, bundle, &key.der, context, now).await;
     let signer = signer.map_err(|not| NotReady {
         asked: Some(fingerprint),

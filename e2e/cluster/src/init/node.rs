@@ -30,12 +30,7 @@ pub(super) fn start_containerd(components: &mut Components) -> Result<()> {
 }
 
 /// Needs an API server that is ready.
-pub(super) fn start(
-    components: &mut Components,
-    tools: &Path,
-    cgroups: Version,
-    pki: &Pki,
-) -> Result<()> {
+pub(super) fn start(components: &mut Components, cgroups: Version, pki: &Pki) -> Result<()> {
     let mut scheduler = components.program("kube-scheduler");
     scheduler
         .arg(format!(
@@ -55,7 +50,6 @@ pub(super) fn start(
     proxy.arg(format!("--config={}", file.display()));
     components.start("kube-proxy", proxy)?;
 
-    import_pause(components, tools)?;
     let file = Path::new(SCRATCH).join("kubelet.json");
     fs::write(
         &file,
@@ -77,7 +71,8 @@ pub(super) fn start(
     components.start("kubelet", kubelet)
 }
 
-fn import_pause(components: &mut Components, tools: &Path) -> Result<()> {
+/// Needs containerd alone.
+pub(super) fn import_pause(components: &mut Components, tools: &Path) -> Result<()> {
     let archive = Path::new(SCRATCH).join("pause.tar");
     let image = Image {
         reference: PAUSE.to_owned(),

@@ -52,6 +52,9 @@ pub(super) fn everything(
     write_envoy_bootstrap(&components, scratch)?;
 
     components.wait_for("etcd", || listens("127.0.0.1:2379"))?;
+    if node.is_some() {
+        node::import_pause(&mut components, tools)?;
+    }
     let (ca, cert, key) = (
         pki.path("ca.crt"),
         pki.path("admin.crt"),
@@ -75,7 +78,7 @@ pub(super) fn everything(
     })?;
     start_controllers(&mut components, node.is_some(), &pki)?;
     if let Some(cgroups) = node {
-        node::start(&mut components, tools, cgroups, &pki)?;
+        node::start(&mut components, cgroups, &pki)?;
     }
     let discovery = [OsStr::new("--header"), OsStr::new(DISCOVERY)]
         .into_iter()

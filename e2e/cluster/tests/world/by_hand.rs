@@ -8,10 +8,11 @@ use evercert_cluster::World;
 use crate::{end, wait};
 
 const NAME: &str = "by-hand";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_evercert-world");
 
 /// Up, used by several processes, a part of it killed, down.
 pub(crate) fn kept_world_outlives_its_caller() -> Result<()> {
-    let up = evercert_world(&["up", "--name", NAME])?;
+    let up = evercert_world(&["up", "--name", NAME, "--level", "plane"])?;
     ensure!(up.status.success(), "{}", text(&up));
     let world = World::attach(NAME)?;
     let traces = world.traces();
@@ -47,15 +48,45 @@ fn use_it(world: &World) -> Result<()> {
     evercert_world(&[&exec[..], &["kill", "-KILL", &pebble]].concat())?;
     wait::until("status names the dead component", || {
         let status = evercert_world(&["status"]).map_err(|error| error.to_string())?;
-        let named = text(&status).contains("pebble ended: SIGKILL") && !status.status.success();
+        let told = text(&status);
+        let named = told.contains("pebble ended: SIGKILL")
+            && told.contains("by-hand: level plane, ready after")
+            && !status.status.success();
         if named { Ok(()) } else { Err(text(&status)) }
     })
 }
 
+/// Neither needs a world.
+pub(crate) fn level_that_cannot_be_is_refused() -> Result<()> {
+    let unknown = Command::new(PROGRAM)
+        .args(["up", "--name", "never"])
+        .env("EVERCERT_LEVEL", "nodes")
+        .output()?;
+    ensure!(
+        !unknown.status.success()
+            && text(&unknown)
+                .contains("EVERCERT_LEVEL: a world's level is plane or node, not \"nodes\""),
+        "{}",
+        text(&unknown)
+    );
+    // Without capabilities, root or not.
+    let powerless = Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
+        .arg(PROGRAM)
+        .args(["up", "--name", "never", "--level", "node"])
+        .output()?;
+    let told = text(&powerless);
+    ensure!(
+        !powerless.status.success()
+            && told.contains("no world of level node can be here: ")
+            && (told.contains("root lacks CAP_CHOWN") || told.contains("this user is not root")),
+        "{told}"
+    );
+    Ok(())
+}
+
 fn evercert_world(args: &[&str]) -> Result<Output> {
-    Ok(Command::new(env!("CARGO_BIN_EXE_evercert-world"))
-        .args(args)
-        .output()?)
+    Ok(Command::new(PROGRAM).args(args).output()?)
 }
 
 fn text(output: &Output) -> String {

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use evercert_cluster::{Tools, Traces, World};
+use evercert_cluster::{Level, Tools, Traces, World};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{HOLD, PART, SEVEN, subject, wait};
+use crate::{HOLD, PART, SEVEN, level, subject, wait};
 
 /// This program as the subject of a test.
 pub(crate) fn play(part: &str) -> Result<ExitCode> {
@@ -30,7 +30,7 @@ pub(crate) fn play(part: &str) -> Result<ExitCode> {
 }
 
 pub(crate) fn down_leaves_nothing() -> Result<()> {
-    let world = World::up("down", false)?;
+    let world = World::up_at("down", false, Level::Plane)?;
     let traces = world.traces();
     ensure!(
         traces.remaining().len() > 8,
@@ -86,14 +86,14 @@ fn leave_behind(world: &World) -> Result<[Child; 2]> {
 }
 
 pub(crate) fn killed_parent_takes_the_world_along() -> Result<()> {
-    let (mut parent, traces) = hold(&mut subject(HOLD)?)?;
+    let (mut parent, traces) = hold(&mut subject(HOLD, Level::Plane)?)?;
     parent.kill()?;
     parent.wait()?;
     gone(&traces)
 }
 
 pub(crate) fn killed_supervisor_takes_the_world_along() -> Result<()> {
-    let (mut parent, traces) = hold(&mut subject(HOLD)?)?;
+    let (mut parent, traces) = hold(&mut subject(HOLD, level()?)?)?;
     let supervisor = traces
         .remaining()
         .iter()
@@ -118,9 +118,18 @@ pub(crate) fn killed_supervisor_takes_the_world_along() -> Result<()> {
         }
     })?;
     let remaining = traces.remaining();
+    let found: Vec<_> = remaining
+        .iter()
+        .filter(|line| line.starts_with("folder "))
+        .collect();
+    ensure!(found.len() == 1, "its folder was to stay: {remaining:#?}");
+    let groups = remaining
+        .iter()
+        .filter(|line| line.starts_with("cgroup "))
+        .count();
     ensure!(
-        remaining.len() == 1,
-        "its folder was to stay: {remaining:#?}"
+        (groups > 0) == (level()? == Level::Node) && groups + 1 == remaining.len(),
+        "its cgroups, where it had some, were to stay: {remaining:#?}"
     );
     parent.kill()?;
     parent.wait()?;
@@ -138,7 +147,7 @@ fn supervisor(line: &str) -> Option<Pid> {
 }
 
 pub(crate) fn code_of_the_program_inside_is_returned() -> Result<()> {
-    let status = subject(SEVEN)?.status()?;
+    let status = subject(SEVEN, Level::Plane)?.status()?;
     ensure!(status.code() == Some(7), "{status}");
     ensure!(
         World::list().iter().all(|world| world.name != SEVEN),
@@ -161,6 +170,7 @@ pub(crate) fn ordinary_user_has_a_world_too() -> Result<()> {
     user.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
         .arg(&program)
         .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("EVERCERT_LEVEL")
         .env("EVERCERT_TOOLS", &copies)
         .env("HOME", home.path())
         .env(PART, HOLD)
@@ -170,6 +180,12 @@ pub(crate) fn ordinary_user_has_a_world_too() -> Result<()> {
     ensure!(
         owner.contains(&format!("Uid:\t{NOBODY}\t{NOBODY}")),
         "not that user: {owner}"
+    );
+    let world = World::open(traces.state())?;
+    ensure!(
+        world.level() == Level::Plane,
+        "an ordinary user's world of level {}",
+        world.level()
     );
     parent.kill()?;
     parent.wait()?;

@@ -1,7 +1,7 @@
 //! What a story may do to a component: freeze it, let it go on, start it again.
 
 use anyhow::{Result, ensure};
-use evercert_cluster::{World, address};
+use evercert_cluster::{Level, Pebble, World, address};
 
 use crate::inside::{curl, output};
 use crate::wait;
@@ -11,7 +11,7 @@ const API: &str = "kube-apiserver";
 /// Frozen it does not answer, thawed it does, and neither that nor a restart is a failure of the world; a death is, and a
 /// restart helps then, too.
 pub(crate) fn api_server_is_frozen_thawed_and_restarted() -> Result<()> {
-    let world = World::up("fault", false)?;
+    let world = World::up_at("fault", false, Level::Plane)?;
     let first = world.component_pid(API);
     world.freeze(API)?;
     let frozen = version(&world);
@@ -39,24 +39,29 @@ pub(crate) fn api_server_is_frozen_thawed_and_restarted() -> Result<()> {
             .is_err_and(|error| error.contains("no component is named kube-dns")),
         "{unknown:?}"
     );
+    let pebble = world.component_pid("pebble").unwrap_or_default();
     output(
         world
             .command("sh")
-            .args(["-c", &format!("kill -9 {}", second.unwrap_or_default())]),
+            .args(["-c", &format!("kill -9 {pebble}")]),
     )?;
     wait::until("a death is told", || {
         let failures = world.failures();
-        let told = failures
-            .iter()
-            .any(|line| line == "kube-apiserver ended: SIGKILL");
+        let told = failures.iter().any(|line| line == "pebble ended: SIGKILL");
         if told {
             Ok(())
         } else {
             Err(format!("{failures:?}"))
         }
     })?;
-    world.restart(API)?;
-    answers(&world)?;
+    world.restart("pebble")?;
+    wait::until("Pebble answers again", || {
+        let mut get = curl(&world);
+        get.arg("--cacert").arg(world.pebble_ca());
+        output(get.arg(Pebble::default().directory()))
+            .map(drop)
+            .map_err(|error| format!("{error:#}"))
+    })?;
     world.down()
 }
 

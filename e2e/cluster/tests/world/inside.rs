@@ -119,16 +119,16 @@ pub(crate) fn another_pebble_takes_other_settings() -> Result<()> {
     })
 }
 
-/// By name over DNS, through Envoy, to a process at an address of the pods' network.
+/// By name over DNS, through Envoy, to a process at an address of the bridge.
 pub(crate) fn contour_serves_an_ingress_of_the_default_class() -> Result<()> {
-    const POD: &str = "198.18.1.10";
+    const POD: &str = "198.18.0.10";
     let world = shared()?;
     let site = tempfile::tempdir()?;
     fs::write(site.path().join("index.html"), "hello from the pod")?;
     output(
         world
             .command("ip")
-            .args(["address", "add", &format!("{POD}/24"), "dev", "kube0"]),
+            .args(["address", "add", &format!("{POD}/32"), "dev", "kube0"]),
     )?;
     world
         .command("python3")

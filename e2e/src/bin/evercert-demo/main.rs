@@ -5,21 +5,33 @@ mod tour;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use evercert_cluster::{World, take_role};
-use evercert_e2e::operator::sibling;
-use evercert_e2e::{Stage, stage};
+use evercert_cluster::{Level, World, take_role};
+use evercert_e2e::operator::{NAMESPACE, sibling};
+use evercert_e2e::{Stage, deployment, image};
 
 use screen::Screen;
+use tour::Length;
 
 /// The world that `up` keeps.
 const PLAY: &str = "play";
 
-/// Shows Evercert at work on a real control plane with a real CA, all inside of namespaces of its own.
+/// Shows Evercert at work on a real cluster with a real CA, all inside of namespaces of its own.
+///
+/// As root the cluster has a node: containerd and kubelet run the images that `make image` builds, and the operator is a
+/// Deployment. Everybody else sees the same without a node: the operator and its pods are processes. EVERCERT_LEVEL=plane asks
+/// root for that, too.
 #[derive(Parser)]
-#[command(name = "evercert-demo", version)]
+#[command(
+    name = "evercert-demo",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 struct Args {
+    /// Only the first half: until curl has verified the first certificate.
+    #[arg(long)]
+    first_half: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -38,7 +50,7 @@ enum Action {
 fn main() -> ExitCode {
     take_role();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match run(Args::parse().action.as_ref()) {
+    match run(&Args::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("\nThe demo failed: {error:#}");
@@ -47,9 +59,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(action: Option<&Action>) -> Result<ExitCode> {
-    match action {
-        None => demo(),
+fn run(args: &Args) -> Result<ExitCode> {
+    match args.action {
+        None if args.first_half => demo(Length::FirstHalf),
+        None => demo(Length::Whole),
         Some(Action::Up) => up(),
         Some(Action::Down) => {
             World::attach(PLAY)?.down()?;
@@ -61,23 +74,16 @@ fn run(action: Option<&Action>) -> Result<ExitCode> {
 }
 
 /// Outside it brings the world up and waits; inside it shows.
-fn demo() -> Result<ExitCode> {
+fn demo(length: Length) -> Result<ExitCode> {
     let screen = Screen::new();
     let Some(world) = World::current() else {
         screen.title("A world of real parts");
-        screen.step("etcd, kube-apiserver, kube-controller-manager, Pebble with its DNS server, Contour with Envoy …");
-        let world = World::up("demo", false)?;
-        screen.step(&format!(
-            "all of them answer, {} s after nothing",
-            world.ready_after()
-        ));
-        screen.hand_over(&world)?;
-        return world.reexec_inside();
+        return bring_up(&screen, "demo", false)?.reexec_inside();
     };
     let screen = Screen::of(&world);
     runtime()?.block_on(async {
-        let stage = Stage::set(world, &|line| screen.step(line)).await?;
-        match tour::take(&stage, &screen).await {
+        let stage = Stage::without_operator(world, &|line| screen.step(line)).await?;
+        match tour::take(&stage, &screen, length).await {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(error) => {
                 eprintln!("\n{}", stage.evidence(&[tour::NAMESPACE]).await);
@@ -87,6 +93,31 @@ fn demo() -> Result<ExitCode> {
     })
 }
 
+/// A new world, and what is in it.
+fn bring_up(screen: &Screen, name: &str, keep: bool) -> Result<World> {
+    let level = Level::here()?;
+    let node = match level {
+        Level::Plane => "",
+        Level::Node => " containerd, kubelet, kube-proxy, kube-scheduler,",
+    };
+    screen.step(&format!(
+        "etcd, kube-apiserver, kube-controller-manager,{node} Pebble with its DNS server, Contour with Envoy …"
+    ));
+    if level == Level::Node {
+        // Before anything is started that would only be ended again.
+        for image in image::ALL {
+            image.archive()?;
+        }
+    }
+    let world = World::up_at(name, keep, level)?;
+    screen.step(&format!(
+        "all of them answer, {} s after nothing",
+        world.ready_after()
+    ));
+    screen.hand_over(&world)?;
+    Ok(world)
+}
+
 fn up() -> Result<ExitCode> {
     if let Ok(world) = World::attach(PLAY) {
         println!("The world is up already.");
@@ -94,13 +125,7 @@ fn up() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let screen = Screen::new();
-    screen.step("etcd, kube-apiserver, kube-controller-manager, Pebble with its DNS server, Contour with Envoy …");
-    let world = World::up(PLAY, true)?;
-    screen.step(&format!(
-        "all of them answer, {} s after nothing",
-        world.ready_after()
-    ));
-    screen.hand_over(&world)?;
+    let world = bring_up(&screen, PLAY, true)?;
     let set = world
         .command(std::env::current_exe()?)
         .arg("set-stage")
@@ -118,7 +143,8 @@ fn set_stage() -> Result<ExitCode> {
     let world = World::current().context("this has to run inside of a world")?;
     let screen = Screen::of(&world);
     runtime()?.block_on(async {
-        let stage = Stage::set(world, &|line| screen.step(line)).await?;
+        let stage = Stage::without_operator(world, &|line| screen.step(line)).await?;
+        tour::start_operator(&stage, &screen).await?;
         tour::prepare(&stage).await?;
         stage.leave_running().await;
         Ok(ExitCode::SUCCESS)
@@ -128,12 +154,13 @@ fn set_stage() -> Result<ExitCode> {
 fn tell(world: &World) -> Result<()> {
     let exec = sibling("evercert-world")?;
     let exec = exec.display();
-    let log = world.state().join("operator.log");
-    ensure!(
-        log.is_file(),
-        "no operator runs in this world:\n{}",
-        stage::tail(&world.log("init"), 10)
-    );
+    let log = match world.level() {
+        Level::Node => format!(
+            "{exec} exec kubectl -n {NAMESPACE} logs deployment/{}",
+            deployment::NAME
+        ),
+        Level::Plane => world.state().join("operator.log").display().to_string(),
+    };
     println!(
         "
 Evercert runs in it. Its addresses and names exist inside only:
@@ -142,10 +169,9 @@ Evercert runs in it. Its addresses and names exist inside only:
   {exec} exec kubectl -n demo describe certificate shop
   {exec} exec bash -c 'curl -sv --cacert <(curl -s --cacert {} https://198.18.0.1:15000/roots/0) https://shop.demo.test'
   {exec} exec bash        (every name leads to the ingress controller)
-The operator's log: {}
+The operator's log: {log}
 End it: make down",
         world.pebble_ca().display(),
-        log.display(),
     );
     Ok(())
 }

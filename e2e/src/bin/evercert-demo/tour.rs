@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use evercert_api::certificate::{IssuerKind, IssuerRef};
 use evercert_api::{Certificate, Issuer, condition};
+use evercert_cluster::Level;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::curl::{self, Served};
 use evercert_e2e::history::Version;
-use evercert_e2e::operator::resident_memory;
+use evercert_e2e::pods::Process;
 use evercert_e2e::story::{certificate_ready, conditions_of, spec};
-use evercert_e2e::{Stage, Story, dns, manifest};
+use evercert_e2e::{Stage, Story, deployment, dns, manifest, operator};
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
@@ -43,11 +44,21 @@ pub(crate) async fn prepare(stage: &Stage) -> Result<()> {
     manifest::apply(&stage.client, NAMESPACE, &secret.to_string()).await
 }
 
-/// The whole demo.
+/// How much is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// Up to the first certificate that curl verifies.
+    FirstHalf,
+    /// All of it.
+    Whole,
+}
+
+/// The demo, after the stage is set.
 ///
 /// # Errors
 /// Something of what it shows is not so.
-pub(crate) async fn take(stage: &Stage, screen: &Screen) -> Result<()> {
+pub(crate) async fn take(stage: &Stage, screen: &Screen, length: Length) -> Result<()> {
+    start_operator(stage, screen).await?;
     let ca = TestCa::of_world(&stage.world).await?;
     prepare(stage).await?;
     let tour = Tour {
@@ -60,11 +71,34 @@ pub(crate) async fn take(stage: &Stage, screen: &Screen) -> Result<()> {
     };
     let news = tour.tell_news();
     tour.first().await?;
-    tour.five_more().await?;
-    tour.lost().await?;
+    if length == Length::Whole {
+        tour.lost().await?;
+    }
     news.abort();
     screen.title("All of it is so");
     Ok(())
+}
+
+/// As its users would where there is a node; as a process with the same rights where there is none.
+pub(crate) async fn start_operator(stage: &Stage, screen: &Screen) -> Result<()> {
+    match stage.world.level() {
+        Level::Node => {
+            screen.title("The operator, as a Deployment with its own rights");
+            let folder = manifest::repository().join(deployment::FOLDER);
+            screen.run(
+                "kubectl",
+                &["apply", "--server-side", "-f", relative(&folder).as_str()],
+            )?;
+            deployment::ready(stage).await?;
+            let get = ["-n", operator::NAMESPACE, "get", "pods"];
+            screen.run("kubectl", &get).map(drop)
+        }
+        Level::Plane => {
+            stage.operator.lock().await.ensure_ready().await?;
+            screen.step("the operator runs as a process, with the rights of its ServiceAccount");
+            Ok(())
+        }
+    }
 }
 
 struct Tour<'a> {
@@ -173,7 +207,8 @@ impl Tour<'_> {
     }
 
     async fn five_more(&self) -> Result<()> {
-        self.screen.title("Five more names, one after another");
+        self.screen
+            .title("Meanwhile five more names, one after another");
         let certificates: Api<Certificate> = self.story.api();
         let mut times = Vec::new();
         for number in 1..=5 {
@@ -211,8 +246,11 @@ impl Tour<'_> {
                 "minimum {first:.2} s, median {median:.2} s, maximum {last:.2} s"
             ));
         }
-        let controller = self.story.stage.operator.lock().await.resident_memory()?;
-        let solver = resident_memory(solver().context("no solver runs")?)?;
+        let memory = |role: &str| {
+            let process = Process::of_role(role).with_context(|| format!("no {role} runs"))?;
+            process.resident_memory()
+        };
+        let (controller, solver) = (memory("controller")?, memory("solver")?);
         let mega = |bytes: u64| bytes.div_ceil(1 << 20);
         self.screen.step(&format!(
             "resident memory: controller {} MB, solver {} MB",
@@ -269,6 +307,9 @@ impl Tour<'_> {
         screen.step(&format!(
             "{LOST} leads to the ingress controller; the next attempt was announced for {next}"
         ));
+        // The wait for the announced attempt is not lost time.
+        self.five_more().await?;
+        screen.title("The announced attempt");
         self.count_down(next).await?;
         self.story.ready("lost", SOON).await?;
         let issued = Timestamp::now();
@@ -397,19 +438,6 @@ impl Tour<'_> {
             }
         })
     }
-}
-
-/// The solver's process, found in the world's own /proc.
-fn solver() -> Option<u32> {
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mut words = line.split(|byte| *byte == 0);
-            let program = words.next().unwrap_or_default();
-            program.ends_with(b"/evercert") && words.next() == Some(b"solver")
-        })
 }
 
 fn relative(path: &Path) -> String {

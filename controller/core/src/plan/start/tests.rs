@@ -3,6 +3,7 @@ use evercert_api::certificate::{KeyAlgorithm, whole_seconds};
 use evercert_api::condition;
 
 use crate::facts::KeyKind;
+use crate::lanes::Candidate;
 use crate::observe::{Marks, Observed, SolverState};
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
@@ -272,7 +273,11 @@ fn order_waits_for_its_slot() {
     let plan = decide(&ready().without_slot());
     assert_eq!(
         (plan.step, plan.say.reason, plan.wake),
-        (Step::Wait, Reason::WaitingForSlot, at(5))
+        (
+            Step::Queue(Candidate::of(&ready(), now())),
+            Reason::WaitingForSlot,
+            at(30)
+        )
     );
     assert_eq!(decide(&ready()).step, Step::PlaceOrder);
 }

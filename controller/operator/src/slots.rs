@@ -1,0 +1,210 @@
+//! The places among the orders under way: who waits, who has one. Who is next is decided in `core::lanes`. All of it can be
+//! lost: after a restart each order takes its place again when it has been read.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use evercert_core::key::ObjectKey;
+use evercert_core::lanes::{Candidate, Placed, next_grant, plan_grants};
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+/// The places.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    most: usize,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: BTreeMap<ObjectKey, Placed>,
+    under_way: BTreeMap<ObjectKey, Placed>,
+    /// Those whose turn came while they waited.
+    called: Vec<ObjectKey>,
+}
+
+impl Slots {
+    /// For at most `most` orders.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Whether `key` has a place.
+    pub(crate) fn has(&self, key: &ObjectKey) -> bool {
+        self.lock().under_way.contains_key(key)
+    }
+
+    /// Asks for a place; true if there is one at once. Else the candidate waits, and is woken when its turn comes.
+    pub(crate) fn ask(&self, candidate: Candidate, now: Timestamp) -> bool {
+        let key = candidate.key.clone();
+        let mut state = self.lock();
+        if state.under_way.contains_key(&key) {
+            return true;
+        }
+        let since = state.waiting.get(&key).map_or(now, |placed| placed.since);
+        let placed = Placed { candidate, since };
+        state.waiting.insert(key.clone(), placed);
+        state.grant(self.most, now);
+        state.called.retain(|called| *called != key);
+        let granted = state.under_way.contains_key(&key);
+        drop(state);
+        self.changed.notify_one();
+        granted
+    }
+
+    /// Counts an order under way that a restart found, once the CA has shown it: a status alone takes no place from others.
+    pub(crate) fn note(&self, candidate: Candidate, now: Timestamp) {
+        let mut state = self.lock();
+        let key = candidate.key.clone();
+        state.waiting.remove(&key);
+        let placed = Placed {
+            candidate,
+            since: now,
+        };
+        state.under_way.entry(key).or_insert(placed);
+    }
+
+    /// `key` neither waits nor has an order under way any more.
+    pub(crate) fn free(&self, key: &ObjectKey) {
+        let mut state = self.lock();
+        let waited = state.waiting.remove(key).is_some();
+        let had = state.under_way.remove(key).is_some();
+        let others_wait = !state.waiting.is_empty();
+        drop(state);
+        if (waited || had) && others_wait {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Calls `wake` for each whose turn has come, for ever.
+    pub(crate) async fn call(&self, wake: impl Fn(&ObjectKey)) {
+        loop {
+            let (called, next) = self.turn(Timestamp::now());
+            called.iter().for_each(&wake);
+            let changed = self.changed.notified();
+            match next {
+                Some(wait) => {
+                    let _ = tokio::time::timeout(wait, changed).await;
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Who is called now, and how long until somebody may be though nothing changes.
+    fn turn(&self, now: Timestamp) -> (Vec<ObjectKey>, Option<std::time::Duration>) {
+        let mut state = self.lock();
+        state.grant(self.most, now);
+        let called = std::mem::take(&mut state.called);
+        if state.waiting.is_empty() {
+            return (called, None);
+        }
+        let under_way: Vec<Placed> = state.under_way.values().cloned().collect();
+        let next = next_grant(&under_way, now).map(|at| at.duration_since(now).unsigned_abs());
+        (called, next)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What is kept here is whole after each statement, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn grant(&mut self, most: usize, now: Timestamp) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
+        let under_way: Vec<Placed> = self.under_way.values().cloned().collect();
+        for key in plan_grants(&waiting, &under_way, most, now) {
+            if let Some(placed) = self.waiting.remove(&key) {
+                let candidate = placed.candidate;
+                let granted = Placed {
+                    candidate,
+                    since: now,
+                };
+                self.under_way.insert(key.clone(), granted);
+                self.called.push(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evercert_core::lanes::{Lane, MOVES};
+
+    use super::*;
+
+    fn candidate(name: &str) -> Candidate {
+        Candidate {
+            key: ObjectKey::new("n", name),
+            lane: Lane::New,
+            expires: None,
+            failed: false,
+        }
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        candidate(name).key
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn places_are_bounded_and_given_back_to_the_one_that_waits() {
+        let slots = Slots::new(1);
+        assert!(slots.ask(candidate("a"), at(0)));
+        assert!(slots.ask(candidate("a"), at(0)), "it has one");
+        assert!(!slots.ask(candidate("b"), at(0)));
+        slots.free(&key("a"));
+        assert_eq!(slots.turn(at(0)).0, [key("b")]);
+        assert!(slots.has(&key("b")) && !slots.has(&key("a")));
+        assert_eq!(slots.turn(at(0)).0, [], "called once");
+    }
+
+    #[test]
+    fn one_that_no_longer_wants_a_place_is_not_called() {
+        let slots = Slots::new(1);
+        assert!(slots.ask(candidate("a"), at(0)));
+        assert!(!slots.ask(candidate("b"), at(0)));
+        slots.free(&key("b"));
+        slots.free(&key("a"));
+        assert_eq!(slots.turn(at(0)).0, []);
+        assert!(!slots.has(&key("b")));
+    }
+
+    #[test]
+    fn a_turn_comes_when_an_order_no_longer_moves() {
+        let slots = Slots::new(8);
+        for name in ["a", "b"] {
+            assert!(slots.ask(candidate(name), at(0)));
+        }
+        assert!(!slots.ask(candidate("c"), at(1)));
+        let (called, next) = slots.turn(at(1));
+        assert_eq!(
+            (called.len(), next),
+            (0, Some(std::time::Duration::from_secs(4)))
+        );
+        let then = at(0).checked_add(MOVES).unwrap();
+        assert_eq!(slots.turn(then).0, [key("c")]);
+    }
+
+    #[test]
+    fn an_order_that_a_restart_found_has_its_place_whatever_the_cap() {
+        let slots = Slots::new(1);
+        slots.note(candidate("a"), at(0));
+        slots.note(candidate("b"), at(0));
+        assert!(slots.has(&key("a")) && slots.has(&key("b")));
+        assert!(!slots.ask(candidate("c"), at(60)));
+    }
+}

@@ -1,0 +1,86 @@
+//! The operator as its users run it: a pod, with the rights of its own ServiceAccount, from `e2e/manifests/operator`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use evercert_cluster::Level;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{DeleteParams, PropagationPolicy};
+use kube::{Api, Client};
+
+use crate::operator::NAMESPACE;
+use crate::stage::Stage;
+use crate::{manifest, pods, wait_for};
+
+/// The Deployment's name.
+pub const NAME: &str = "evercert";
+/// Its manifests, in the repository.
+pub const FOLDER: &str = "e2e/manifests/operator";
+/// The label of its pods.
+const SELECTOR: &str = "app.kubernetes.io/name=evercert";
+/// An image that is there already starts within a second or two.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The grace period of a pod that does not hear SIGTERM is 30 s: one that hears it is gone long before.
+const GONE_WITHIN: Duration = Duration::from_secs(15);
+
+/// Applies the operator's Deployment and waits until it is ready. No other operator may run.
+///
+/// # Errors
+/// The world has no node, a process is the operator already, or no pod gets ready: with its log.
+pub async fn start(stage: &Stage) -> Result<()> {
+    if stage.world.level() != Level::Node {
+        bail!("no pod runs in a world of level {}", stage.world.level());
+    }
+    if stage.operator.lock().await.pid().is_some() {
+        bail!("the operator runs already, as a process");
+    }
+    manifest::apply_folder(
+        &stage.client,
+        NAMESPACE,
+        &manifest::repository().join(FOLDER),
+    )
+    .await?;
+    ready(stage).await
+}
+
+/// Waits until the Deployment's pod is ready: the operator's caches are warm.
+///
+/// # Errors
+/// It is not within 30 s: with the evidence.
+pub async fn ready(stage: &Stage) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(stage.client.clone(), NAMESPACE);
+    let is_ready = wait_for("the operator's pod is ready", READY_WITHIN, async || {
+        let deployment = deployments.get(NAME).await?;
+        let status = deployment.status.unwrap_or_default();
+        Ok(
+            (status.observed_generation == deployment.metadata.generation
+                && status.ready_replicas == Some(1))
+            .then_some(()),
+        )
+    });
+    match is_ready.await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error).context(stage.evidence(&[]).await),
+    }
+}
+
+/// Deletes the Deployment and waits until its pod is gone.
+///
+/// # Errors
+/// It is not within 15 s: it did not hear SIGTERM.
+pub async fn stop(client: &Client) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let params = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Foreground),
+        ..DeleteParams::default()
+    };
+    deployments
+        .delete(NAME, &params)
+        .await
+        .context("deleting the operator's Deployment")?;
+    wait_for("the operator's pod is gone", GONE_WITHIN, async || {
+        let left = pods::list(client, NAMESPACE, SELECTOR).await?;
+        Ok(left.is_empty().then_some(()))
+    })
+    .await
+}
