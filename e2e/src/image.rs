@@ -36,12 +36,7 @@ impl Image {
     /// # Errors
     /// It is not built.
     pub fn archive(&self) -> Result<PathBuf> {
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-        let path = repository()
-            .join(target)
-            .join("image")
-            .join(format!("{}.tar", self.program));
+        let path = folder().join(format!("{}.tar", self.program));
         if !path.is_file() {
             bail!(
                 "the image {} is not built ({} is missing): make image",
@@ -51,4 +46,18 @@ impl Image {
         }
         Ok(path)
     }
+
+    /// The program that is in it, as it was built for it; `None` where it is not built.
+    #[must_use]
+    pub fn built_program(&self) -> Option<PathBuf> {
+        let path = folder().join(self.program).join("out").join(self.program);
+        path.is_file().then_some(path)
+    }
+}
+
+/// Where `make image` leaves everything.
+fn folder() -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    repository().join(target).join("image")
 }

@@ -64,6 +64,29 @@ impl Operator {
         })
     }
 
+    /// The program that runs as the operator.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// From here on the build that ships runs, where `make image` has built it: the one whose speed and memory matter. True if
+    /// it does.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn run_as_shipped(&mut self) -> Result<bool> {
+        let Some(shipped) = EVERCERT.built_program() else {
+            return Ok(false);
+        };
+        if self.program != shipped {
+            self.program = shipped;
+            self.kill()?;
+        }
+        self.ensure_ready().await?;
+        Ok(true)
+    }
+
     /// Starts the operator again, with the same arguments. The log is continued.
     ///
     /// # Errors
@@ -175,6 +198,14 @@ impl Operator {
     /// The operator does not run.
     pub fn resident_memory(&mut self) -> Result<u64> {
         Process(self.pid().context("the operator does not run")?).resident_memory()
+    }
+
+    /// The most resident memory that it has had since it was started, in bytes.
+    ///
+    /// # Errors
+    /// The operator does not run.
+    pub fn peak_memory(&mut self) -> Result<u64> {
+        Process(self.pid().context("the operator does not run")?).peak_memory()
     }
 
     /// Its log.

@@ -93,9 +93,21 @@ impl Process {
     /// # Errors
     /// There is no such process.
     pub fn resident_memory(self) -> Result<u64> {
-        let line = self.status("VmRSS")?;
+        self.memory("VmRSS")
+    }
+
+    /// The most resident memory that it ever had, in bytes (proc(5), VmHWM).
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn peak_memory(self) -> Result<u64> {
+        self.memory("VmHWM")
+    }
+
+    fn memory(self, field: &str) -> Result<u64> {
+        let line = self.status(field)?;
         let kilobytes = line.trim_end_matches("kB").trim();
-        Ok(kilobytes.parse::<u64>().context("VmRSS")? * 1024)
+        Ok(kilobytes.parse::<u64>().context("a size of memory")? * 1024)
     }
 
     /// A field of /proc/PID/status (proc(5)), such as `Uid`.

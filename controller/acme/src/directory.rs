@@ -20,6 +20,8 @@ use crate::transport::{Transport, with_fresh_nonces};
 use crate::trust::build_client_config;
 use crate::wire::{WireAccount, WireDirectory, printable};
 
+const NOT_P256: &str = "the account key is not a P-256 key in PKCS#8";
+
 /// How a directory is reached.
 #[derive(Debug, Clone)]
 pub struct DirectoryConfig {
@@ -208,74 +210,58 @@ impl Directory {
         &self.content.meta.caa_identities
     }
 
-    /// The account of a key, which must be P-256 in PKCS#8.
+    /// The account of a key, which must be P-256 in PKCS#8. Nothing is changed at the CA.
     ///
     /// With a `known_uri` on one of the directory's origins nothing is sent: whether the CA still knows the account shows at
-    /// the first use. Else the account is looked up by its key (RFC 8555 §7.3.1), made only if `create` says so and the CA
-    /// does not know the key, and given `contact`, an e-mail address, if it has another (§7.3.2). Making one agrees to the
-    /// terms of service. Idempotent: the key is the account's identity, so a repetition finds what was made.
+    /// the first use, and its contact is unknown. Else the account is looked up by its key (RFC 8555 §7.3.1).
     ///
     /// # Errors
-    /// [`FaultClass::Account`] when a person must act: the key is of another kind or unknown and `create` is false, the
-    /// account is deactivated, the CA wants an external account or refuses the contact.
+    /// [`FaultClass::Account`] when the key is of another kind, the account is deactivated, or the CA does not know the key
+    /// ([`Fault::is_unknown_account`]).
     pub async fn account(
         self: &Arc<Self>,
         key_pkcs8_der: &[u8],
         known_uri: Option<&str>,
-        contact: Option<&str>,
-        create: bool,
         now: Timestamp,
-    ) -> Result<Arc<dyn Acme>, Fault> {
-        let attempt = self.attempt("account", Place::Account, now);
-        let unusable = || {
-            attempt.local(
-                FaultClass::Account,
-                "the account key is not a P-256 key in PKCS#8",
-            )
-        };
-        if Signer::parse(key_pkcs8_der, "").is_none() {
-            return Err(unusable());
-        }
-        let account = match known_uri.filter(|uri| self.transport.allows(uri)) {
+    ) -> Result<FoundAccount, Fault> {
+        match known_uri.filter(|uri| self.transport.allows(uri)) {
             Some(uri) => {
+                let attempt = self.attempt("account", Place::Account, now);
+                check_key(key_pkcs8_der, &attempt)?;
                 let restored = self
                     .builder()
                     .from_parts(uri.to_owned(), key_pkcs8_der.into(), self.url.clone())
                     .await;
-                restored.map_err(|e| attempt.local(FaultClass::Account, &e.to_string()))?
+                let account =
+                    restored.map_err(|e| attempt.local(FaultClass::Account, &e.to_string()))?;
+                self.found(key_pkcs8_der, account, None, &attempt)
             }
-            None => {
-                self.look_up(key_pkcs8_der, contact, create, &attempt)
-                    .await?
-            }
-        };
-        let signer = Signer::parse(key_pkcs8_der, account.id()).ok_or_else(unusable)?;
-        Ok(Arc::new(AcmeAccount::new(
-            Arc::clone(self),
-            account,
-            signer,
-        )))
+            None => self.ask_for_account(key_pkcs8_der, true, now).await,
+        }
     }
 
-    async fn look_up(
-        &self,
+    /// Makes the account of a key, and agrees to the terms of service (RFC 8555 §7.3). One request. Idempotent: the key is the
+    /// account's identity, so a repetition finds what was made.
+    ///
+    /// # Errors
+    /// As [`Self::account`]; and [`FaultClass::Account`] when the CA wants an external account.
+    pub async fn new_account(
+        self: &Arc<Self>,
+        key_pkcs8_der: &[u8],
+        now: Timestamp,
+    ) -> Result<FoundAccount, Fault> {
+        self.ask_for_account(key_pkcs8_der, false, now).await
+    }
+
+    async fn ask_for_account(
+        self: &Arc<Self>,
         key: &[u8],
-        contact: Option<&str>,
-        create: bool,
-        attempt: &Attempt<'_>,
-    ) -> Result<Account, Fault> {
-        let (account, answer) = match self.new_account(key, true, attempt).await {
-            Err(fault)
-                if create
-                    && fault
-                        .problem
-                        .as_ref()
-                        .is_some_and(|p| p.kind == "accountDoesNotExist") =>
-            {
-                self.new_account(key, false, attempt).await?
-            }
-            found => found?,
-        };
+        only_existing: bool,
+        now: Timestamp,
+    ) -> Result<FoundAccount, Fault> {
+        let attempt = self.attempt("account", Place::Account, now);
+        check_key(key, &attempt)?;
+        let (account, answer) = self.post_account(key, only_existing, &attempt).await?;
         if !self.transport.allows(account.id()) {
             return Err(attempt.local(
                 FaultClass::Permanent,
@@ -290,26 +276,27 @@ impl Directory {
                 &format!("the account {} is {status}: use another key", account.id()),
             ));
         }
-        if let Some(contact) = contact {
-            let wanted = if contact.starts_with("mailto:") {
-                contact.to_owned()
-            } else {
-                format!("mailto:{contact}")
-            };
-            if content.contact.as_deref() != Some(std::slice::from_ref(&wanted)) {
-                let attempt = Attempt {
-                    what: "contact of the account",
-                    ..*attempt
-                };
-                let contacts = [wanted.as_str()];
-                let call = with_fresh_nonces!(&self.transport, account.update_contacts(&contacts));
-                attempt.check_call(call)?;
-            }
-        }
-        Ok(account)
+        self.found(key, account, content.contact, &attempt)
     }
 
-    async fn new_account(
+    fn found(
+        self: &Arc<Self>,
+        key: &[u8],
+        account: Account,
+        contact: Option<Vec<String>>,
+        attempt: &Attempt<'_>,
+    ) -> Result<FoundAccount, Fault> {
+        let signer = Signer::parse(key, account.id())
+            .ok_or_else(|| attempt.local(FaultClass::Account, NOT_P256))?;
+        Ok(FoundAccount {
+            directory: Arc::clone(self),
+            account,
+            signer,
+            contact,
+        })
+    }
+
+    async fn post_account(
         &self,
         key: &[u8],
         only_existing: bool,
@@ -348,6 +335,66 @@ impl Directory {
             host: &self.host,
             now,
         }
+    }
+}
+
+/// An account that the CA knows, as it was found.
+pub struct FoundAccount {
+    directory: Arc<Directory>,
+    account: Account,
+    signer: Signer,
+    contact: Option<Vec<String>>,
+}
+
+impl FoundAccount {
+    /// The account's URL (RFC 8555 §7.3).
+    #[must_use]
+    pub fn account_uri(&self) -> &str {
+        self.account.id()
+    }
+
+    /// Whether `contact`, an e-mail address, is the one contact that the CA has told of; false when it has told nothing.
+    #[must_use]
+    pub fn has_contact(&self, contact: &str) -> bool {
+        self.contact.as_deref() == Some(std::slice::from_ref(&mailto(contact)))
+    }
+
+    /// Replaces the account's contacts by `contact`, an e-mail address (RFC 8555 §7.3.2). One request. Idempotent.
+    ///
+    /// # Errors
+    /// [`FaultClass::Account`] when the CA refuses the address.
+    pub async fn update_contact(&self, contact: &str, now: Timestamp) -> Result<(), Fault> {
+        let attempt = self
+            .directory
+            .attempt("contact of the account", Place::Account, now);
+        let contact = mailto(contact);
+        let contacts = [contact.as_str()];
+        let call = with_fresh_nonces!(
+            &self.directory.transport,
+            self.account.update_contacts(&contacts)
+        );
+        attempt.check_call(call).map(|_| ())
+    }
+
+    /// The port to it.
+    #[must_use]
+    pub fn into_acme(self) -> Arc<dyn Acme> {
+        Arc::new(AcmeAccount::new(self.directory, self.account, self.signer))
+    }
+}
+
+fn check_key(key: &[u8], attempt: &Attempt<'_>) -> Result<(), Fault> {
+    match Signer::parse(key, "") {
+        Some(_) => Ok(()),
+        None => Err(attempt.local(FaultClass::Account, NOT_P256)),
+    }
+}
+
+fn mailto(contact: &str) -> String {
+    if contact.starts_with("mailto:") {
+        contact.to_owned()
+    } else {
+        format!("mailto:{contact}")
     }
 }
 

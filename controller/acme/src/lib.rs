@@ -19,5 +19,5 @@ mod trust;
 mod wire;
 
 pub use client::WireError;
-pub use directory::{ConnectError, Directory, DirectoryConfig};
+pub use directory::{ConnectError, Directory, DirectoryConfig, FoundAccount};
 pub use port::Acme;

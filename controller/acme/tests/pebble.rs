@@ -18,7 +18,7 @@ use evercert_api::DnsName;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use support::{Pki, account_key, now};
+use support::{Pki, account_key, ensure_account, now};
 
 /// A running Pebble; ends with its value.
 struct Pebble {
@@ -123,9 +123,7 @@ impl Pebble {
     }
 
     async fn account(&self) -> Arc<dyn Acme> {
-        self.directory()
-            .await
-            .account(&account_key(), None, None, true, now())
+        ensure_account(&self.directory().await, &account_key(), None)
             .await
             .unwrap()
     }
@@ -259,23 +257,18 @@ async fn key_finds_its_account_again() {
     };
     let key = account_key();
     let directory = pebble.directory().await;
-    let unknown = directory
-        .account(&key, None, None, false, now())
-        .await
-        .err()
-        .unwrap();
+    let unknown = directory.account(&key, None, now()).await.err().unwrap();
     assert_eq!(unknown.class, FaultClass::Account);
     assert_eq!(unknown.problem.unwrap().kind, "accountDoesNotExist");
 
-    let made = directory
-        .account(&key, None, Some("a@example.test"), true, now())
+    let made = ensure_account(&directory, &key, Some("a@example.test"))
         .await
         .unwrap();
     // Another process, with nothing but the key.
     let found = pebble
         .directory()
         .await
-        .account(&key, None, Some("a@example.test"), false, now())
+        .account(&key, None, now())
         .await
         .unwrap();
     assert_eq!(found.account_uri(), made.account_uri());
@@ -283,17 +276,17 @@ async fn key_finds_its_account_again() {
 
     let forgotten = format!("https://127.0.0.1:{}/my-account/none", pebble.port);
     let stranger = directory
-        .account(&key, Some(&forgotten), None, false, now())
+        .account(&key, Some(&forgotten), now())
         .await
-        .unwrap();
+        .unwrap()
+        .into_acme();
     let fault = stranger
         .new_order(&names(&["a.example.test"]), now())
         .await
         .unwrap_err();
     assert_eq!(fault.class, FaultClass::Account, "{fault:?}");
 
-    let contact = directory
-        .account(&key, None, Some("no address"), true, now())
+    let contact = ensure_account(&directory, &key, Some("no address"))
         .await
         .err()
         .unwrap();
@@ -306,10 +299,7 @@ async fn another_process_finishes_an_order_by_its_url() {
         return;
     };
     let key = account_key();
-    let first = pebble
-        .directory()
-        .await
-        .account(&key, None, None, true, now())
+    let first = ensure_account(&pebble.directory().await, &key, None)
         .await
         .unwrap();
     let order = first.new_order(&names(&TEN), now()).await.unwrap();
@@ -319,9 +309,10 @@ async fn another_process_finishes_an_order_by_its_url() {
     let second = pebble
         .directory()
         .await
-        .account(&key, Some(&uri), None, false, now())
+        .account(&key, Some(&uri), now())
         .await
-        .unwrap();
+        .unwrap()
+        .into_acme();
     let view = second.read_order(&order.url, now()).await.unwrap();
     let challenges: Vec<String> = view.open_challenges().map(|(_, c)| c.url.clone()).collect();
     // Not ready: seen, and nothing sent.
@@ -399,8 +390,7 @@ async fn order_goes_through_although_three_of_four_nonces_are_refused() {
     // At 60 attempts a request fails once in thirty million.
     config.nonce_attempts = 60;
     let directory = Directory::connect(config, now()).await.unwrap();
-    let acme = directory
-        .account(&account_key(), None, None, true, now())
+    let acme = ensure_account(&directory, &account_key(), None)
         .await
         .unwrap();
     let order = acme.new_order(&names(&TEN), now()).await.unwrap();
@@ -421,20 +411,8 @@ async fn request_mostly_goes_through_although_four_of_five_nonces_are_refused() 
     let key = account_key();
     let mut passed = 0;
     for _ in 0..60 {
-        match directory
-            .account(&key, None, None, false, now())
-            .await
-            .err()
-            .unwrap()
-        {
-            fault
-                if fault
-                    .problem
-                    .as_ref()
-                    .is_some_and(|p| p.kind == "accountDoesNotExist") =>
-            {
-                passed += 1;
-            }
+        match directory.account(&key, None, now()).await.err().unwrap() {
+            fault if fault.is_unknown_account() => passed += 1,
             fault => assert_eq!(fault.class, FaultClass::Transient, "{fault:?}"),
         }
     }
@@ -452,8 +430,7 @@ async fn external_account_that_is_wanted_and_lacking_is_the_issuers_matter() {
     };
     let directory = pebble.directory().await;
     assert!(directory.external_account_required());
-    let fault = directory
-        .account(&account_key(), None, None, true, now())
+    let fault = ensure_account(&directory, &account_key(), None)
         .await
         .err()
         .unwrap();

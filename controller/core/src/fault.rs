@@ -42,6 +42,16 @@ pub struct Fault {
     pub detail: String,
 }
 
+impl Fault {
+    /// Whether the CA has no account for the key that signed the request (RFC 8555 §7.3.1).
+    #[must_use]
+    pub fn is_unknown_account(&self) -> bool {
+        self.problem
+            .as_ref()
+            .is_some_and(|p| p.kind == "accountDoesNotExist")
+    }
+}
+
 /// A problem document, and the names it blames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {

@@ -1,9 +1,16 @@
-//! The only place that writes to Kubernetes.
+//! The only place that writes to Kubernetes. Each write names its [`Effect`], from which its field manager follows.
 //!
-//! Each call has a deadline of [`DEADLINE`] over all its attempts, since kube's client waits for ever on a connection that
-//! hangs. An API server that is busy (429, 5xx) is asked up to [`ATTEMPTS`] times. Server-side apply forces: what Evercert
-//! applies is Evercert's, one field manager for each concern. What may not be overwritten goes by [`replace`],
-//! [`replace_status`] or a precondition of [`delete`], conditional on the resourceVersion that was read.
+//! Each call is one request with a deadline of [`DEADLINE`], since kube's client waits for ever on a connection that hangs. A
+//! call that an API server was too busy for is not repeated here: its error says when to come again, and the caller's requeue
+//! obeys. Server-side apply forces: what Evercert applies is Evercert's, one field manager for each concern. What may not be
+//! overwritten goes by [`create`], [`replace`], [`replace_status`] or a precondition of [`delete`], conditional on the
+//! resourceVersion that was read.
+
+// Anywhere else in this crate the lint refuses these calls.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place that writes, each time by the name of an effect"
+)]
 
 #[cfg(test)]
 mod tests;
@@ -15,33 +22,41 @@ use std::time::Duration;
 use evercert_api::keys::FIELD_MANAGER;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::Status;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// The longest time for one call, its repetitions included.
+use crate::effect::{Effect, perform};
+
+/// The longest time for one call.
 pub const DEADLINE: Duration = Duration::from_secs(15);
-/// The most attempts at one call.
-pub const ATTEMPTS: u32 = 4;
-/// The pause after the first attempt, doubled after each further one.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The longest `Retry-After` of an API server that is believed.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
-/// What a write is about; each has a field manager of its own.
+/// What an effect is about; each has a field manager of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Concern {
+    /// Secrets with an account's key.
+    Account,
     /// TLS Secrets.
     Secret,
     /// Companion Secrets.
     Companion,
     /// Status of a resource.
     Status,
+    /// What was asked of each CA.
+    Ledger,
+    /// Events.
+    Event,
     /// The open challenges.
     Challenges,
     /// The routes to the solver.
     Route,
     /// The solver's Deployment and Service.
     Solver,
+    /// A CA: nothing in the cluster.
+    Ca,
 }
 
 impl Concern {
@@ -49,12 +64,16 @@ impl Concern {
     #[must_use]
     pub fn manager(self) -> String {
         let concern = match self {
+            Self::Account => "account",
             Self::Secret => "secret",
             Self::Companion => "companion",
             Self::Status => "status",
+            Self::Ledger => "ledger",
+            Self::Event => "event",
             Self::Challenges => "challenges",
             Self::Route => "route",
             Self::Solver => "solver",
+            Self::Ca => "ca",
         };
         format!("{FIELD_MANAGER}-{concern}")
     }
@@ -77,9 +96,14 @@ pub enum ApplyError {
         /// The API server's sentence.
         message: String,
     },
-    /// The API server was busy or unreachable each time; whether the write was done is unknown.
-    #[error("the API server does not answer as it should: {0}")]
-    Unavailable(String),
+    /// The API server is busy or unreachable; whether the write was done is unknown.
+    #[error("the API server does not answer as it should: {message}")]
+    Unavailable {
+        /// What it says, or what happened.
+        message: String,
+        /// How long it wants to be left alone (`Retry-After`), at most a minute.
+        retry_after: Option<Duration>,
+    },
     /// No answer within [`DEADLINE`]; whether the write was done is unknown.
     #[error("the API server did not answer within 15 s")]
     TimedOut,
@@ -104,7 +128,20 @@ impl ApplyError {
     /// Whether the same call may go well later without a change by anybody.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::TimedOut)
+        matches!(self, Self::Unavailable { .. } | Self::TimedOut)
+    }
+
+    /// How long the API server wants to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Conflict(_)
+            | Self::NotFound(_)
+            | Self::Refused { .. }
+            | Self::TimedOut
+            | Self::Unsendable(_) => None,
+        }
     }
 
     fn from_status(status: &Status) -> Self {
@@ -116,7 +153,15 @@ impl ApplyError {
         match status.code {
             409 => Self::Conflict(message),
             404 => Self::NotFound(message),
-            429 | 500.. => Self::Unavailable(message),
+            429 | 500.. => Self::Unavailable {
+                message,
+                retry_after: status
+                    .details
+                    .as_ref()
+                    .map(|d| Duration::from_secs(u64::from(d.retry_after_seconds)))
+                    .filter(|wait| !wait.is_zero())
+                    .map(|wait| wait.min(LONGEST_WAIT)),
+            },
             code => Self::Refused { code, message },
         }
     }
@@ -128,7 +173,10 @@ impl From<kube::Error> for ApplyError {
             kube::Error::Api(status) => Self::from_status(&status),
             kube::Error::BuildRequest(error) => Self::Unsendable(error.to_string()),
             // Transport and protocol: the innermost cause says what happened, the outer ones only repeat it.
-            other => Self::Unavailable(root_cause(&other)),
+            other => Self::Unavailable {
+                message: root_cause(&other),
+                retry_after: None,
+            },
         }
     }
 }
@@ -142,7 +190,7 @@ pub struct Expected {
     pub resource_version: Option<String>,
 }
 
-/// Runs one read with the deadline, without repetition.
+/// Runs one call with the deadline.
 ///
 /// # Errors
 /// [`ApplyError::TimedOut`], or the API server's answer.
@@ -157,30 +205,7 @@ pub async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T,
 ///
 /// # Errors
 /// [`ApplyError`]; a Conflict only when the object carries a resourceVersion that is no longer the newest.
-pub async fn apply<K>(api: &Api<K>, concern: Concern, object: &K) -> Result<K, ApplyError>
-where
-    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
-{
-    apply_with(api, object, &PatchParams::apply(&concern.manager()).force()).await
-}
-
-/// As [`apply`], but the API server only checks and stores nothing. Idempotent.
-///
-/// # Errors
-/// What [`apply`] would say.
-pub async fn apply_dry_run<K>(api: &Api<K>, concern: Concern, object: &K) -> Result<K, ApplyError>
-where
-    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
-{
-    apply_with(
-        api,
-        object,
-        &PatchParams::apply(&concern.manager()).force().dry_run(),
-    )
-    .await
-}
-
-async fn apply_with<K>(api: &Api<K>, object: &K, params: &PatchParams) -> Result<K, ApplyError>
+pub async fn apply<K>(api: &Api<K>, effect: Effect, object: &K) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -190,76 +215,48 @@ where
         // The API server refuses an apply that carries them.
         metadata.remove("managedFields");
     }
+    let params = PatchParams::apply(&effect.concern().manager()).force();
     let patch = Patch::Apply(&body);
-    repeated(|| api.patch(&name, params, &patch)).await
+    perform(effect, within(api.patch(&name, &params, &patch))).await
 }
 
-/// Server-side apply of `object`'s status and nothing else, forced; what an earlier apply had and this one lacks is taken
-/// away. Conditional when the object carries a resourceVersion. Idempotent.
-///
-/// # Errors
-/// [`ApplyError`]; a Conflict when the resourceVersion is no longer the newest.
-pub async fn apply_status<K>(api: &Api<K>, object: &K) -> Result<K, ApplyError>
-where
-    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
-{
-    let name = name_of(object)?;
-    let whole = as_json(object)?;
-    let mut metadata = json!({ "name": name });
-    if let Some(version) = object.resource_version() {
-        metadata["resourceVersion"] = json!(version);
-    }
-    let body = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": metadata,
-        "status": whole.get("status").cloned().unwrap_or_else(|| json!({})),
-    });
-    let params = PatchParams::apply(&Concern::Status.manager()).force();
-    let patch = Patch::Apply(&body);
-    repeated(|| api.patch_status(&name, &params, &patch)).await
-}
-
-/// Creates `object`. Not idempotent: a Conflict says that one of that name exists, which after an unanswered attempt may be
-/// the very one.
+/// Creates `object`. Not idempotent: a Conflict says that one of that name exists, which after an unanswered call may be the
+/// very one.
 ///
 /// # Errors
 /// [`ApplyError`].
-pub async fn create<K>(api: &Api<K>, object: &K) -> Result<K, ApplyError>
+pub async fn create<K>(api: &Api<K>, effect: Effect, object: &K) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
-    let params = post_params::<K>();
-    repeated(|| api.create(&params, object)).await
+    let params = post_params(effect);
+    perform(effect, within(api.create(&params, object))).await
 }
 
 /// Replaces the object, provided that its resourceVersion is still the newest. Idempotent in that a second call is refused.
 ///
 /// # Errors
 /// [`ApplyError::Conflict`] when somebody else wrote in between; [`ApplyError::Unsendable`] without a resourceVersion.
-pub async fn replace<K>(api: &Api<K>, object: &K) -> Result<K, ApplyError>
+pub async fn replace<K>(api: &Api<K>, effect: Effect, object: &K) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
     let name = conditional_name_of(object)?;
-    let params = post_params::<K>();
-    repeated(|| api.replace(&name, &params, object)).await
+    let params = post_params(effect);
+    perform(effect, within(api.replace(&name, &params, object))).await
 }
 
 /// As [`replace`], for the status alone.
 ///
 /// # Errors
 /// As [`replace`].
-pub async fn replace_status<K>(api: &Api<K>, object: &K) -> Result<K, ApplyError>
+pub async fn replace_status<K>(api: &Api<K>, effect: Effect, object: &K) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
     let name = conditional_name_of(object)?;
-    let params = PostParams {
-        dry_run: false,
-        field_manager: Some(Concern::Status.manager()),
-    };
-    repeated(|| api.replace_status(&name, &params, object)).await
+    let params = post_params(effect);
+    perform(effect, within(api.replace_status(&name, &params, object))).await
 }
 
 /// Deletes the object, and by the garbage collector what it owns. Idempotent: true when it was there, false when it was gone
@@ -267,7 +264,12 @@ where
 ///
 /// # Errors
 /// [`ApplyError::Conflict`] when another object than the expected one bears the name.
-pub async fn delete<K>(api: &Api<K>, name: &str, expected: &Expected) -> Result<bool, ApplyError>
+pub async fn delete<K>(
+    api: &Api<K>,
+    effect: Effect,
+    name: &str,
+    expected: &Expected,
+) -> Result<bool, ApplyError>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
@@ -280,42 +282,17 @@ where
         preconditions,
         ..DeleteParams::default()
     };
-    match repeated(|| api.delete(name, &params)).await {
+    match perform(effect, within(api.delete(name, &params))).await {
         Ok(_) => Ok(true),
         Err(ApplyError::NotFound(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Repeats `call` while the API server is busy, within the deadline. What times out is not repeated.
-async fn repeated<T, F>(mut call: impl FnMut() -> F) -> Result<T, ApplyError>
-where
-    F: Future<Output = kube::Result<T>>,
-{
-    let attempts = async {
-        let mut pause = PAUSE;
-        for _ in 1..ATTEMPTS {
-            match call().await {
-                Err(kube::Error::Api(status)) if matches!(status.code, 429 | 500..) => {
-                    let asked = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
-                    // An asked-for wait beyond the deadline ends in `TimedOut`, and the caller has a backoff of its own.
-                    tokio::time::sleep(pause.max(Duration::from_secs(u64::from(asked)))).await;
-                    pause *= 2;
-                }
-                other => return other,
-            }
-        }
-        call().await
-    };
-    within(attempts).await
-}
-
-/// The field manager of writes that are not applied: the kind is their concern.
-fn post_params<K: Resource<DynamicType = ()>>() -> PostParams {
-    let kind = K::kind(&()).to_ascii_lowercase();
+fn post_params(effect: Effect) -> PostParams {
     PostParams {
         dry_run: false,
-        field_manager: Some(format!("{FIELD_MANAGER}-{kind}")),
+        field_manager: Some(effect.concern().manager()),
     }
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::apply;
+use crate::effect::Effect;
 
 /// The longest note that the API takes (1 kB), with room for the ellipsis.
 const LONGEST_NOTE: usize = 1000;
@@ -25,7 +26,7 @@ pub(crate) async fn emit<K: Resource<DynamicType = ()>>(
     let event = build_event(object, warning, reason, note, now);
     let namespace = event.namespace().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    if let Err(error) = apply::create(&api, &event).await
+    if let Err(error) = apply::create(&api, Effect::WriteEvent, &event).await
         && !error.is_conflict()
     {
         tracing::warn!(%error, %reason, "an event could not be written");

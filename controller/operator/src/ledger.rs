@@ -15,7 +15,8 @@ use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::apply;
+use crate::apply::{self, ApplyError};
+use crate::effect::Effect;
 
 /// Label value of the ledger's ConfigMaps.
 const COMPONENT: &str = "ledger";
@@ -55,7 +56,7 @@ struct Request {
 pub(crate) enum LedgerError {
     /// The API server refused the write, or another writer won every time.
     #[error("the ledger cannot be written: {0}")]
-    Write(String),
+    Write(#[source] ApplyError),
     /// The operator is stopping.
     #[error("the ledger is closed: the operator is stopping")]
     Closed,
@@ -246,30 +247,35 @@ async fn write_group(
 ) -> Result<(), LedgerError> {
     let name = ledger_name(directory);
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let mut why = String::new();
-    for _ in 0..TRIES {
+    // A write that records no intent only tells what became of earlier ones.
+    let effect = if group.iter().all(|r| r.settled) {
+        Effect::SettleIntent
+    } else {
+        Effect::RecordIntent
+    };
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
         let current = match known.remove(&name) {
             Some(map) => Some(map),
-            None => match apply::within(api.get_opt(&name)).await {
-                Ok(map) => map,
-                Err(error) => return Err(LedgerError::Write(error.to_string())),
-            },
+            None => apply::within(api.get_opt(&name))
+                .await
+                .map_err(LedgerError::Write)?,
         };
         let next = build_ledger(namespace, &name, directory, current.as_ref(), group);
         let written = match current {
-            Some(_) => apply::replace(&api, &next).await,
-            None => apply::create(&api, &next).await,
+            Some(_) => apply::replace(&api, effect, &next).await,
+            None => apply::create(&api, effect, &next).await,
         };
         match written {
             Ok(map) => {
                 known.insert(name, map);
                 return Ok(());
             }
-            Err(error) if error.is_conflict() => why = error.to_string(),
-            Err(error) => return Err(LedgerError::Write(error.to_string())),
+            Err(error) if error.is_conflict() && tries > 0 => {}
+            Err(error) => return Err(LedgerError::Write(error)),
         }
     }
-    Err(LedgerError::Write(why))
 }
 
 /// The ledger with `group`'s intents, and without those that no limit looks back to.

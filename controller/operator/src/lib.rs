@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod config;
 mod context;
+pub mod effect;
 mod error;
 mod events;
 mod execute;

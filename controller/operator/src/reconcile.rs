@@ -14,6 +14,7 @@ use tokio::sync::SemaphorePermit;
 
 use crate::apply;
 use crate::context::{Context, key_of, reference};
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
 use crate::gather::{Gathered, gather};
@@ -162,13 +163,23 @@ async fn report(
         let mut next = gathered.certificate.clone();
         next.status = Some(new);
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
-        apply::replace_status(&api, &next).await?;
+        apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
     }
     context.memory.update(key, |e| {
         e.last_write = Some(now);
         e.unreported = None;
     });
     Ok(said.wake)
+}
+
+/// What a status is written for.
+fn effect_of(change: &Change) -> Effect {
+    match change {
+        Change::None => Effect::WriteStatus,
+        Change::Placed(_) => Effect::RecordOrder,
+        Change::Cleared => Effect::ClearOrder,
+        Change::Failed(_) => Effect::RecordFailure,
+    }
 }
 
 fn at_once() -> Action {
@@ -195,7 +206,28 @@ pub(crate) fn after_error(error: &Error) -> Action {
     match error {
         Error::Api(_) if error.is_conflict() => soon(),
         Error::Api(error) if error.is_not_found() => Action::requeue(Duration::from_secs(30)),
-        Error::Api(error) if error.is_passing() => Action::requeue(Duration::from_secs(2)),
+        Error::Api(error) if error.is_passing() => {
+            let least = Duration::from_secs(2);
+            Action::requeue(error.retry_after().unwrap_or(least).max(least))
+        }
         Error::Api(_) => Action::requeue(Duration::from_secs(10)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::ApplyError;
+
+    #[test]
+    fn a_busy_api_server_is_asked_again_when_it_says_and_not_sooner_than_usual() {
+        let wait = |seconds: Option<u64>| {
+            after_error(&Error::Api(ApplyError::Unavailable {
+                message: "busy".to_owned(),
+                retry_after: seconds.map(Duration::from_secs),
+            }))
+        };
+        let requeue = |seconds| Action::requeue(Duration::from_secs(seconds));
+        assert_eq!([None, Some(1), Some(30)].map(wait), [2, 2, 30].map(requeue));
     }
 }

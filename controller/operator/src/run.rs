@@ -54,6 +54,10 @@ pub enum RunError {
     /// The health endpoint cannot be served.
     #[error("cannot listen for health checks")]
     Health(#[source] std::io::Error),
+    /// A test asked for a stop at a place that does not exist.
+    #[cfg(feature = "failpoints")]
+    #[error(transparent)]
+    Failpoint(#[from] crate::effect::failpoint::Unknown),
 }
 
 /// Wakes issuers, and knows which there are.
@@ -125,6 +129,8 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
+    #[cfg(feature = "failpoints")]
+    crate::effect::failpoint::arm()?;
     let shutdown = shutdown.shared();
     let (mut calls, mut watches) = (cluster.clone(), cluster);
     calls.read_timeout = Some(READ_TIMEOUT);

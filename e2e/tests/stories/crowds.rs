@@ -28,6 +28,7 @@ pub(crate) fn tales() -> Vec<Tale> {
 async fn fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_managers_time(
     story: Story<'_>,
 ) -> Result<()> {
+    story.stage.operator.lock().await.run_as_shipped().await?;
     let ca = story.ca().await?;
     story.certificate("warm", &[story.host("warm")]).await?;
     story.ready("warm", SOON).await?;
@@ -39,6 +40,7 @@ async fn fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_manage
 async fn fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_managers_time(
     story: Story<'_>,
 ) -> Result<()> {
+    story.stage.operator.lock().await.run_as_shipped().await?;
     let ca = story.ca().await?;
     story.certificate("warm", &[story.host("warm")]).await?;
     story.ready("warm", SOON).await?;
@@ -90,6 +92,10 @@ async fn issue(
         };
         no_route_stays(&there).await?;
     }
+    println!(
+        "all calls meanwhile:\n{}",
+        audit::table(&audit.calls(&operator::user())?)
+    );
     let calls = calls(&audit, namespaces)?;
     println!(
         "{} mutating calls, {:.1} for each certificate:\n{}",

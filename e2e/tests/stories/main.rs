@@ -16,6 +16,7 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod memory;
 mod midway;
 mod neighbours;
 mod numbers;
@@ -28,6 +29,7 @@ mod renew;
 mod schema;
 mod solver;
 mod unreachable;
+mod vanished;
 
 use std::process::ExitCode;
 
@@ -65,10 +67,13 @@ fn groups() -> Vec<Group> {
             .one_by_one(first::tales())
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
         // The API server is stopped, frozen, started again.
-        Group::new("control-plane").ending(ending::after_outages()),
+        Group::new("control-plane")
+            .one_by_one(outage::tales())
+            .ending(ending::after_outages()),
         // The operator is killed, or a pod.
         Group::new("operator")
             .one_by_one(crash::tales())
+            .one_by_one(vanished::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales()),
     ];
@@ -78,7 +83,8 @@ fn groups() -> Vec<Group> {
         Group::new("load")
             .alone()
             .one_by_one(crowds::tales())
-            .one_by_one(neighbours::tales()),
+            .one_by_one(neighbours::tales())
+            .one_by_one(memory::tales()),
     );
     groups.push(Group::new("numbers").alone().one_by_one(numbers::tales()));
     groups

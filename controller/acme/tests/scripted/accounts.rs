@@ -5,7 +5,7 @@ use evercert_core::fault::FaultClass;
 use serde_json::json;
 
 use crate::ca::{Reply, ScriptedCa};
-use crate::support::{account_key, now};
+use crate::support::{account_key, ensure_account, now};
 
 #[tokio::test]
 async fn one_directory_serves_many_accounts_with_one_fetch() {
@@ -14,21 +14,14 @@ async fn one_directory_serves_many_accounts_with_one_fetch() {
     let key = account_key();
     for _ in 0..3 {
         let acme = directory
-            .account(
-                &key,
-                Some(&ca.url("/account/7")),
-                Some("a@example.test"),
-                true,
-                now(),
-            )
+            .account(&key, Some(&ca.url("/account/7")), now())
             .await
             .unwrap();
         assert_eq!(acme.account_uri(), ca.url("/account/7"));
     }
     assert_eq!(ca.lines(), ["GET /dir"]);
     assert_eq!(
-        directory
-            .account(&key, None, None, true, now())
+        ensure_account(&directory, &key, None)
             .await
             .unwrap()
             .account_uri(),
@@ -36,7 +29,7 @@ async fn one_directory_serves_many_accounts_with_one_fetch() {
     );
     // A URL from elsewhere, of a forged status say, is not believed.
     let looked_up = directory
-        .account(&key, Some("https://127.0.0.1/account/7"), None, true, now())
+        .account(&key, Some("https://127.0.0.1/account/7"), now())
         .await
         .unwrap();
     assert_eq!(looked_up.account_uri(), ca.url("/account/1"));
@@ -72,7 +65,7 @@ async fn account_is_made_only_when_allowed_and_unknown_and_its_contact_only_when
 
     ca.on("/new-account", unknown.clone());
     let fault = directory
-        .account(&account_key(), None, None, false, now())
+        .account(&account_key(), None, now())
         .await
         .err()
         .unwrap();
@@ -84,8 +77,7 @@ async fn account_is_made_only_when_allowed_and_unknown_and_its_contact_only_when
 
     ca.on_in_turn("/new-account", [unknown, known(&[])]);
     ca.on("/account/1", known(&["mailto:a@example.test"]));
-    directory
-        .account(&account_key(), None, Some("a@example.test"), true, now())
+    ensure_account(&directory, &account_key(), Some("a@example.test"))
         .await
         .unwrap();
     let asked = ca.asked();
@@ -100,8 +92,7 @@ async fn account_is_made_only_when_allowed_and_unknown_and_its_contact_only_when
     assert_eq!(asked[2].payload, r#"{"contact":["mailto:a@example.test"]}"#);
 
     ca.on("/new-account", known(&["mailto:a@example.test"]));
-    directory
-        .account(&account_key(), None, Some("a@example.test"), true, now())
+    ensure_account(&directory, &account_key(), Some("a@example.test"))
         .await
         .unwrap();
     assert_eq!(ca.lines(), ["POST /new-account"]);
@@ -110,16 +101,14 @@ async fn account_is_made_only_when_allowed_and_unknown_and_its_contact_only_when
         "/new-account",
         Reply::json(&json!({"status": "deactivated"})).header("location", &ca.url("/account/1")),
     );
-    let fault = directory
-        .account(&account_key(), None, None, true, now())
+    let fault = ensure_account(&directory, &account_key(), None)
         .await
         .err()
         .unwrap();
     assert_eq!(fault.class, FaultClass::Account);
     assert!(fault.detail.contains("deactivated"), "{}", fault.detail);
 
-    let unreadable = directory
-        .account(b"no key", None, None, true, now())
+    let unreadable = ensure_account(&directory, b"no key", None)
         .await
         .err()
         .unwrap();

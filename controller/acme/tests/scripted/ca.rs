@@ -213,15 +213,10 @@ impl ScriptedCa {
     pub(crate) async fn account(&self) -> Arc<dyn Acme> {
         let directory = self.directory().await;
         directory
-            .account(
-                &account_key(),
-                Some(&self.url("/account/1")),
-                None,
-                false,
-                now(),
-            )
+            .account(&account_key(), Some(&self.url("/account/1")), now())
             .await
             .unwrap()
+            .into_acme()
     }
 
     /// An order's JSON at `/order/1`, with one authorization for each name.

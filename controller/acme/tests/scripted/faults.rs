@@ -22,7 +22,7 @@ async fn faults_everywhere(reply: Reply) -> [Fault; 5] {
     [
         ca.directory()
             .await
-            .account(&account_key(), None, None, false, now())
+            .account(&account_key(), None, now())
             .await
             .err()
             .unwrap(),

@@ -105,15 +105,10 @@ async fn slow_answer_ends_at_the_time_out() {
     config.request_timeout = Duration::from_millis(300);
     let directory = Directory::connect(config.clone(), now()).await.unwrap();
     let acme = directory
-        .account(
-            &account_key(),
-            Some(&ca.url("/account/1")),
-            None,
-            false,
-            now(),
-        )
+        .account(&account_key(), Some(&ca.url("/account/1")), now())
         .await
-        .unwrap();
+        .unwrap()
+        .into_acme();
     ca.on("/new-order", Reply::hang());
     ca.on("/challenge/1", Reply::hang());
     ca.on("/dir", Reply::hang());

@@ -1,5 +1,9 @@
 //! What both test targets need: a private CA, an account key, the time.
 
+use std::sync::Arc;
+
+use evercert_acme::{Acme, Directory};
+use evercert_core::fault::Fault;
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 
@@ -41,4 +45,20 @@ pub(crate) fn account_key() -> Vec<u8> {
 /// The instant that the tests call now.
 pub(crate) fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// Looks the account of `key` up, makes it when the CA does not know it, and gives it `contact` when it has another.
+pub(crate) async fn ensure_account(
+    directory: &Arc<Directory>,
+    key: &[u8],
+    contact: Option<&str>,
+) -> Result<Arc<dyn Acme>, Fault> {
+    let account = match directory.account(key, None, now()).await {
+        Err(fault) if fault.is_unknown_account() => directory.new_account(key, now()).await?,
+        found => found?,
+    };
+    if let Some(contact) = contact.filter(|c| !account.has_contact(c)) {
+        account.update_contact(contact, now()).await?;
+    }
+    Ok(account.into_acme())
 }

@@ -2,11 +2,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-use evercert_api::Certificate;
 use http::{Method, Request, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::client::Body;
+
+use serde_json::json;
 
 use super::*;
 
@@ -81,7 +82,9 @@ fn good() -> (u16, Value) {
 #[tokio::test(start_paused = true)]
 async fn apply_is_forced_under_the_concerns_own_field_manager() {
     let script = Script::new(&[good()]);
-    apply(&script.api(), Concern::Route, &map()).await.unwrap();
+    apply(&script.api(), Effect::ApplyRouteService, &map())
+        .await
+        .unwrap();
     let (method, uri, body) = script.requests().remove(0);
     assert_eq!(method, Method::PATCH);
     assert!(
@@ -103,47 +106,42 @@ async fn apply_is_forced_under_the_concerns_own_field_manager() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_is_applied_without_the_spec_and_with_the_version_it_was_computed_from() {
-    let certificate = json!({
-        "apiVersion": "evercert.dev/v1", "kind": "Certificate",
-        "metadata": { "name": "web", "namespace": "shop", "resourceVersion": "7", "labels": { "a": "b" } },
-        "spec": { "secretName": "s", "dnsNames": ["a.example"], "issuerRef": { "name": "i" } },
-        "status": { "failedAttempts": 2 },
-    });
-    let script = Script::new(&[(200, certificate.clone())]);
-    let api: Api<Certificate> = Api::namespaced(script.client(), "shop");
-    let object: Certificate = serde_json::from_value(certificate).unwrap();
-    apply_status(&api, &object).await.unwrap();
-    let (_, uri, body) = script.requests().remove(0);
-    assert!(uri.contains("/certificates/web/status?"), "{uri}");
+async fn a_busy_api_server_is_asked_once_and_its_error_says_when_to_come_again() {
+    let busy = |code, seconds: u32| {
+        let (code, mut status) = failure(code, "busy");
+        status["details"] = json!({ "retryAfterSeconds": seconds });
+        (code, status)
+    };
+    let script = Script::new(&[busy(429, 7), busy(503, 0), busy(500, 86_400), good()]);
+    let begin = tokio::time::Instant::now();
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        let told = apply(&script.api(), Effect::ApplyRouteService, &map()).await;
+        let error = told.unwrap_err();
+        assert!(
+            error.is_passing() && error.to_string().ends_with("busy"),
+            "{error}"
+        );
+        waits.push(error.retry_after());
+    }
+    let minute = Some(Duration::from_mins(1));
+    assert_eq!(waits, [Some(Duration::from_secs(7)), None, minute]);
     assert_eq!(
-        body["metadata"],
-        json!({ "name": "web", "resourceVersion": "7" })
+        (script.requests().len(), begin.elapsed()),
+        (3, Duration::ZERO)
     );
-    assert_eq!(body["status"]["failedAttempts"], 2);
-    assert_eq!(body.get("spec"), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_busy_api_server_is_asked_again_and_not_for_ever() {
-    let script = Script::new(&[failure(429, "busy"), failure(503, "busy"), good()]);
-    assert!(apply(&script.api(), Concern::Route, &map()).await.is_ok());
-    assert_eq!(script.requests().len(), 3);
-
-    let script = Script::new(&vec![failure(500, "etcd is gone"); 9]);
-    let error = apply(&script.api(), Concern::Route, &map())
-        .await
-        .unwrap_err();
-    assert_eq!(error, ApplyError::Unavailable("etcd is gone".to_owned()));
-    assert!(error.is_passing());
-    assert_eq!(script.requests().len(), usize::try_from(ATTEMPTS).unwrap());
+    assert!(
+        apply(&script.api(), Effect::ApplyRouteService, &map())
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_hangs_ends_after_fifteen_seconds() {
     let script = Script::default();
     let start = tokio::time::Instant::now();
-    let error = apply(&script.api(), Concern::Route, &map())
+    let error = apply(&script.api(), Effect::ApplyRouteService, &map())
         .await
         .unwrap_err();
     assert_eq!((error, start.elapsed()), (ApplyError::TimedOut, DEADLINE));
@@ -154,7 +152,9 @@ async fn what_hangs_ends_after_fifteen_seconds() {
 async fn a_refusal_is_the_api_servers_sentence_and_is_not_repeated() {
     let message = "admission webhook \"p\" denied the request: no";
     let script = Script::new(&[failure(403, message)]);
-    let error = create(&script.api(), &map()).await.unwrap_err();
+    let error = create(&script.api(), Effect::RecordIntent, &map())
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), message);
     assert_eq!(
         error,
@@ -169,14 +169,16 @@ async fn a_refusal_is_the_api_servers_sentence_and_is_not_repeated() {
 #[tokio::test(start_paused = true)]
 async fn another_writer_is_a_conflict_and_a_replacement_needs_a_version() {
     let script = Script::new(&[failure(409, "the object has been modified")]);
-    let error = replace(&script.api(), &map()).await.unwrap_err();
+    let error = replace(&script.api(), Effect::RecordIntent, &map())
+        .await
+        .unwrap_err();
     assert!(matches!(error, ApplyError::Unsendable(_)), "{error:?}");
     assert!(script.requests().is_empty());
 
     let mut read = map();
     read.metadata.resource_version = Some("7".to_owned());
     assert!(
-        replace(&script.api(), &read)
+        replace(&script.api(), Effect::RecordIntent, &read)
             .await
             .unwrap_err()
             .is_conflict()
@@ -195,10 +197,16 @@ async fn a_deletion_is_of_the_expected_object_and_can_be_repeated() {
         uid: Some("u".to_owned()),
         resource_version: None,
     };
-    assert_eq!(delete(&script.api(), "m", &expected).await, Ok(true));
-    assert_eq!(delete(&script.api(), "m", &expected).await, Ok(false));
+    assert_eq!(
+        delete(&script.api(), Effect::DeleteRouteService, "m", &expected).await,
+        Ok(true)
+    );
+    assert_eq!(
+        delete(&script.api(), Effect::DeleteRouteService, "m", &expected).await,
+        Ok(false)
+    );
     assert!(
-        delete(&script.api(), "m", &expected)
+        delete(&script.api(), Effect::DeleteRouteService, "m", &expected)
             .await
             .unwrap_err()
             .is_conflict()

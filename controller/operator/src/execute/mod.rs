@@ -116,7 +116,7 @@ pub(crate) async fn execute(
             context.projections.want_solver(&key);
             Outcome::waits()
         }
-        Step::PlaceOrder => order::place(gathered, context, now).await,
+        Step::PlaceOrder => order::place(gathered, context, now).await?,
     })
 }
 

@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::gather::Gathered;
 use crate::issuer::Signer;
+use crate::ledger::LedgerError;
 use crate::memory::{Entry, Placed};
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
@@ -54,16 +55,26 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
 }
 
 /// Records the intent in the ledger, then places the order: no order that the ledger does not know.
-pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Timestamp) -> Outcome {
+pub(super) async fn place(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
     let Some((acme, directory)) = account(gathered) else {
-        return Outcome::waits();
+        return Ok(Outcome::waits());
     };
     let key = gathered.observed.key.clone();
     if !context.slots.has(&key) {
-        return Outcome::moved();
+        return Ok(Outcome::moved());
     }
     if let Err(error) = context.ledger.record(&directory, &key, now).await {
         context.slots.free(&key);
+        if let LedgerError::Write(error) = &error
+            && (error.is_passing() || error.is_conflict())
+        {
+            // The API server's trouble is no failed attempt: nothing was asked of the CA.
+            return Err(error.clone().into());
+        }
         let fault = Fault {
             class: FaultClass::Transient,
             problem: None,
@@ -73,10 +84,10 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
             unsent: false,
             detail: error.to_string(),
         };
-        return failed(Reason::ApiError, &fault);
+        return Ok(failed(Reason::ApiError, &fault));
     }
     context.projections.want_solver(&key);
-    match acme.new_order(&secret::names(gathered), now).await {
+    Ok(match acme.new_order(&secret::names(gathered), now).await {
         Ok(view) => {
             context.memory.close_breaker(&directory);
             context.memory.update(&key, |e| {
@@ -137,7 +148,7 @@ pub(super) async fn place(gathered: &mut Gathered, context: &Context, now: Times
                 | FaultClass::NotReady => failed(Reason::OrderFailed, &fault),
             }
         }
-    }
+    })
 }
 
 fn is_unknown_account(fault: &Fault) -> bool {
@@ -468,7 +479,14 @@ pub(super) async fn store(
             error.to_string(),
         ));
     }
-    let facts = secret::keep(gathered, KeyPairPem { chain, key }, context, now).await?;
+    let facts = secret::keep(
+        gathered,
+        KeyPairPem { chain, key },
+        secret::ISSUED,
+        context,
+        now,
+    )
+    .await?;
     context.projections.clear(&gathered.observed.key);
     context.ledger.settle(&gathered.observed.key, false);
     Ok(secret::issued(gathered, facts.as_ref()))
@@ -532,6 +550,9 @@ async fn give_back(entry: &Entry, gate: Option<Gate>, now: Timestamp) {
                 .filter(|a| a.state == ProofState::Pending)
                 .map(|a| a.url.clone())
                 .collect();
+            if open.is_empty() {
+                return;
+            }
             placed.acme.deactivate(&open, now).await
         }
         Err(fault) => Err(fault),

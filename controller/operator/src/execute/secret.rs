@@ -15,6 +15,7 @@ use kube::Api;
 use super::Outcome;
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::gather::{Gathered, is_companion_of};
 use crate::secrets::{Content, Kept, KeyPairPem, build_companion, build_tls, data};
@@ -23,6 +24,24 @@ use crate::secrets::{Content, Kept, KeyPairPem, build_companion, build_tls, data
 const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 /// How long a certificate that we sign ourselves lives.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// The two writes of a new certificate.
+#[derive(Clone, Copy)]
+pub(super) struct Signed {
+    kept: Effect,
+    stored: Effect,
+}
+
+/// By a CA.
+pub(super) const ISSUED: Signed = Signed {
+    kept: Effect::KeepIssued,
+    stored: Effect::StoreIssued,
+};
+/// By its own key.
+const SELF_SIGNED: Signed = Signed {
+    kept: Effect::KeepSelfSigned,
+    stored: Effect::StoreSelfSigned,
+};
 
 /// Puts the companion's last good certificate into the TLS Secret.
 pub(super) async fn restore(
@@ -37,7 +56,14 @@ pub(super) async fn restore(
         return Ok(Outcome::moved());
     };
     let pair = pair_of(companion);
-    write_tls(gathered, &Content::Issued(&pair, &marks), context, now).await?;
+    write_tls(
+        gathered,
+        &Content::Issued(&pair, &marks),
+        Effect::RestoreSecret,
+        context,
+        now,
+    )
+    .await?;
     let text = format!(
         "the last good certificate was put back into Secret {}",
         gathered.observed.spec.secret_name
@@ -63,6 +89,7 @@ pub(super) async fn write_fallback(
     write_tls(
         gathered,
         &Content::Fallback(&pair, &leaf.fingerprint),
+        Effect::WriteFallback,
         context,
         now,
     )
@@ -82,7 +109,14 @@ pub(super) async fn mend_marks(
 ) -> Result<Outcome, Error> {
     if let SecretObservation::Ours(secret) = &gathered.observed.secret {
         let marks = secret.marks.clone();
-        write_tls(gathered, &Content::Marks(&marks), context, now).await?;
+        write_tls(
+            gathered,
+            &Content::Marks(&marks),
+            Effect::MendMarks,
+            context,
+            now,
+        )
+        .await?;
     }
     Ok(Outcome::moved())
 }
@@ -98,7 +132,14 @@ pub(super) async fn prepare_key(
         None => make_key(wanted).await?.into_bytes(),
     };
     let was_missing = gathered.companion.is_none();
-    match write_companion(gathered, &Kept::PendingKey(&key), context).await {
+    match write_companion(
+        gathered,
+        &Kept::PendingKey(&key),
+        Effect::KeepPendingKey,
+        context,
+    )
+    .await
+    {
         Ok(()) => Ok(Outcome::moved()),
         Err(error) if was_missing && error.is_conflict() => {
             explain_companion(gathered, context).await?.ok_or(error)
@@ -154,7 +195,13 @@ pub(super) async fn keep_copy(
         (&gathered.secret, &gathered.observed.secret)
     {
         let (pair, marks) = (pair_of(secret), observed.marks.clone());
-        write_companion(gathered, &Kept::LastGood(&pair, &marks), context).await?;
+        write_companion(
+            gathered,
+            &Kept::LastGood(&pair, &marks),
+            Effect::KeepCopy,
+            context,
+        )
+        .await?;
     }
     Ok(Outcome::moved())
 }
@@ -164,7 +211,13 @@ pub(super) async fn drop_pending_key(
     gathered: &mut Gathered,
     context: &Context,
 ) -> Result<Outcome, Error> {
-    write_companion(gathered, &Kept::NoPendingKey, context).await?;
+    write_companion(
+        gathered,
+        &Kept::NoPendingKey,
+        Effect::DropPendingKey,
+        context,
+    )
+    .await?;
     Ok(Outcome::moved())
 }
 
@@ -173,7 +226,7 @@ pub(super) async fn mend_companion(
     gathered: &mut Gathered,
     context: &Context,
 ) -> Result<Outcome, Error> {
-    write_companion(gathered, &Kept::Owner, context).await?;
+    write_companion(gathered, &Kept::Owner, Effect::OwnCompanion, context).await?;
     Ok(Outcome::moved())
 }
 
@@ -195,7 +248,14 @@ pub(super) async fn self_sign(
     )
     .map_err(unsendable)?
     .into_bytes();
-    let facts = keep(gathered, KeyPairPem { chain, key }, context, now).await?;
+    let facts = keep(
+        gathered,
+        KeyPairPem { chain, key },
+        SELF_SIGNED,
+        context,
+        now,
+    )
+    .await?;
     Ok(issued(gathered, facts.as_ref()))
 }
 
@@ -203,6 +263,7 @@ pub(super) async fn self_sign(
 pub(super) async fn keep(
     gathered: &mut Gathered,
     pair: KeyPairPem,
+    signed: Signed,
     context: &Context,
     now: Timestamp,
 ) -> Result<Option<CertificateFacts>, Error> {
@@ -216,8 +277,21 @@ pub(super) async fn keep(
         names: Some(gathered.observed.wanted_names()),
         issued_at: Some(now),
     };
-    write_companion(gathered, &Kept::LastGood(&pair, &marks), context).await?;
-    write_tls(gathered, &Content::Issued(&pair, &marks), context, now).await?;
+    write_companion(
+        gathered,
+        &Kept::LastGood(&pair, &marks),
+        signed.kept,
+        context,
+    )
+    .await?;
+    write_tls(
+        gathered,
+        &Content::Issued(&pair, &marks),
+        signed.stored,
+        context,
+        now,
+    )
+    .await?;
     Ok(gathered.observed.issued().cloned())
 }
 
@@ -297,6 +371,7 @@ fn unsendable(error: impl std::fmt::Display) -> Error {
 async fn write_tls(
     gathered: &mut Gathered,
     written: &Content<'_>,
+    effect: Effect,
     context: &Context,
     now: Timestamp,
 ) -> Result<(), Error> {
@@ -309,9 +384,9 @@ async fn write_tls(
         written,
     );
     let outcome = if gathered.lacks_secret() {
-        apply::create(&api, &next).await
+        apply::create(&api, effect, &next).await
     } else {
-        apply::replace(&api, &next).await
+        apply::replace(&api, effect, &next).await
     };
     let refused = match &outcome {
         Err(error) if !error.is_conflict() && !error.is_passing() => Some((now, error.to_string())),
@@ -326,15 +401,16 @@ async fn write_tls(
 async fn write_companion(
     gathered: &mut Gathered,
     change: &Kept<'_>,
+    effect: Effect,
     context: &Context,
 ) -> Result<(), Error> {
     let api: Api<Secret> =
         Api::namespaced(context.client.clone(), &gathered.observed.key.namespace);
     let secret = build_companion(&gathered.certificate, gathered.companion.as_ref(), change);
     let written = if gathered.companion.is_none() {
-        apply::create(&api, &secret).await
+        apply::create(&api, effect, &secret).await
     } else {
-        apply::replace(&api, &secret).await
+        apply::replace(&api, effect, &secret).await
     };
     gathered.companion = Some(written?);
     gathered.observe_again();

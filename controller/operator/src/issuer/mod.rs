@@ -22,6 +22,7 @@ use tokio::sync::SemaphorePermit;
 
 use crate::apply;
 use crate::context::Context;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::events::emit;
 use ready::{Again, KeyChange, NotReady, Readiness};
@@ -233,7 +234,7 @@ async fn report<K: IssuerResource>(
         let mut next = issuer.clone();
         next.set_status(status);
         let api: Api<K> = issuer.api(context.client.clone());
-        apply::replace_status(&api, &next).await?;
+        apply::replace_status(&api, Effect::WriteIssuerStatus, &next).await?;
     }
     Ok(())
 }

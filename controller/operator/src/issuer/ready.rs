@@ -19,6 +19,7 @@ use super::object::IssuerObject;
 use super::session::{HeldKey, Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
+use crate::effect::{Effect, ca::ensure_account};
 use crate::secrets::data;
 
 /// Whether an issuer can sign.
@@ -247,9 +248,7 @@ async fn connect(
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
         return Err(NotReady { terms, ..not });
     }
-    let account = directory
-        .account(key, None, acme.email.as_deref(), true, now)
-        .await;
+    let account = ensure_account(&directory, key, acme.email.as_deref(), now).await;
     let account = account.map_err(|fault| {
         context.memory.note_fault(directory.url(), &fault, now);
         NotReady {
@@ -428,7 +427,13 @@ async fn store_key(
     secrets: &Api<Secret>,
     key: &HeldKey,
 ) -> Result<Secret, ApplyError> {
-    match apply::create(secrets, &build_key_secret(object, key)).await {
+    match apply::create(
+        secrets,
+        Effect::CreateAccountKey,
+        &build_key_secret(object, key),
+    )
+    .await
+    {
         Err(error) if error.is_conflict() => apply::within(secrets.get(&key.secret)).await,
         created => created,
     }

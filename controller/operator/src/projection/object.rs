@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::apply::{ApplyError, Concern, Expected, apply, delete};
+use crate::apply::{ApplyError, Expected, apply, delete};
+use crate::effect::Effect;
 
 /// A kind that the projections write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +37,7 @@ pub(super) struct ObjectId {
 /// An object as it should be.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Desired {
-    pub(super) concern: Concern,
+    pub(super) effect: Effect,
     pub(super) body: Value,
 }
 
@@ -76,9 +77,9 @@ impl ObjectId {
 impl Desired {
     /// `object` as it should be. JSON cannot fail for the types of k8s-openapi; if it did, the API server would refuse the
     /// empty object.
-    pub(super) fn new<K: Serialize>(concern: Concern, object: &K) -> Self {
+    pub(super) fn new<K: Serialize>(effect: Effect, object: &K) -> Self {
         Self {
-            concern,
+            effect,
             body: serde_json::to_value(object).unwrap_or_default(),
         }
     }
@@ -123,14 +124,15 @@ pub(super) async fn apply_object(
 pub(super) async fn delete_object(
     client: Client,
     id: ObjectId,
+    effect: Effect,
     uid: Option<String>,
 ) -> Result<(), ApplyError> {
     match id.kind {
-        Kind::ConfigMap => delete_as::<ConfigMap>(client, &id, uid).await,
-        Kind::Service => delete_as::<Service>(client, &id, uid).await,
-        Kind::EndpointSlice => delete_as::<EndpointSlice>(client, &id, uid).await,
-        Kind::Ingress => delete_as::<Ingress>(client, &id, uid).await,
-        Kind::Deployment => delete_as::<Deployment>(client, &id, uid).await,
+        Kind::ConfigMap => delete_as::<ConfigMap>(client, &id, effect, uid).await,
+        Kind::Service => delete_as::<Service>(client, &id, effect, uid).await,
+        Kind::EndpointSlice => delete_as::<EndpointSlice>(client, &id, effect, uid).await,
+        Kind::Ingress => delete_as::<Ingress>(client, &id, effect, uid).await,
+        Kind::Deployment => delete_as::<Deployment>(client, &id, effect, uid).await,
     }
 }
 
@@ -145,11 +147,16 @@ where
     let object: K =
         serde_json::from_value(desired.body).map_err(|e| ApplyError::Unsendable(e.to_string()))?;
     let api: Api<K> = Api::namespaced(client, &id.key.namespace);
-    let applied = apply(&api, desired.concern, &object).await?;
+    let applied = apply(&api, desired.effect, &object).await?;
     Ok(Seen::new(id.kind, &applied))
 }
 
-async fn delete_as<K>(client: Client, id: &ObjectId, uid: Option<String>) -> Result<(), ApplyError>
+async fn delete_as<K>(
+    client: Client,
+    id: &ObjectId,
+    effect: Effect,
+    uid: Option<String>,
+) -> Result<(), ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Serialize
@@ -162,5 +169,7 @@ where
         uid,
         resource_version: None,
     };
-    delete(&api, &id.key.name, &expected).await.map(|_| ())
+    delete(&api, effect, &id.key.name, &expected)
+        .await
+        .map(|_| ())
 }

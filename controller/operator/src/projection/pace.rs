@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::difference::{differences, is_urgent};
 use super::object::{Desired, Kind, Seen};
+use crate::apply::ApplyError;
 
 /// The least time between two writes of one object.
 pub(super) const GAP: Duration = Duration::from_millis(500);
@@ -238,7 +239,7 @@ impl Tracked {
     }
 
     /// The write was refused.
-    pub(super) fn fail(&mut self, message: String, now: Instant) {
+    pub(super) fn fail(&mut self, error: &ApplyError, now: Instant) {
         let desired = self.under_way.take().and_then(Write::desired);
         let times = self
             .failure
@@ -246,9 +247,10 @@ impl Tracked {
             .map_or(0, |f| f.times)
             .saturating_add(1);
         let pause = FIRST_PAUSE * 2_u32.saturating_pow(times - 1);
-        let retry_at = now + pause.min(LONGEST_PAUSE);
+        let asked = error.retry_after().unwrap_or_default();
+        let retry_at = now + pause.min(LONGEST_PAUSE).max(asked);
         self.failure = Some(Failure {
-            message,
+            message: error.to_string(),
             times,
             retry_at,
             desired,

@@ -37,8 +37,9 @@ use super::shared::{Shared, Wishes};
 use super::solver::{build_deployment, build_service, describe_start, gather_endpoints};
 use super::watch::watch_all;
 use super::{Presentation, SolverReadiness};
-use crate::apply::{ApplyError, Concern};
+use crate::apply::ApplyError;
 use crate::config::Config;
+use crate::effect::Effect;
 
 /// The longest time between two looks, whatever happens.
 const LOOK: Duration = Duration::from_mins(5);
@@ -101,8 +102,8 @@ impl ProjectionTask {
             namespace: config.namespace.clone(),
             challenges_id: ObjectId::new(Kind::ConfigMap, &config.namespace, CHALLENGES_NAME),
             idle: config.solver.idle,
-            deployment: Desired::new(Concern::Solver, &build_deployment(config)),
-            service: Desired::new(Concern::Solver, &build_service(config)),
+            deployment: Desired::new(Effect::ApplySolverDeployment, &build_deployment(config)),
+            service: Desired::new(Effect::ApplySolverService, &build_service(config)),
             port: config.solver.port,
             observed: Observed::new(&config.namespace, ingresses),
             needed: None,
@@ -143,7 +144,7 @@ impl ProjectionTask {
             Ok(seen) => tracked.succeed(seen, now),
             Err(error) => {
                 tracing::warn!(object = %written.id, %error, "a projection cannot be written");
-                tracked.fail(error.to_string(), now);
+                tracked.fail(&error, now);
             }
         }
     }
@@ -187,7 +188,7 @@ impl ProjectionTask {
             let config_map = build_challenges(&self.namespace, open);
             goals.insert(
                 self.challenges_id.clone(),
-                Desired::new(Concern::Challenges, &config_map),
+                Desired::new(Effect::ApplyChallenges, &config_map),
             );
         }
         let solver_is_wanted = self.is_solver_wanted(&wishes, now);
@@ -250,14 +251,14 @@ impl ProjectionTask {
                 let (slices, ingresses) = routes.owned_by(&uid);
                 for slice in &slices {
                     let id = ObjectId::of(Kind::EndpointSlice, slice);
-                    goals.insert(id, Desired::new(Concern::Route, slice));
+                    goals.insert(id, Desired::new(Effect::ApplyRouteSlice, slice));
                 }
                 for ingress in &ingresses {
                     let id = ObjectId::of(Kind::Ingress, ingress);
-                    goals.insert(id, Desired::new(Concern::Route, ingress));
+                    goals.insert(id, Desired::new(Effect::ApplyRouteIngress, ingress));
                 }
             }
-            goals.insert(id, Desired::new(Concern::Route, &routes.service));
+            goals.insert(id, Desired::new(Effect::ApplyRouteService, &routes.service));
         }
     }
 
@@ -283,6 +284,11 @@ impl ProjectionTask {
                 Some(desired) => Goal::Present(desired),
                 None => Goal::Absent(self.patience_with(&id, goals)),
             };
+            let effect = match desired {
+                Some(desired) => Some(desired.effect),
+                None => self.deletion_of(&id),
+            };
+            let Some(effect) = effect else { continue };
             let tracked = self.observed.objects.entry(id.clone()).or_default();
             if tracked.is_under_way() {
                 continue;
@@ -304,7 +310,9 @@ impl ProjectionTask {
                         Some(desired) => apply_object(client, id.clone(), desired.clone())
                             .await
                             .map(Some),
-                        None => delete_object(client, id.clone(), uid).await.map(|()| None),
+                        None => delete_object(client, id.clone(), effect, uid)
+                            .await
+                            .map(|()| None),
                     };
                     Written { id, result }
                 }
@@ -318,6 +326,18 @@ impl ProjectionTask {
             goals.contains_key(id) || recent || !tracked.is_forgettable()
         });
         next
+    }
+
+    /// The effect of an object's deletion; none for the open challenges, whose ConfigMap stays.
+    fn deletion_of(&self, id: &ObjectId) -> Option<Effect> {
+        Some(match id.kind {
+            Kind::ConfigMap => return None,
+            Kind::Deployment => Effect::DeleteSolverDeployment,
+            Kind::Service if *id == self.solver_id(Kind::Service) => Effect::DeleteSolverService,
+            Kind::Service => Effect::DeleteRouteService,
+            Kind::EndpointSlice => Effect::DeleteRouteSlice,
+            Kind::Ingress => Effect::DeleteRouteIngress,
+        })
     }
 
     /// How long what is not wanted may stay. With a Service that stays, a slice or Ingress is one too many; with a Service

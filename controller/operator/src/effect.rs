@@ -1,0 +1,162 @@
+//! Every effect by its name: what the operator changes in the cluster and at a CA, and nothing else.
+//!
+//! All of it passes [`perform`], in two places: `apply.rs` for the cluster, [`ca`] for the CA. So nothing is changed without
+//! saying what is done, and a test can stop the process at every place where a crash could leave something half done.
+
+pub(crate) mod ca;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+
+use std::fmt;
+use std::future::Future;
+
+use crate::apply::Concern;
+
+macro_rules! effects {
+    ($($(#[$doc:meta])+ $effect:ident $name:literal $concern:ident)+) => {
+        /// One kind of change, however many objects or names it is about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Effect {
+            $($(#[$doc])+ $effect,)+
+        }
+
+        impl Effect {
+            /// Every effect.
+            pub const ALL: &[Self] = &[$(Self::$effect),+];
+
+            /// Its name, kebab-case.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$effect => $name,)+
+                }
+            }
+
+            /// What it is about.
+            #[must_use]
+            pub const fn concern(self) -> Concern {
+                match self {
+                    $(Self::$effect => Concern::$concern,)+
+                }
+            }
+        }
+    };
+}
+
+effects! {
+    /// The Secret with an account's key is made: with a new key before it is used, or with the key that was in it.
+    CreateAccountKey "create-account-key" Account
+    /// An account is registered at the CA (RFC 8555 §7.3).
+    NewAccount "new-account" Ca
+    /// The account is given another contact (RFC 8555 §7.3.2).
+    UpdateContact "update-contact" Ca
+    /// The status of an Issuer or ClusterIssuer is written.
+    WriteIssuerStatus "write-issuer-status" Status
+
+    /// The intent to order goes into the ledger.
+    RecordIntent "record-intent" Ledger
+    /// What became of intents goes into the ledger, without a new one.
+    SettleIntent "settle-intent" Ledger
+    /// The key of the next certificate goes into the companion.
+    KeepPendingKey "keep-pending-key" Companion
+    /// The order is placed (RFC 8555 §7.4).
+    NewOrder "new-order" Ca
+    /// The order's URL goes into the status.
+    RecordOrder "record-order" Status
+    /// The CA is told that challenges are ready (RFC 8555 §7.5.1).
+    AcceptChallenges "accept-challenges" Ca
+    /// The CSR is sent (RFC 8555 §7.4).
+    Finalize "finalize" Ca
+    /// The issued certificate goes into the companion.
+    KeepIssued "keep-issued" Companion
+    /// The issued certificate goes into the TLS Secret.
+    StoreIssued "store-issued" Secret
+    /// The order goes out of the status, after a certificate or because it was given up.
+    ClearOrder "clear-order" Status
+    /// A key that no order needs goes out of the companion.
+    DropPendingKey "drop-pending-key" Companion
+    /// A failed attempt goes into the status, and the order out of it.
+    RecordFailure "record-failure" Status
+    /// Authorizations of an order that was given up are given back (RFC 8555 §7.5.2).
+    DeactivateAuthorizations "deactivate-authorizations" Ca
+    /// What is said of a Certificate is written: conditions, dates, the next attempt.
+    WriteStatus "write-status" Status
+    /// An event is written.
+    WriteEvent "write-event" Event
+
+    /// A self-signed issuer's certificate goes into the companion.
+    KeepSelfSigned "keep-self-signed" Companion
+    /// A self-signed issuer's certificate goes into the TLS Secret.
+    StoreSelfSigned "store-self-signed" Secret
+    /// The last good certificate goes back into the TLS Secret.
+    RestoreSecret "restore-secret" Secret
+    /// A marked self-signed certificate goes into the TLS Secret.
+    WriteFallback "write-fallback" Secret
+    /// Label and annotations of the TLS Secret are put in step.
+    MendMarks "mend-marks" Secret
+    /// The good certificate in the TLS Secret is copied into the companion.
+    KeepCopy "keep-copy" Companion
+    /// A companion that was restored from a copy gets its owner back.
+    OwnCompanion "own-companion" Companion
+
+    /// The open challenges are written.
+    ApplyChallenges "apply-challenges" Challenges
+    /// The Service of a namespace's routes is written.
+    ApplyRouteService "apply-route-service" Route
+    /// The endpoints of a namespace's routes are written.
+    ApplyRouteSlice "apply-route-slice" Route
+    /// An Ingress with routes is written.
+    ApplyRouteIngress "apply-route-ingress" Route
+    /// The Service of a namespace's routes is deleted, and with it what it owns.
+    DeleteRouteService "delete-route-service" Route
+    /// Endpoints that lead to nothing any more are deleted by themselves.
+    DeleteRouteSlice "delete-route-slice" Route
+    /// An Ingress with routes that nobody needs is deleted by itself.
+    DeleteRouteIngress "delete-route-ingress" Route
+
+    /// The solver's Deployment is written.
+    ApplySolverDeployment "apply-solver-deployment" Solver
+    /// The solver's Service is written.
+    ApplySolverService "apply-solver-service" Solver
+    /// The solver's Deployment is deleted.
+    DeleteSolverDeployment "delete-solver-deployment" Solver
+    /// The solver's Service is deleted.
+    DeleteSolverService "delete-solver-service" Solver
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Does `doing`, which is `effect`: one request, or one kind of request for one order.
+pub(crate) async fn perform<T>(effect: Effect, doing: impl Future<Output = T>) -> T {
+    #[cfg(feature = "failpoints")]
+    failpoint::pass(effect, failpoint::Side::Before);
+    tracing::trace!(%effect, "begins");
+    let done = doing.await;
+    #[cfg(feature = "failpoints")]
+    failpoint::pass(effect, failpoint::Side::After);
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_kebab_case_and_each_is_one_effects_own() {
+        let names: BTreeSet<&str> = Effect::ALL.iter().map(|e| e.name()).collect();
+        assert_eq!(names.len(), Effect::ALL.len());
+        for name in names {
+            let words = name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            assert!(
+                words && !name.starts_with('-') && !name.ends_with('-'),
+                "{name}"
+            );
+        }
+    }
+}
