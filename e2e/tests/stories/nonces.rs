@@ -93,9 +93,7 @@ fn compare(count: Count, bare: Count, certificates: usize) -> Result<()> {
     );
     ensure!(count.turned_away > 0, "no nonce was refused: {count:?}");
     ensure!(
-        count.placed == certificates
-            && count.certificates == certificates
-            && count.registered == 1,
+        count.placed == certificates && count.certificates == certificates && count.registered == 1,
         "{count:?}"
     );
     Ok(())

@@ -111,7 +111,10 @@ async fn amid_an_order(story: &Story<'_>) -> Result<TestCa> {
 async fn recovers(story: &Story<'_>, ca: &TestCa, since: Instant) -> Result<()> {
     let left = RECOVERED.saturating_sub(since.elapsed());
     story.ready("site", left).await?;
-    println!("Ready {:.2?} after the API server was back", since.elapsed());
+    println!(
+        "Ready {:.2?} after the API server was back",
+        since.elapsed()
+    );
     let count = ca.count()?;
     ensure!(count.orders == 1 && count.certificates == 1, "{count:?}");
     no_route_stays(story).await?;

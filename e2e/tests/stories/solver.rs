@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use evercert_api::keys::SOLVER_NAME;
 use evercert_e2e::Story;
 use evercert_e2e::operator::NAMESPACE;
-use evercert_e2e::stage::pods;
+use evercert_e2e::pods;
 use evercert_e2e::story::SOON;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
@@ -29,7 +29,7 @@ async fn a_solver_whose_pod_is_deleted_in_the_middle_of_an_order_costs_no_second
 
     let client = story.stage.client.clone();
     let selector = format!("app.kubernetes.io/name={SOLVER_NAME}");
-    let before = pods(&client, NAMESPACE, &selector).await?;
+    let before = pods::list(&client, NAMESPACE, &selector).await?;
     ensure!(!before.is_empty(), "an order was placed without a solver");
     let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let at_once = DeleteParams::default().grace_period(0);
@@ -46,7 +46,7 @@ async fn a_solver_whose_pod_is_deleted_in_the_middle_of_an_order_costs_no_second
             .is_some_and(|status| status.failed_attempts.is_none()),
         "an attempt failed"
     );
-    let now = pods(&client, NAMESPACE, &selector).await?;
+    let now = pods::list(&client, NAMESPACE, &selector).await?;
     ensure!(
         now.iter()
             .all(|pod| before.iter().all(|old| old.uid() != pod.uid())),

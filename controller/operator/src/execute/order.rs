@@ -510,7 +510,8 @@ pub(super) async fn abandon(
         .filter(|p| Some(&p.url) == order_url(gathered).as_ref());
     give_back(&entry, context.memory.gate(&directory_of(&entry)), now).await;
     tracing::info!(certificate = %key, why, "order given up");
-    Outcome::changed(Change::Cleared)
+    let text = format!("the order under way was given up: {why}");
+    Outcome::changed(Change::Cleared).noted(false, Reason::OrderAbandoned, text)
 }
 
 /// Gives back what the CA holds open for a Certificate that was deleted, as `entry` remembers it. Nobody waits for it.

@@ -1,5 +1,6 @@
 //! Issuers: key first, stored before it is used; the account looked up or made; the session that Certificates order with.
 
+mod key;
 mod object;
 mod ready;
 mod session;
@@ -25,12 +26,15 @@ use crate::context::Context;
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::events::emit;
-use ready::{Again, KeyChange, NotReady, Readiness};
+use key::KeyChange;
+use ready::{Again, NotReady, Readiness};
 
 /// How long a ready issuer is left alone.
 const RESYNC: Duration = Duration::from_hours(24);
 /// A wait for something that nobody announces.
 const RECHECK: SignedDuration = SignedDuration::from_secs(30);
+/// A Secret that no watch covers is read again so often that a change is seen within half a minute.
+const UNWATCHED: Duration = Duration::from_secs(25);
 /// The wait where a person must act at the CA, whom nobody hears: each try costs four requests.
 const SELDOM: SignedDuration = SignedDuration::from_mins(5);
 
@@ -73,7 +77,7 @@ async fn pass<K: IssuerResource>(
     };
     // What nobody announces is read again; the CA is asked nothing unless it has changed.
     let wait = if session.unwatched {
-        wait.min(RECHECK.unsigned_abs())
+        wait.min(UNWATCHED)
     } else {
         wait
     };
