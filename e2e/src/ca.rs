@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use evercert_cluster::{Pebble, World};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::{curl, wait_for};
 
@@ -25,6 +27,8 @@ pub struct TestCa {
 pub struct Count {
     /// Requests for a new order (RFC 8555 §7.4), refused ones among them.
     pub orders: usize,
+    /// Orders that it made.
+    pub placed: usize,
     /// Challenges that it was told to validate (RFC 8555 §7.5.1).
     pub challenges: usize,
     /// Requests to finalize an order.
@@ -33,6 +37,11 @@ pub struct Count {
     pub certificates: usize,
     /// Requests for a new account (RFC 8555 §7.3).
     pub accounts: usize,
+    /// Accounts that it made.
+    pub registered: usize,
+    /// Requests for an order, a validation or a certificate that it did not look at, each of which it logs when it does. In a
+    /// CA that refuses nothing else, these are the ones whose nonce it refused (RFC 8555 §6.5).
+    pub turned_away: usize,
     /// Requests of any kind, the directory and nonces among them.
     pub requests: usize,
 }
@@ -44,24 +53,80 @@ impl TestCa {
     /// It does not answer within 20 s: the error has the end of its log.
     pub async fn start(world: &World, name: &str, settings: Pebble) -> Result<Self> {
         let dir = world.state().join("cas").join(name);
-        let mut command = settings.command(world, &dir)?;
-        let log = dir.join("pebble.log");
-        let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().context("sharing a log")?)
-            .stderr(file)
-            .spawn()
-            .context("starting pebble")?;
-        let ca = Self {
+        let mut ca = Self {
             bundle: world.pebble_ca(),
             root: dir.join("root.pem"),
             settings,
-            log,
-            child: Some(child),
+            log: dir.join("pebble.log"),
+            child: None,
         };
-        ca.fetch_root().await?;
+        ca.begin(world).await?;
         Ok(ca)
+    }
+
+    /// Starts it after its [end](Self::end), on the same ports. It has forgotten accounts, orders and its root; its log is
+    /// continued.
+    ///
+    /// # Errors
+    /// It runs already, or does not answer within 20 s: the error has the end of its log.
+    pub async fn begin(&mut self, world: &World) -> Result<()> {
+        ensure!(self.child.is_none(), "this CA runs already");
+        let dir = self.log.parent().context("a log without a folder")?;
+        let mut command = self.settings.command(world, dir)?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("opening {}", self.log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("sharing a log")?)
+            .stderr(log)
+            .spawn()
+            .context("starting pebble")?;
+        self.child = Some(child);
+        self.fetch_root().await
+    }
+
+    /// Ends it by SIGKILL and waits until it is gone: connections to it are refused from now on.
+    ///
+    /// # Errors
+    /// It does not run, or is the world's own.
+    pub fn end(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("this CA does not run")?;
+        child.kill().context("ending pebble")?;
+        child.wait().context("waiting for pebble's end").map(drop)
+    }
+
+    /// Ends it and starts it again.
+    ///
+    /// # Errors
+    /// As [`Self::end`] and [`Self::begin`].
+    pub async fn restart(&mut self, world: &World) -> Result<()> {
+        self.end()?;
+        self.begin(world).await
+    }
+
+    /// Freezes it: who connects waits for an answer.
+    ///
+    /// # Errors
+    /// It does not run, or is the world's own.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It does not run, or is the world's own.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("this CA does not run")?;
+        kill(Pid::from_raw(child.id().cast_signed()), signal)
+            .with_context(|| format!("sending {signal}"))
     }
 
     /// The Pebble that every world has. It stays when this value is dropped.
@@ -118,6 +183,12 @@ impl TestCa {
         fs::read_to_string(&self.bundle).context("reading the CA bundle")
     }
 
+    /// The file with the roots that its HTTPS endpoint is verified with.
+    #[must_use]
+    pub fn endpoint_roots(&self) -> &std::path::Path {
+        &self.bundle
+    }
+
     /// The log.
     #[must_use]
     pub fn log(&self) -> &std::path::Path {
@@ -151,15 +222,26 @@ impl Count {
                 .filter(|line| line.ends_with("-> calling handler()") && line.contains(what))
                 .count()
         };
+        let told = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        let (orders, placed) = (handled(" POST /order-plz "), told(" Added order "));
+        let (challenges, validated) = (
+            handled(" POST /chalZ/ "),
+            told("Pulled a task from the Tasks queue"),
+        );
+        let (finalized, signed) = (
+            handled(" POST /finalize-order/ "),
+            told("is fully authorized. Processing finalization"),
+        );
         Self {
-            orders: handled(" POST /order-plz "),
-            challenges: handled(" POST /chalZ/ "),
-            finalized: handled(" POST /finalize-order/ "),
+            orders,
+            placed,
+            challenges,
+            finalized,
             accounts: handled(" POST /sign-me-up "),
-            certificates: log
-                .lines()
-                .filter(|line| line.contains("Issued certificate serial"))
-                .count(),
+            registered: told("accounts in memory"),
+            certificates: told("Issued certificate serial"),
+            turned_away: (orders + challenges + finalized)
+                .saturating_sub(placed + validated + signed),
             requests: handled(""),
         }
     }
@@ -176,9 +258,12 @@ mod tests {
                    Pebble 2026/11/22 20:00:00 Added order \"x\" to the db\n\
                    Pebble 2026/11/22 20:00:01 POST /chalZ/ -> calling handler()\n\
                    Pebble 2026/11/22 20:00:02 POST /order-plz -> calling handler()\n\
-                   Pebble 2026/11/22 20:00:02 Issued certificate serial 1 for order x\n";
+                   Pebble 2026/11/22 20:00:02 Issued certificate serial 1 for order x\n\
+                   Pebble 2026/11/22 20:00:02 There are now 1 accounts in memory\n";
         let count = Count::of(log);
         assert_eq!((count.orders, count.challenges, count.finalized), (2, 1, 0));
         assert_eq!((count.certificates, count.requests), (1, 4));
+        assert_eq!((count.placed, count.registered), (1, 1));
+        assert_eq!(count.turned_away, 2, "an order and a challenge");
     }
 }

@@ -87,6 +87,35 @@ pub fn post(url: &str, body: &str) -> Result<String> {
     run(curl().args(["--fail", "--data", body, url]))
 }
 
+/// Sends signed JSON by POST to `url`, trusting `roots`, and gives the answer's body whatever its status.
+///
+/// # Errors
+/// No connection, or a refused certificate.
+pub fn post_jose(url: &str, roots: &Path, body: &str) -> Result<String> {
+    let kind = "Content-Type: application/jose+json";
+    run(curl()
+        .arg("--cacert")
+        .arg(roots)
+        .args(["--header", kind, "--data", body, url]))
+}
+
+/// The value of a header that `url` answers HEAD with, trusting `roots`.
+///
+/// # Errors
+/// No connection, a refused certificate, an answer that is not 2xx, or no such header.
+pub fn header(url: &str, roots: &Path, name: &str) -> Result<String> {
+    let output = run(curl()
+        .args(["--fail", "--head", "--output", "/dev/null"])
+        .args(["--write-out", &format!("%header{{{name}}}")])
+        .arg("--cacert")
+        .arg(roots)
+        .arg(url))?;
+    if output.trim().is_empty() {
+        bail!("{url} has no header {name}");
+    }
+    Ok(output.trim().to_owned())
+}
+
 /// The body at `url`, trusting `roots`.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! [`Story`] has a namespace, a DNS domain and a CA of its own on it. Nothing here sleeps: [`wait_for`] waits on a condition,
 //! and when time is up it shows the evidence.
 
+pub mod account;
 pub mod audit;
 pub mod ca;
 pub mod costs;

@@ -141,7 +141,8 @@ impl Attempt<'_> {
             class: classify_problem(&problem, Some(status), self.place),
             http_status: Some(status),
             retry_after: retry_after.or_else(|| self.bounded(rate_limit_instant(&problem)?)),
-            unsent: false,
+            // Before anything else of a request is looked at (RFC 8555 §6.5).
+            unsent: problem.kind == "badNonce",
             help_url: help
                 .filter(|u| u.starts_with("https://"))
                 .map(|u| printable(&u)),

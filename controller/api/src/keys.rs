@@ -34,6 +34,8 @@ pub const NAMES: &str = "evercert.dev/names";
 pub const ISSUED_AT: &str = "evercert.dev/issued-at";
 /// Annotation on a TLS Secret: SHA-256 (hex) of the fallback's leaf; the mark holds only while it equals the leaf in place.
 pub const FALLBACK: &str = "evercert.dev/fallback";
+/// Annotation on the Secret of an account's key that was made since the one before was lost: the URL of the lost account.
+pub const REPLACES_ACCOUNT: &str = "evercert.dev/replaces-account";
 /// Annotation on a namespace: `allow` lets other namespaces have certificates for the names that its Ingresses hold.
 pub const NAME_SHARING: &str = "evercert.dev/name-sharing";
 

@@ -77,6 +77,8 @@ reasons! {
     IssuerNotReady,
     /// The ClusterIssuer's policy does not allow a name in this namespace.
     NameNotAllowed,
+    /// No ingress class for the route to the solver.
+    NoIngressClass,
     /// Another namespace holds a name.
     NameHeldElsewhere,
     /// The last attempt failed and the next one waits.
@@ -130,6 +132,8 @@ reasons! {
     UserActionRequired,
     /// The key leads to another account than before.
     AccountReplaced,
+    /// The account's key was put back into its Secret.
+    AccountKeyRestored,
     // Events
     /// An order was placed.
     OrderPlaced,

@@ -36,7 +36,7 @@ pub struct Fault {
     pub retry_after: Option<Timestamp>,
     /// A page that a person should open (`instance`, or Link `terms-of-service`).
     pub help_url: Option<String>,
-    /// Whether it is certain that the request never reached the CA, so that nothing came of it there.
+    /// Whether it is certain that nothing came of the request at the CA: it never got there, or was refused for its nonce.
     pub unsent: bool,
     /// What was attempted and what happened, one sentence, never with a key or a token in it.
     pub detail: String,
@@ -173,8 +173,8 @@ pub fn classify(kind: &str, http_status: Option<u16>, place: Place) -> FaultClas
             | Place::Finalize => FaultClass::Permanent,
         },
         "orderNotReady" => FaultClass::NotReady,
-        // The request is repeated without `replaces`, or with a fresh nonce.
-        "alreadyReplaced" | "badNonce" => FaultClass::Transient,
+        // The request is repeated without `replaces`.
+        "alreadyReplaced" => FaultClass::Transient,
         "alreadyRevoked"
         | "badCSR"
         | "badPublicKey"
@@ -183,7 +183,8 @@ pub fn classify(kind: &str, http_status: Option<u16>, place: Place) -> FaultClas
         | "invalidProfile"
         | "rejectedIdentifier"
         | "unsupportedIdentifier" => FaultClass::Permanent,
-        "serverInternal" => FaultClass::Unavailable,
+        // With badNonce, several fresh nonces in a row were refused.
+        "serverInternal" | "badNonce" => FaultClass::Unavailable,
         _ => classify_status(http_status, place),
     }
 }
@@ -240,7 +241,7 @@ mod tests {
             ("alreadyReplaced", Transient),
             ("alreadyRevoked", Permanent),
             ("badCSR", Permanent),
-            ("badNonce", Transient),
+            ("badNonce", Unavailable),
             ("badPublicKey", Permanent),
             ("badRevocationReason", Permanent),
             ("badSignatureAlgorithm", Permanent),

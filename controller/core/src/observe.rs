@@ -35,6 +35,8 @@ pub struct Observed {
     pub secret_owner: Option<String>,
     /// Why a wanted name may not be had here.
     pub refusal: Option<Refusal>,
+    /// Why no route can be made for a wanted name.
+    pub unroutable: Option<String>,
     /// The last intent to order that the ledger holds for this Certificate and that is not this process's own, under way.
     pub intent: Option<Timestamp>,
     /// Why no request may be sent to the directory now.
@@ -77,6 +79,9 @@ pub struct IssuerFacts {
     /// The generation of its spec.
     pub generation: i64,
 }
+
+/// The reason of an issuer whose account is being looked up at the CA again.
+pub const CHECKING_ACCOUNT: &str = "CheckingAccount";
 
 /// The "directory" of a self-signed issuer.
 pub const SELF_SIGNED: &str = "self-signed";
@@ -127,6 +132,9 @@ pub struct Companion {
     pub pending_key: Option<KeyKind>,
     /// The last good certificate, if whole, with its marks.
     pub last_good: Option<(CertificateFacts, Marks)>,
+    /// Whether it is not owned by this very Certificate: it was restored from a copy, and the garbage collector would take it
+    /// together with an owner that is no longer there.
+    pub strayed: bool,
 }
 
 /// What is known of the order that the status names.

@@ -9,16 +9,22 @@ pub struct Claimant<'a> {
     pub name: &'a str,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Whether an order is under way for it.
+    pub has_order: bool,
 }
 
-/// Which of several Certificates of one namespace owns the Secret that all of them name: the annotated one, else the older,
-/// else the first by name.
+/// Which of several Certificates of one namespace owns the Secret that all of them name: the annotated one, else the older. Of
+/// two of the same second the one whose order is under way, since another one would be a second order; else the first by name.
 #[must_use]
 pub fn find_owner<'a>(claimants: &[Claimant<'a>], annotated: Option<&str>) -> Option<&'a str> {
     claimants
         .iter()
         .find(|c| Some(c.name) == annotated)
-        .or_else(|| claimants.iter().min_by_key(|c| (c.created_at, c.name)))
+        .or_else(|| {
+            claimants
+                .iter()
+                .min_by_key(|c| (c.created_at, !c.has_order, c.name))
+        })
         .map(|c| c.name)
 }
 
@@ -41,6 +47,7 @@ mod tests {
         Claimant {
             name,
             created_at: Timestamp::from_second(second).unwrap(),
+            has_order: false,
         }
     }
 
@@ -62,6 +69,29 @@ mod tests {
             find_owner(&[claimant("b", 1), claimant("a", 1)], Some("gone")),
             Some("a")
         );
+    }
+
+    #[test]
+    fn of_two_of_the_same_second_the_one_with_an_order_under_way_owns() {
+        let ordering = |name, second| Claimant {
+            has_order: true,
+            ..claimant(name, second)
+        };
+        let owner = |claimants: &[Claimant<'static>], annotated| find_owner(claimants, annotated);
+        assert_eq!(
+            owner(&[claimant("a", 1), ordering("b", 1)], None),
+            Some("b")
+        );
+        assert_eq!(
+            owner(&[ordering("a", 1), ordering("b", 1)], None),
+            Some("a")
+        );
+        assert_eq!(
+            owner(&[claimant("a", 1), ordering("b", 2)], None),
+            Some("a")
+        );
+        let claimants = [claimant("a", 1), ordering("b", 1)];
+        assert_eq!(owner(&claimants, Some("a")), Some("a"));
     }
 
     #[test]

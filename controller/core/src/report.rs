@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::backoff::next_attempt;
 use crate::fault::FaultClass;
 use crate::need::{find_need, whole};
-use crate::observe::{IssuerObservation, Observed, SecretObservation};
+use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
 use crate::plan::{Failure, Plan, State};
 use crate::renewal::plan_renewal_after;
 
@@ -138,7 +138,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         || failed_for_good.is_some()
         || matches!(
             plan.say.reason,
-            Reason::NameNotAllowed | Reason::NameHeldElsewhere
+            Reason::NameNotAllowed | Reason::NameHeldElsewhere | Reason::NoIngressClass
         )
         || is_for_a_person(&o.issuer);
     set(Claim {
@@ -243,7 +243,7 @@ fn is_for_a_person(issuer: &IssuerObservation) -> bool {
     match issuer {
         IssuerObservation::NotReady { reason, .. } => {
             let passing = [Reason::CAUnavailable, Reason::RateLimited];
-            let ours = ["Starting", "Changed"];
+            let ours = ["Starting", "Changed", CHECKING_ACCOUNT];
             !passing.iter().any(|r| r.as_str() == reason) && !ours.contains(&reason.as_str())
         }
         IssuerObservation::Missing | IssuerObservation::Ready(_) => false,

@@ -44,7 +44,7 @@ macro_rules! effects {
 }
 
 effects! {
-    /// The Secret with a new account's key is made, before the key is used.
+    /// The Secret with an account's key is made: with a new key before it is used, or with the key that was in it.
     CreateAccountKey "create-account-key" Account
     /// An account is registered at the CA (RFC 8555 §7.3).
     NewAccount "new-account" Ca
@@ -96,6 +96,8 @@ effects! {
     MendMarks "mend-marks" Secret
     /// The good certificate in the TLS Secret is copied into the companion.
     KeepCopy "keep-copy" Companion
+    /// A companion that was restored from a copy gets its owner back.
+    OwnCompanion "own-companion" Companion
 
     /// The open challenges are written.
     ApplyChallenges "apply-challenges" Challenges

@@ -175,7 +175,8 @@ pub(crate) async fn call_next(context: Arc<Context>) {
     context.slots.call(|key| context.wake(key)).await;
 }
 
-/// The Certificates whose Secrets change: ours by label, metadata only, deletions too.
+/// The Certificates whose Secrets change: ours by label, metadata only, deletions too. Issuers whose account's key changes are
+/// woken beside.
 pub(crate) fn watch_secrets(
     client: Client,
     context: Arc<Context>,
@@ -204,6 +205,8 @@ pub(crate) fn watch_secrets(
 }
 
 fn find_all(context: &Context) -> Vec<ObjectRef<Certificate>> {
+    let operator = &context.config.namespace;
+    context.wake_issuers.wake_by_account_key(None, operator);
     let certificates = context.certificates.state();
     certificates.iter().map(|c| reference(&key_of(c))).collect()
 }
@@ -215,6 +218,13 @@ fn find_concerned(
 ) -> Vec<ObjectRef<Certificate>> {
     let namespace = secret.namespace().unwrap_or_default();
     let name = secret.name_any();
+    let role = secret.labels().get(keys::SECRET_ROLE_LABEL);
+    if role.is_some_and(|role| role == keys::ROLE_ACCOUNT) {
+        let key = Some((namespace.as_str(), name.as_str()));
+        let operator = &context.config.namespace;
+        context.wake_issuers.wake_by_account_key(key, operator);
+        return Vec::new();
+    }
     let owner = secret.annotations().get(keys::CERTIFICATE_NAME).cloned();
     let mut keys: Vec<ObjectKey> = context
         .certificates

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use evercert_api::certificate::IssuerKind;
 use evercert_api::condition::READY;
-use evercert_api::{Certificate, ClusterIssuer, Issuer, Reason, children, keys};
+use evercert_api::{Certificate, CertificateStatus, ClusterIssuer, Issuer, Reason, children, keys};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{
     IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState,
@@ -21,7 +21,7 @@ use kube::{Api, ResourceExt};
 
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
-use crate::issuer::{IssuerId, Session};
+use crate::issuer::{IssuerId, Session, Signer};
 use crate::projection::{Presentation, SolverReadiness};
 use crate::secrets::{observe_companion, observe_secret};
 
@@ -141,7 +141,7 @@ fn observe(
     let entry = context.memory.entry(key);
     let status = certificate.status.clone().unwrap_or_default();
     let issuer_id = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
-    let companion = observe_companion(companion);
+    let companion = observe_companion(companion, certificate.metadata.uid.as_deref());
     let created_at = certificate
         .metadata
         .creation_timestamp
@@ -170,6 +170,7 @@ fn observe(
             .order(key, status.order.as_ref().map(|o| o.url.as_str())),
         secret_owner: find_rival(key, context, certificate, secret, created_at),
         refusal: None,
+        unroutable: find_unroutable(certificate, &status, context, session),
         intent,
         gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
         solver: observe_solver(context.projections.solver()),
@@ -244,9 +245,11 @@ fn find_rival(
             c.metadata.deletion_timestamp.is_none() && c.metadata.name.as_deref() != Some(&key.name)
         })
         .collect();
+    let has_order = |c: &Certificate| c.status.as_ref().is_some_and(|s| s.order.is_some());
     let mut claimants = vec![Claimant {
         name: &key.name,
         created_at,
+        has_order: has_order(certificate),
     }];
     claimants.extend(others.iter().map(|c| {
         Claimant {
@@ -256,6 +259,7 @@ fn find_rival(
                 .creation_timestamp
                 .as_ref()
                 .map_or(created_at, |Time(at)| *at),
+            has_order: has_order(c),
         }
     }));
     let annotated = secret
@@ -264,6 +268,23 @@ fn find_rival(
     find_owner(&claimants, annotated)
         .filter(|owner| *owner != key.name)
         .map(str::to_owned)
+}
+
+/// Why no route can be made for a wanted name; looked at before an order is placed.
+fn find_unroutable(
+    certificate: &Certificate,
+    status: &CertificateStatus,
+    context: &Context,
+    session: Option<&Session>,
+) -> Option<String> {
+    let session = session.filter(|s| matches!(s.signer, Signer::Acme { .. }))?;
+    if status.order.is_some() {
+        return None;
+    }
+    let index = context.projections.index()?;
+    let class = session.ingress_class.as_deref();
+    let mut names = certificate.spec.dns_names.iter();
+    names.find_map(|name| index.class_for(class, name).err())
 }
 
 /// Why a wanted name may not be had in this namespace.
@@ -372,7 +393,8 @@ fn find_refusal(
 impl Gathered {
     /// The facts of the TLS Secret after a step wrote it, without another read.
     pub(crate) fn observe_again(&mut self) {
-        let companion = observe_companion(self.companion.as_ref());
+        let uid = self.certificate.metadata.uid.as_deref();
+        let companion = observe_companion(self.companion.as_ref(), uid);
         self.observed.secret =
             observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
         self.observed.companion = companion;

@@ -2,13 +2,15 @@
 //! restart reads it again from the CA and the cluster.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use evercert_acme::Acme;
 use evercert_api::Reason;
 use evercert_core::backoff::outage_wait;
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{Gate, OrderObservation, Reach};
+use evercert_core::order::{OrderState, OrderView};
 use evercert_core::report::Change;
 use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
@@ -27,9 +29,28 @@ pub(crate) struct Entry {
     /// What a step did that the status does not hold yet, and when.
     pub(crate) unreported: Option<(Change, Timestamp)>,
     /// The order that this process placed.
-    pub(crate) placed: Option<String>,
+    pub(crate) placed: Option<Placed>,
+    /// Whether the CA did not know the account at the last try to order, which did not count as an attempt.
+    pub(crate) unknown_account: bool,
     /// How many requests that should have moved the order on were refused in a row, whatever its reads said in between.
     pub(crate) refusals: u32,
+}
+
+/// An order that this process placed, and with what.
+#[derive(Clone)]
+pub(crate) struct Placed {
+    /// Its URL.
+    pub(crate) url: String,
+    /// The directory's URL.
+    pub(crate) directory: String,
+    /// The account, which may be another one than the issuer's by now.
+    pub(crate) acme: Arc<dyn Acme>,
+}
+
+impl std::fmt::Debug for Placed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Placed").field(&self.url).finish()
+    }
 }
 
 /// A directory that does not answer as it should.
@@ -51,6 +72,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Entry {
+    /// The order that this process placed, if it is not known to have ended, with its last view.
+    pub(crate) fn under_way(&self) -> Option<(&Placed, Option<&OrderView>)> {
+        let placed = self.placed.as_ref()?;
+        match self.order.as_ref().filter(|(url, _)| *url == placed.url) {
+            Some((_, OrderObservation::Read(read))) => {
+                let open = matches!(read.view.state, OrderState::Pending | OrderState::Ready);
+                open.then_some((placed, Some(&read.view)))
+            }
+            Some((_, OrderObservation::Failed { fault, .. })) => {
+                (fault.class != FaultClass::Gone).then_some((placed, None))
+            }
+            Some((_, OrderObservation::None | OrderObservation::Unread)) | None => {
+                Some((placed, None))
+            }
+        }
+    }
+}
+
 impl Memory {
     /// What is remembered of `key`.
     pub(crate) fn entry(&self, key: &ObjectKey) -> Entry {
@@ -62,9 +102,9 @@ impl Memory {
         change(lock(&self.entries).entry(key.clone()).or_default());
     }
 
-    /// Forgets `key`.
-    pub(crate) fn forget(&self, key: &ObjectKey) {
-        lock(&self.entries).remove(key);
+    /// Forgets `key`, and gives what was remembered: to the first who asks.
+    pub(crate) fn forget(&self, key: &ObjectKey) -> Entry {
+        lock(&self.entries).remove(key).unwrap_or_default()
     }
 
     /// The last view of the order at `url`.

@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use evercert_core::key::ObjectKey;
-use evercert_core::routes::CertificateChallenges;
+use evercert_core::routes::{CertificateChallenges, IngressIndex};
 use futures::Stream;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -116,6 +116,13 @@ impl Projections {
     #[must_use]
     pub fn solver(&self) -> SolverReadiness {
         self.shared.solver()
+    }
+
+    /// Which hosts are served in which class, as seen last; `None` before everything was listed once. The solver is not ready
+    /// before that either.
+    #[must_use]
+    pub fn index(&self) -> Option<Arc<IngressIndex>> {
+        self.shared.index()
     }
 
     /// The Certificates for which [`Self::presented`] or [`Self::solver`] has changed. Each call gives a stream of its own,

@@ -84,6 +84,24 @@ impl IssuerWakers {
         }
     }
 
+    /// Has the loops of the issuers pass once more whose account's key is in Secret `name` of `namespace`; of all of them
+    /// without a name.
+    pub(crate) fn wake_by_account_key(&self, secret: Option<(&str, &str)>, operator: &str) {
+        let issuers = self.issuers.state();
+        let cluster_issuers = self.cluster_issuers.state();
+        let objects = issuers.iter().map(|i| i.object(operator));
+        let objects = objects.chain(cluster_issuers.iter().map(|i| i.object(operator)));
+        for object in objects {
+            let own = object.account_key_name();
+            let is_meant = |(namespace, name): (&str, &str)| {
+                own == Some(name) && object.secrets_namespace == namespace
+            };
+            if own.is_some() && secret.is_none_or(is_meant) {
+                self.wake(&object.id);
+            }
+        }
+    }
+
     /// Has the issuer's loop pass once more. A closed channel means that the operator is stopping.
     pub(crate) fn wake(&self, id: &IssuerId) {
         match (id.kind, &id.namespace) {

@@ -48,8 +48,8 @@ fn marks(secret: &Secret) -> Marks {
     }
 }
 
-/// What the companion holds. An unreadable key or certificate counts as none.
-pub(crate) fn observe_companion(secret: Option<&Secret>) -> Companion {
+/// What the companion of the Certificate with `uid` holds. An unreadable key or certificate counts as none.
+pub(crate) fn observe_companion(secret: Option<&Secret>, uid: Option<&str>) -> Companion {
     let Some(secret) = secret else {
         return Companion::default();
     };
@@ -61,7 +61,14 @@ pub(crate) fn observe_companion(secret: Option<&Secret>) -> Companion {
         )
         .ok()
         .map(|facts| (facts, marks(secret))),
+        strayed: !is_owned_by(secret, uid),
     }
+}
+
+/// Whether the Certificate with `uid` is an owner. What else is named beside it is the garbage collector's to mend.
+fn is_owned_by(secret: &Secret, uid: Option<&str>) -> bool {
+    let mut owners = secret.metadata.owner_references.iter().flatten();
+    owners.any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
 /// What the TLS Secret holds, and whose it is.
@@ -204,6 +211,8 @@ pub(crate) enum Kept<'a> {
     PendingKey(&'a [u8]),
     /// No key of a next certificate.
     NoPendingKey,
+    /// Only the owner.
+    Owner,
     /// The last good certificate.
     LastGood(&'a KeyPairPem, &'a Marks),
 }
@@ -248,6 +257,7 @@ pub(crate) fn build_companion(
         Kept::NoPendingKey => {
             data.remove(keys::PENDING_KEY);
         }
+        Kept::Owner => {}
         Kept::LastGood(pair, marks) => {
             annotations.extend(mark_annotations(marks));
             data.insert(keys::TLS_CRT.to_owned(), ByteString(pair.chain.clone()));
@@ -345,6 +355,27 @@ mod tests {
     }
 
     #[test]
+    fn a_companion_from_a_copy_has_strayed_until_its_owner_is_this_very_certificate() {
+        let mut certificate = Certificate::new(
+            "site",
+            serde_json::from_value(serde_json::json!({
+                "secretName": "tls", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"},
+            }))
+            .unwrap(),
+        );
+        certificate.metadata.uid = Some("old".into());
+        let mut companion = build_companion(&certificate, None, &Kept::PendingKey(b"x"));
+        assert!(!observe_companion(Some(&companion), Some("old")).strayed);
+        assert!(observe_companion(Some(&companion), Some("new")).strayed);
+        companion.metadata.owner_references = None;
+        assert!(observe_companion(Some(&companion), Some("new")).strayed);
+        certificate.metadata.uid = Some("new".into());
+        let mended = build_companion(&certificate, Some(&companion), &Kept::Owner);
+        assert!(!observe_companion(Some(&mended), Some("new")).strayed);
+        assert_eq!(mended.data, companion.data);
+    }
+
+    #[test]
     fn stripped_marks_are_completed_from_the_companion_by_the_leaf() {
         let pair = pair();
         let marks = Marks {
@@ -353,8 +384,8 @@ mod tests {
         };
         let facts = evercert_pki::read_pair(&pair.chain, &pair.key).unwrap();
         let companion = Companion {
-            pending_key: None,
             last_good: Some((facts, marks.clone())),
+            ..Companion::default()
         };
         let mut secret = build_tls(&key(), "tls", None, &Content::Issued(&pair, &marks));
         secret.metadata.annotations = None;

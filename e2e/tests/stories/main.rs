@@ -4,10 +4,14 @@
 //! started again inside of its world. What is printed by a group is in a file, and is shown when the group ends
 //! (`--nocapture`: at once).
 
+mod account_key;
 mod app;
+mod ca_outage;
 mod crash;
 mod crowds;
 mod damage;
+mod deleted;
+mod edited;
 mod ending;
 mod failpoints;
 mod first;
@@ -17,15 +21,20 @@ mod group;
 mod inside;
 mod issue;
 mod memory;
+mod midway;
 mod neighbours;
+mod nonces;
 mod numbers;
 mod outage;
 mod outside;
 mod permission;
 mod pod;
+mod preflight;
 mod refused;
 mod renew;
+mod restored;
 mod schema;
+mod solver;
 mod unreachable;
 mod vanished;
 
@@ -48,7 +57,10 @@ const SHARED: &str = "shared";
 /// The group that takes longest comes first. One without stories costs nothing.
 fn groups() -> Vec<Group> {
     let shared = [
+        nonces::tales(),
+        ca_outage::tales(),
         refused::tales(),
+        preflight::tales(),
         unreachable::tales(),
         renew::tales(),
         permission::tales(),
@@ -58,6 +70,10 @@ fn groups() -> Vec<Group> {
         damage::tales(),
         foreign::tales(),
         forged::tales(),
+        edited::tales(),
+        deleted::tales(),
+        account_key::tales(),
+        restored::tales(),
     ];
     let mut groups = vec![
         Group::new(SHARED)
@@ -71,7 +87,9 @@ fn groups() -> Vec<Group> {
         Group::new("operator")
             .one_by_one(crash::tales())
             .one_by_one(vanished::tales())
-            .one_by_one(pod::tales()),
+            .one_by_one(pod::tales())
+            .one_by_one(solver::tales())
+            .one_by_one(account_key::without_operator()),
     ];
     let mut failpoints = Group::spread("failpoints", 2, failpoints::tales());
     // A minute of backoff passes in it.

@@ -70,6 +70,7 @@ pub(crate) fn observed() -> Observed {
         order: OrderObservation::None,
         secret_owner: None,
         refusal: None,
+        unroutable: None,
         intent: None,
         gate: None,
         solver: SolverState::Ready,

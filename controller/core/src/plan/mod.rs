@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else
-//! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it
+//! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated → settle · issuer · name · backing off · gate · Secret not writable · key · solver · slot → place
+//! start   nothing violated → settle · issuer · name · backing off · gate · Secret not writable · key · no route · solver · slot
+//!         → place
 //! ```
 
 #[cfg(test)]
@@ -65,6 +66,8 @@ pub enum Step {
     KeepCopy,
     /// Drop the pending key from the companion.
     DropPendingKey,
+    /// Have the companion owned by this Certificate.
+    MendCompanion,
     /// Put the label and the annotations of the TLS Secret in step.
     MendMarks,
     /// Make the key of the next certificate and keep it in the companion.
@@ -98,6 +101,7 @@ impl Step {
             | Self::Present
             | Self::KeepCopy
             | Self::DropPendingKey
+            | Self::MendCompanion
             | Self::MendMarks
             | Self::PrepareKey
             | Self::StartSolver
@@ -221,6 +225,7 @@ const TABLE: &[Row] = &[
     guard::plan_foreign_secret,
     secret::plan_restore,
     secret::plan_fallback,
+    secret::plan_companion,
     order::plan_abandon,
     order::plan_order,
     start::plan_settle,
@@ -232,6 +237,7 @@ const TABLE: &[Row] = &[
     start::plan_unwritable_secret,
     start::plan_key,
     start::plan_self_sign,
+    start::plan_unroutable,
     start::plan_solver,
     start::plan_slot,
 ];

@@ -145,6 +145,7 @@ impl World {
             }
             Step::Present => o.presented = Presented::Applied,
             Step::DropPendingKey => o.companion.pending_key = None,
+            Step::MendCompanion => o.companion.strayed = false,
             Step::KeepCopy => {
                 if let SecretObservation::Ours(secret) = &o.secret {
                     let facts = secret.content.clone().ok();

@@ -342,7 +342,7 @@ fn any_observed() -> BoxedStrategy<Observed> {
         some(key_kind()),
         solver,
         rare(0.7),
-        (rare(0.1), rare(0.1)),
+        (rare(0.1), rare(0.1), rare(0.1), rare(0.1)),
         proptest::option::weighted(0.3, instant()),
         proptest::option::weighted(0.3, instant()),
         proptest::option::weighted(0.2, instant()),
@@ -353,12 +353,12 @@ fn any_observed() -> BoxedStrategy<Observed> {
         .prop_flat_map(with_status);
     (certificate, around)
         .prop_map(
-            |(
-                mut o,
-                (secret, good, key, solver, slot, (owned, refused), gate, unwritable, intent),
-            )| {
+            |(mut o, (secret, good, key, solver, slot, rarely, gate, unwritable, intent))| {
+                let (owned, refused, strayed, unroutable) = rarely;
                 o.secret = secret;
                 o.companion.last_good = good;
+                o.companion.strayed = strayed;
+                o.unroutable = unroutable.then(|| "no ingress class".to_owned());
                 if o.status.order.is_none() || key.is_none() {
                     o.companion.pending_key = key;
                 }
@@ -389,6 +389,7 @@ fn willing_start() -> BoxedStrategy<Observed> {
             o.deleted = false;
             o.secret_owner = None;
             o.refusal = None;
+            o.unroutable = None;
             o.unwritable = o.unwritable.filter(|(t, _)| *t <= now());
             o.spec.dns_names.retain(|n| !n.starts_with('*'));
             if o.spec.dns_names.is_empty() {
@@ -468,6 +469,7 @@ proptest! {
     fn no_order_is_placed_while_anything_forbids_it(o in any_observed()) {
         if plan(&o, now()).step == Step::PlaceOrder {
             prop_assert!(o.gate.as_ref().is_none_or(|g| g.until <= now()));
+            prop_assert!(o.unroutable.is_none());
             prop_assert!(o.refusal.is_none() && o.secret_owner.is_none() && !o.deleted);
             let ca = matches!(&o.issuer, IssuerObservation::Ready(i) if i.directory != SELF_SIGNED);
             prop_assert!(ca && o.slot && o.solver == SolverState::Ready);

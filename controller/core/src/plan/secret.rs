@@ -60,6 +60,22 @@ pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
     Some(plan)
 }
 
+/// The companion came back from a copy with an owner that is no longer there.
+pub(super) fn plan_companion(o: &Observed, now: Timestamp) -> Option<Plan> {
+    o.companion.strayed.then(|| {
+        let message = "the companion Secret was made for an earlier Certificate of this name: it is taken over";
+        let mut plan = Plan::act(
+            "companion strayed",
+            Step::MendCompanion,
+            Reason::Idle,
+            message,
+            now,
+        );
+        plan.say.state = state_beside(o);
+        plan
+    })
+}
+
 /// When the Secret is written next, if it is to be written as soon as that is possible: what waits, waits no longer than that.
 pub(super) fn next_write(o: &Observed, now: Timestamp) -> Option<Timestamp> {
     let restore = is_restore_wanted(o, now).then(|| refused_until(o, now).unwrap_or(now));

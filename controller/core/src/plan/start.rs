@@ -221,6 +221,19 @@ pub(super) fn plan_self_sign(o: &Observed, now: Timestamp) -> Option<Plan> {
     })
 }
 
+/// No route can be made for a name: no order is placed that nobody could prove.
+pub(super) fn plan_unroutable(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let why = o.unroutable.as_ref()?;
+    Some(blocked(
+        "no route",
+        o,
+        Reason::NoIngressClass,
+        format!("{why}. No order is placed before. Looked at again every 30 s"),
+        later(now, RECHECK),
+        now,
+    ))
+}
+
 /// The solver does not answer yet: no order is placed that nobody could prove.
 pub(super) fn plan_solver(o: &Observed, now: Timestamp) -> Option<Plan> {
     match &o.solver {
@@ -304,11 +317,16 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         plan_unwritable_secret,
     ];
     // A self-signed issuer needs no solver.
-    let solver: Option<&Row> =
-        matches!(&o.issuer, IssuerObservation::Ready(issuer) if issuer.directory != SELF_SIGNED)
-            .then_some(&(plan_solver as Row));
+    let proving: &[Row] = match &o.issuer {
+        IssuerObservation::Ready(issuer) if issuer.directory != SELF_SIGNED => {
+            &[plan_unroutable, plan_solver]
+        }
+        IssuerObservation::Ready(_)
+        | IssuerObservation::Missing
+        | IssuerObservation::NotReady { .. } => &[],
+    };
     rows.iter()
-        .chain(solver)
+        .chain(proving)
         .find_map(|row| row(o, now))
         .filter(|plan| plan.say.state == State::Blocked)
         .map(|plan| plan.say.message)

@@ -92,6 +92,7 @@ pub(crate) async fn execute(
         Step::PrepareKey => secret::prepare_key(gathered, context).await?,
         Step::KeepCopy => secret::keep_copy(gathered, context).await?,
         Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
+        Step::MendCompanion => secret::mend_companion(gathered, context).await?,
         Step::SelfSign => secret::self_sign(gathered, context, now).await?,
         Step::Abandon { why } => order::abandon(gathered, why, context, now).await,
         Step::Record(failure) => {
@@ -119,10 +120,10 @@ pub(crate) async fn execute(
     })
 }
 
-/// Nothing is open for `key` any more.
+/// Nothing is open for `key` any more: it was deleted, and an order under way is given up.
 pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
     context.projections.clear(key);
-    context.memory.forget(key);
+    order::give_back_later(context.memory.forget(key), context);
     context.slots.free(key);
 }
 

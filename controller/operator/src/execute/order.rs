@@ -8,7 +8,7 @@ use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::lanes::Candidate;
-use evercert_core::observe::{OrderObservation, Reach, ReadOrder};
+use evercert_core::observe::{Gate, OrderObservation, Reach, ReadOrder};
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
 use evercert_core::report::Change;
@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::gather::Gathered;
 use crate::issuer::Signer;
 use crate::ledger::LedgerError;
+use crate::memory::{Entry, Placed};
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
 
@@ -91,7 +92,12 @@ pub(super) async fn place(
             context.memory.close_breaker(&directory);
             context.memory.update(&key, |e| {
                 e.reach.clear();
-                e.placed = Some(view.url.clone());
+                e.placed = Some(Placed {
+                    url: view.url.clone(),
+                    directory: directory.clone(),
+                    acme: acme.clone(),
+                });
+                e.unknown_account = false;
                 e.refusals = 0;
             });
             let order = OrderStatus {
@@ -106,7 +112,10 @@ pub(super) async fn place(
         }
         Err(fault) => {
             context.slots.free(&key);
-            context.memory.note_fault(&directory, &fault, now);
+            // The answer may have taken its time, and a wait begins with it.
+            context
+                .memory
+                .note_fault(&directory, &fault, Timestamp::now());
             match fault.class {
                 // The directory's trouble is not the Certificate's: its gate says when it goes on.
                 FaultClass::Unavailable
@@ -117,6 +126,16 @@ pub(super) async fn place(
                 }
                 // The CA may have made the order all the same: it counts as spent.
                 FaultClass::Unavailable => failed(Reason::CAUnavailable, &fault),
+                // Nothing came of it: the issuer registers the account again, and the order follows. Once.
+                FaultClass::Account
+                    if is_unknown_account(&fault)
+                        && !context.memory.entry(&key).unknown_account =>
+                {
+                    suspect(gathered, context);
+                    context.memory.update(&key, |e| e.unknown_account = true);
+                    context.ledger.settle(&key, true);
+                    Outcome::moved()
+                }
                 FaultClass::Account => {
                     suspect(gathered, context);
                     failed(Reason::OrderFailed, &fault)
@@ -130,6 +149,11 @@ pub(super) async fn place(
             }
         }
     })
+}
+
+fn is_unknown_account(fault: &Fault) -> bool {
+    let problem = fault.problem.as_ref();
+    problem.is_some_and(|p| p.kind == "accountDoesNotExist")
 }
 
 fn failed(reason: Reason, fault: &Fault) -> Outcome {
@@ -157,27 +181,23 @@ fn suspect(gathered: &Gathered, context: &Context) {
 
 /// A request that should have moved the order on met `fault`. A good read in between does not end the row of refusals, else a
 /// CA that refuses one request for ever would be asked for ever.
-fn refused(gathered: &Gathered, fault: Fault, context: &Context, now: Timestamp) -> Outcome {
+fn refused(gathered: &Gathered, fault: Fault, context: &Context) -> Outcome {
     let key = &gathered.observed.key;
     if fault.class == FaultClass::Unavailable {
         // The directory's trouble, and its breaker counts it.
-        return met(gathered, fault, 1, context, now);
+        return met(gathered, fault, 1, context);
     }
     context
         .memory
         .update(key, |e| e.refusals = e.refusals.saturating_add(1));
     let times = context.memory.entry(key).refusals;
-    met(gathered, fault, times, context, now)
+    met(gathered, fault, times, context)
 }
 
 /// A request about the order met `fault`, for the `times`th time: it is remembered, and the plan says what follows.
-fn met(
-    gathered: &Gathered,
-    fault: Fault,
-    times: u32,
-    context: &Context,
-    now: Timestamp,
-) -> Outcome {
+fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outcome {
+    // The answer may have taken its time, and a wait begins with it.
+    let now = Timestamp::now();
     let (Some((_, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
         return Outcome::waits();
     };
@@ -223,7 +243,7 @@ pub(super) async fn refresh(gathered: &mut Gathered, context: &Context, now: Tim
                 OrderObservation::Failed { times, .. } => times.saturating_add(1),
                 OrderObservation::None | OrderObservation::Unread | OrderObservation::Read(_) => 1,
             };
-            met(gathered, fault, times, context, now)
+            met(gathered, fault, times, context)
         }
     }
 }
@@ -363,7 +383,7 @@ pub(super) async fn accept(
         return Outcome::waits();
     };
     if let Err(fault) = acme.accept(urls, now).await {
-        return refused(gathered, fault, context, now);
+        return refused(gathered, fault, context);
     }
     context
         .memory
@@ -408,7 +428,7 @@ pub(super) async fn finalize(
             remember(gathered, view, Vec::new(), Some(at), context, &url);
             Outcome::moved()
         }
-        Err(fault) => refused(gathered, fault, context, now),
+        Err(fault) => refused(gathered, fault, context),
     }
 }
 
@@ -449,7 +469,7 @@ pub(super) async fn store(
     };
     let chain = match acme.certificate(&url, now).await {
         Ok(chain) => chain.into_bytes(),
-        Err(fault) => return Ok(refused(gathered, fault, context, now)),
+        Err(fault) => return Ok(refused(gathered, fault, context)),
     };
     if let Err(error) = evercert_pki::check_chain(&chain, &key, &secret::names(gathered), now) {
         let failure = here(Reason::BadAnswer, FaultClass::Transient, &error.to_string());
@@ -483,32 +503,62 @@ pub(super) async fn abandon(
     context.projections.clear(&key);
     context.ledger.settle(&key, true);
     // A status can be forged: only what this process placed itself is given back.
-    let placed = context.memory.entry(&key).placed;
-    let is_own = placed.is_some() && placed == order_url(gathered);
-    let same_issuer = gathered
-        .observed
-        .status
-        .order
-        .as_ref()
-        .is_some_and(|o| o.issuer == gathered.issuer.to_string());
-    if let (Some((acme, _)), Some(read), true) = (
-        account(gathered),
-        read_order(gathered),
-        same_issuer && is_own,
-    ) {
-        let open: Vec<String> = read
-            .view
-            .authorizations
-            .iter()
-            .filter(|a| a.state == ProofState::Pending)
-            .map(|a| a.url.clone())
-            .collect();
-        if !open.is_empty()
-            && let Err(fault) = acme.deactivate(&open, now).await
-        {
-            tracing::debug!(certificate = %key, fault = %build_fault(&fault), "authorizations were not given back");
-        }
-    }
+    let mut entry = context.memory.entry(&key);
+    context.memory.update(&key, |e| e.placed = None);
+    entry.placed = entry
+        .placed
+        .filter(|p| Some(&p.url) == order_url(gathered).as_ref());
+    give_back(&entry, context.memory.gate(&directory_of(&entry)), now).await;
     tracing::info!(certificate = %key, why, "order given up");
-    Outcome::changed(Change::Cleared)
+    let text = format!("the order under way was given up: {why}");
+    Outcome::changed(Change::Cleared).noted(false, Reason::OrderAbandoned, text)
+}
+
+/// Gives back what the CA holds open for a Certificate that was deleted, as `entry` remembers it. Nobody waits for it.
+pub(super) fn give_back_later(entry: Entry, context: &Context) {
+    if entry.under_way().is_some() {
+        let gate = context.memory.gate(&directory_of(&entry));
+        tokio::spawn(async move { give_back(&entry, gate, Timestamp::now()).await });
+    }
+}
+
+fn directory_of(entry: &Entry) -> String {
+    entry
+        .placed
+        .as_ref()
+        .map(|p| p.directory.clone())
+        .unwrap_or_default()
+}
+
+/// Deactivates the pending authorizations of the order under way, with the account that placed it (RFC 8555 §7.5.2). Advice to
+/// the CA: where it does not answer, they expire.
+async fn give_back(entry: &Entry, gate: Option<Gate>, now: Timestamp) {
+    let Some((placed, view)) = entry.under_way() else {
+        return;
+    };
+    if gate.is_some_and(|g| now < g.until) {
+        return;
+    }
+    let read = match view {
+        Some(view) => Ok(view.clone()),
+        None => placed.acme.read_order(&placed.url, now).await,
+    };
+    let given = match read {
+        Ok(view) => {
+            let open: Vec<String> = view
+                .authorizations
+                .iter()
+                .filter(|a| a.state == ProofState::Pending)
+                .map(|a| a.url.clone())
+                .collect();
+            if open.is_empty() {
+                return;
+            }
+            placed.acme.deactivate(&open, now).await
+        }
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = given {
+        tracing::debug!(order = %placed.url, fault = %build_fault(&fault), "authorizations were not given back");
+    }
 }

@@ -221,6 +221,15 @@ pub(super) async fn drop_pending_key(
     Ok(Outcome::moved())
 }
 
+/// Has the companion owned by this Certificate.
+pub(super) async fn mend_companion(
+    gathered: &mut Gathered,
+    context: &Context,
+) -> Result<Outcome, Error> {
+    write_companion(gathered, &Kept::Owner, Effect::OwnCompanion, context).await?;
+    Ok(Outcome::moved())
+}
+
 /// Signs with the pending key itself.
 pub(super) async fn self_sign(
     gathered: &mut Gathered,

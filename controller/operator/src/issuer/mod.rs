@@ -1,5 +1,6 @@
 //! Issuers: key first, stored before it is used; the account looked up or made; the session that Certificates order with.
 
+mod key;
 mod object;
 mod ready;
 mod session;
@@ -25,12 +26,15 @@ use crate::context::Context;
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::events::emit;
+use key::KeyChange;
 use ready::{Again, NotReady, Readiness};
 
 /// How long a ready issuer is left alone.
 const RESYNC: Duration = Duration::from_hours(24);
 /// A wait for something that nobody announces.
 const RECHECK: SignedDuration = SignedDuration::from_secs(30);
+/// A Secret that no watch covers is read again so often that a change is seen within half a minute.
+const UNWATCHED: Duration = Duration::from_secs(25);
 /// The wait where a person must act at the CA, whom nobody hears: each try costs four requests.
 const SELDOM: SignedDuration = SignedDuration::from_mins(5);
 
@@ -57,16 +61,27 @@ async fn pass<K: IssuerResource>(
     }
     let now = Timestamp::now();
     let before = context.sessions.get(&object.id);
-    let readiness = ready::ensure_ready(&object, before.as_ref(), context, place, now).await?;
-    let (action, session) = match &readiness {
-        Readiness::Unchanged(session) | Readiness::Ready(session) => {
-            (Action::requeue(RESYNC), session.clone())
+    let held = context.sessions.key(&object.id);
+    let (readiness, key_change) =
+        ready::ensure_ready(&object, before.as_ref(), context, place, now).await?;
+    let (wait, session) = match &readiness {
+        Readiness::Unchanged(session) | Readiness::Ready(session) => (RESYNC, session.clone()),
+        Readiness::NotReady(not) => {
+            let wait = not_ready_wait(&object, not, now);
+            let until = not.until.or_else(|| now.checked_add(wait).ok());
+            (
+                wait.unsigned_abs(),
+                Session::not_ready(&object, not, until.unwrap_or(now)),
+            )
         }
-        Readiness::NotReady(not) => (
-            Action::requeue(not_ready_wait(&object, not, now)),
-            Session::not_ready(&object, not),
-        ),
     };
+    // What nobody announces is read again; the CA is asked nothing unless it has changed.
+    let wait = if session.unwatched {
+        wait.min(UNWATCHED)
+    } else {
+        wait
+    };
+    let action = Action::requeue(wait);
     let changed = before.as_ref().is_none_or(|b| !b.is_like(&session));
     context.sessions.set(object.id.clone(), session);
     let reported = report(issuer, &object, &readiness, context, now).await;
@@ -74,49 +89,79 @@ async fn pass<K: IssuerResource>(
     if changed {
         context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
     }
+    let key = context.sessions.key(&object.id);
+    let cause = match (key_change, held) {
+        (Some(KeyChange::Made), _) => Cause::KeyLost,
+        (_, None) => Cause::Unknown,
+        (_, held) if held.as_ref().map(|h| &h.pem) == key.as_ref().map(|k| &k.pem) => {
+            Cause::AccountForgotten
+        }
+        (_, Some(_)) => Cause::OtherKey,
+    };
+    let secret = object.account_key_name().unwrap_or_default();
+    let mut notes = Vec::new();
+    if key_change == Some(KeyChange::Restored) {
+        let text = format!(
+            "Secret {secret} with the account's key was deleted: the same key was put back. To have another account, name another \
+             Secret in spec.acme.accountKeySecretRef"
+        );
+        notes.push((Reason::AccountKeyRestored, text));
+    }
+    if let Some(text) = build_replaced(&object, &readiness, cause) {
+        notes.push((Reason::AccountReplaced, text));
+    }
+    for (reason, text) in notes {
+        emit(&context.client, issuer, true, reason, &text, now).await;
+    }
     reported?;
-    announce_replaced(issuer, &object, &readiness, context, now).await;
     Ok(action)
 }
 
-/// An account's key is never replaced silently: where the key now leads to another account of the same CA, an event says so.
-async fn announce_replaced<K: IssuerResource>(
-    issuer: &K,
-    object: &IssuerObject,
-    readiness: &Readiness,
-    context: &Context,
-    now: Timestamp,
-) {
+/// Why an issuer has another account than before.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// The Secret was gone, and a new key was made.
+    KeyLost,
+    /// The Secret holds another key.
+    OtherKey,
+    /// The key is the same.
+    AccountForgotten,
+    /// This process has not seen the key before.
+    Unknown,
+}
+
+/// An account's key is never replaced silently: what happened, where the issuer has another account of the same CA than before.
+fn build_replaced(object: &IssuerObject, readiness: &Readiness, cause: Cause) -> Option<String> {
     let Readiness::Ready(Session {
         signer: Signer::Acme { acme, directory },
         ..
     }) = readiness
     else {
-        return;
+        return None;
     };
-    let same_directory = object.status.directory.as_deref() == Some(directory.url());
-    if let Some(before) = object
-        .status
-        .account_uri
-        .as_deref()
-        .filter(|_| same_directory)
-        && before != acme.account_uri()
-    {
-        let note = format!(
-            "the key in the account's Secret is another one: the account is {} now, and was {before}. To have the old one back, \
-             put its key back",
-            acme.account_uri()
-        );
-        emit(
-            &context.client,
-            issuer,
-            true,
-            Reason::AccountReplaced,
-            &note,
-            now,
-        )
-        .await;
+    let before = object.status.account_uri.as_deref()?;
+    let now = acme.account_uri();
+    if object.status.directory.as_deref() != Some(directory.url()) || before == now {
+        return None;
     }
+    let secret = object.account_key_name().unwrap_or_default();
+    Some(match cause {
+        Cause::KeyLost => format!(
+            "Secret {secret} with the account's key was gone, and a new key was made: the account is {now} now, and was {before}. To \
+             have the old one back, put its key into the Secret"
+        ),
+        Cause::OtherKey => format!(
+            "the key in Secret {secret} is another one: the account is {now} now, and was {before}. To have the old one back, put \
+             its key back"
+        ),
+        Cause::AccountForgotten => format!(
+            "the CA no longer knew the account {before}: the same key was registered again, and the account is {now} now"
+        ),
+        Cause::Unknown => format!(
+            "the account is {now} now, and was {before}: the CA has forgotten that one, or the key in Secret {secret} is another one; \
+             if it is, put the old key back to have the old account back"
+        ),
+    })
 }
 
 fn is_named(spec: &CertificateSpec, namespace: &str, id: &IssuerId) -> bool {
@@ -126,11 +171,14 @@ fn is_named(spec: &CertificateSpec, namespace: &str, id: &IssuerId) -> bool {
 }
 
 /// When an issuer that is not ready is tried again: when the CA says so, else by what it waits for.
-fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Duration {
+fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> SignedDuration {
+    if let Some(until) = not.until {
+        return until.duration_since(now);
+    }
     let since = condition::find(&object.status.conditions, READY)
         .filter(|c| c.status == "False")
         .map_or(now, |c| c.last_transition_time.0);
-    let wait = match not.retry_after.filter(|at| *at > now) {
+    match not.retry_after.filter(|at| *at > now) {
         Some(at) => at
             .duration_since(now)
             .min(evercert_core::fault::LONGEST_WAIT),
@@ -140,8 +188,7 @@ fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Dura
             Again::AsInALongOutage => outage_wait(since, now).max(SignedDuration::from_mins(1)),
             Again::Seldom => SELDOM,
         },
-    };
-    wait.unsigned_abs()
+    }
 }
 
 /// When an issuer that is not ready is tried again, as a sentence. An instant only where the CA named it: each new one is a
@@ -202,15 +249,20 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
             status.account_uri = Some(acme.account_uri().to_owned());
             status.directory = Some(directory.url().to_owned());
             status.terms_of_service = directory.terms_of_service().map(str::to_owned);
+            let text = format!(
+                "the account {} is registered at {}",
+                acme.account_uri(),
+                directory.url()
+            );
+            let (reason, message) = match &session.note {
+                Some((reason, note)) => (*reason, format!("{text}. {note}")),
+                None => (Reason::AccountReady, text),
+            };
             Claim {
                 kind: READY,
                 status: true,
-                reason: Reason::AccountReady,
-                message: format!(
-                    "the account {} is registered at {}",
-                    acme.account_uri(),
-                    directory.url()
-                ),
+                reason,
+                message,
             }
         }
         Signer::SelfSigned | Signer::None { .. } => Claim {

@@ -55,6 +55,11 @@ pub(crate) struct IssuerObject {
 }
 
 impl IssuerObject {
+    /// The Secret of its account's key; `None` for a self-signed issuer.
+    pub(crate) fn account_key_name(&self) -> Option<&str> {
+        Some(&self.acme.as_ref()?.account_key_secret_ref.name)
+    }
+
     /// The ingress class of its routes, where it names one.
     pub(crate) fn ingress_class(&self) -> Option<String> {
         self.acme

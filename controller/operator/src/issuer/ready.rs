@@ -3,23 +3,22 @@
 use std::sync::Arc;
 
 use evercert_acme::{ConnectError, Directory, DirectoryConfig};
+use evercert_api::Reason;
 use evercert_api::children::stable_hash;
 use evercert_api::issuer::{AcmeIssuer, directory_url};
-use evercert_api::{Reason, keys};
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::sentence::{build_fault, find_remedy};
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use tokio::sync::SemaphorePermit;
 
+use super::key::{KeyChange, ensure_key};
 use super::object::IssuerObject;
 use super::session::{Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
-use crate::effect::{Effect, ca::ensure_account};
+use crate::effect::ca::ensure_account;
 use crate::secrets::data;
 
 /// Whether an issuer can sign.
@@ -33,7 +32,7 @@ pub(crate) enum Readiness {
 }
 
 /// Why the way to readiness ended.
-enum Stop {
+pub(super) enum Stop {
     /// The issuer cannot sign.
     NotReady(NotReady),
     /// The API server hiccups: nothing is known, and a good session stays.
@@ -47,7 +46,7 @@ impl From<NotReady> for Stop {
 }
 
 /// What an error of the API server means: passing, or something that `not` explains.
-fn stop(error: ApplyError, not: impl Fn(String) -> NotReady) -> Stop {
+pub(super) fn stop(error: ApplyError, not: impl Fn(String) -> NotReady) -> Stop {
     if error.is_passing() {
         Stop::Api(error)
     } else {
@@ -81,16 +80,25 @@ pub(crate) struct NotReady {
     pub(crate) again: Again,
     /// Where the terms of service can be read.
     pub(crate) terms: Option<String>,
+    /// A hash of what the CA was asked with; `None` while it was not asked.
+    pub(crate) asked: Option<u64>,
+    /// A Secret that no watch covers is read again soon.
+    pub(crate) unwatched: bool,
+    /// Already told; the CA is not asked again before then.
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl NotReady {
-    fn here(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn here(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
             retry_after: None,
             again: Again::Soon,
             terms: None,
+            asked: None,
+            unwatched: false,
+            until: None,
         }
     }
 
@@ -109,17 +117,19 @@ impl NotReady {
     }
 }
 
-/// Makes the issuer ready, or says why it is not. Sends nothing while spec, key and bundle are those of `before`.
+/// Makes the issuer ready, or says why it is not; and what became of its account's key. Sends nothing while spec, key and
+/// bundle are those of `before`.
 pub(super) async fn ensure_ready(
     object: &IssuerObject,
     before: Option<&Session>,
     context: &Context,
     place: Option<SemaphorePermit<'_>>,
     now: Timestamp,
-) -> Result<Readiness, ApplyError> {
-    match try_ready(object, before, context, place, now).await {
-        Ok(readiness) => Ok(readiness),
-        Err(Stop::NotReady(not)) => Ok(Readiness::NotReady(not)),
+) -> Result<(Readiness, Option<KeyChange>), ApplyError> {
+    let mut key_change = None;
+    match try_ready(object, before, context, place, &mut key_change, now).await {
+        Ok(readiness) => Ok((readiness, key_change)),
+        Err(Stop::NotReady(not)) => Ok((Readiness::NotReady(not), key_change)),
         Err(Stop::Api(error)) => Err(error),
     }
 }
@@ -129,6 +139,7 @@ async fn try_ready(
     before: Option<&Session>,
     context: &Context,
     place: Option<SemaphorePermit<'_>>,
+    key_change: &mut Option<KeyChange>,
     now: Timestamp,
 ) -> Result<Readiness, Stop> {
     let session = |signer, fingerprint| Session {
@@ -138,19 +149,23 @@ async fn try_ready(
         generation: object.generation,
         fingerprint,
         suspect: false,
+        unwatched: false,
+        note: None,
+        held_back: None,
     };
     let Some(acme) = &object.acme else {
         return Ok(Readiness::Ready(session(Signer::SelfSigned, 0)));
     };
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &object.secrets_namespace);
     let bundle = gather_bundle(object, acme, &secrets).await?;
-    let key = ensure_key(object, acme, &secrets).await?;
+    let key = ensure_key(object, acme, &secrets, context, key_change).await?;
+    let unwatched = key.unwatched || acme.ca_bundle_secret_ref.is_some();
     let url = directory_url(&acme.directory);
     let fingerprint = stable_hash(&[
         url,
         acme.email.as_deref().unwrap_or_default(),
         &acme.terms_of_service_agreed.to_string(),
-        &format!("{:x}", stable_bytes(&key)),
+        &format!("{:x}", stable_bytes(&key.der)),
         &format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default())),
     ]);
     if let Some(before) = before.filter(|b| b.fingerprint == fingerprint && !b.suspect) {
@@ -158,14 +173,49 @@ async fn try_ready(
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
         same.ingress_class = object.ingress_class();
+        (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
     }
+    let held_back = before
+        .filter(|b| b.generation == object.generation)
+        .and_then(|b| b.held_back.as_ref())
+        .filter(|held| held.fingerprint == fingerprint && now < held.until);
+    if let Some(held) = held_back {
+        return Err(Stop::NotReady(NotReady {
+            until: Some(held.until),
+            unwatched,
+            ..held.not.clone()
+        }));
+    }
+    // A CA may take its time; whoever waits for it keeps nobody waiting.
+    drop(place);
+    let signer = connect(object, acme, bundle, &key.der, context, now).await;
+    let signer = signer.map_err(|not| NotReady {
+        asked: Some(fingerprint),
+        unwatched,
+        ..not
+    })?;
+    Ok(Readiness::Ready(Session {
+        unwatched,
+        note: key.note,
+        ..session(signer, fingerprint)
+    }))
+}
+
+/// Reads the directory, and looks the account up there or registers it.
+async fn connect(
+    object: &IssuerObject,
+    acme: &AcmeIssuer,
+    bundle: Option<Vec<u8>>,
+    key: &[u8],
+    context: &Context,
+    now: Timestamp,
+) -> Result<Signer, NotReady> {
+    let url = directory_url(&acme.directory);
     let config = DirectoryConfig {
         ca_bundle: bundle,
         ..DirectoryConfig::new(url, context.config.user_agent.clone())
     };
-    // A CA may take its time; whoever waits for it keeps nobody waiting.
-    drop(place);
     let directory = Directory::connect(config, now)
         .await
         .map_err(|e| explain_connect(&e))?;
@@ -178,9 +228,9 @@ async fn try_ready(
             "read the CA's terms of service{read}, then set spec.acme.termsOfServiceAgreed to true"
         );
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
-        return Err(NotReady { terms, ..not }.into());
+        return Err(NotReady { terms, ..not });
     }
-    let account = ensure_account(&directory, &key, acme.email.as_deref(), now).await;
+    let account = ensure_account(&directory, key, acme.email.as_deref(), now).await;
     let account = account.map_err(|fault| {
         context.memory.note_fault(directory.url(), &fault, now);
         NotReady {
@@ -189,13 +239,11 @@ async fn try_ready(
         }
     })?;
     context.memory.close_breaker(directory.url());
-    Ok(Readiness::Ready(session(
-        Signer::Acme {
-            acme: account,
-            directory,
-        },
-        fingerprint,
-    )))
+    tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
+    Ok(Signer::Acme {
+        acme: account,
+        directory,
+    })
 }
 
 fn stable_bytes(bytes: &[u8]) -> u64 {
@@ -238,86 +286,6 @@ async fn gather_bundle(
         ))));
     }
     Ok(Some(bundle.to_vec()))
-}
-
-/// The account's key as DER: read, or made and stored before anybody uses it.
-async fn ensure_key(
-    object: &IssuerObject,
-    acme: &AcmeIssuer,
-    secrets: &Api<Secret>,
-) -> Result<Vec<u8>, Stop> {
-    let name = &acme.account_key_secret_ref.name;
-    let not = |why: String| {
-        NotReady::here(
-            Reason::InvalidAccountKey,
-            format!(
-                "the account's key in Secret {name} of namespace {}: {why}",
-                object.secrets_namespace
-            ),
-        )
-    };
-    let found = apply::within(secrets.get_opt(name))
-        .await
-        .map_err(|e| stop(e, not))?;
-    let secret = if let Some(secret) = found {
-        secret
-    } else {
-        let key = evercert_pki::generate_account_key().map_err(|e| not(e.to_string()))?;
-        let secret = build_key_secret(object, name, key.into_bytes());
-        match apply::create(secrets, Effect::CreateAccountKey, &secret).await {
-            // Another issuer shares the Secret, and was faster: its key is the one.
-            Err(error) if error.is_conflict() => apply::within(secrets.get(name)).await,
-            created => created,
-        }
-        .map_err(|e| stop(e, not))?
-    };
-    if is_certificates(&secret) {
-        return Err(not(
-            "it holds a certificate and its key, and a CA refuses to sign for an account's own key: name another Secret"
-                .to_owned(),
-        )
-        .into());
-    }
-    let pem = data(&secret, keys::TLS_KEY);
-    if pem.is_empty() {
-        return Err(not("tls.key is missing: name a Secret that does not exist yet, or one with an account's key".to_owned()).into());
-    }
-    evercert_pki::account_key_der(pem).map_err(|e| {
-        let why = format!("{e}: name another Secret, or put a P-256 key into tls.key");
-        not(why).into()
-    })
-}
-
-/// Whether a Secret is a TLS Secret or a companion: its key is a certificate's.
-fn is_certificates(secret: &Secret) -> bool {
-    let role = secret
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|l| l.get(keys::SECRET_ROLE_LABEL))
-        .map(String::as_str);
-    secret.type_.as_deref() == Some("kubernetes.io/tls")
-        || matches!(role, Some(keys::ROLE_TLS | keys::ROLE_COMPANION))
-}
-
-fn build_key_secret(object: &IssuerObject, name: &str, key: Vec<u8>) -> Secret {
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(object.secrets_namespace.clone()),
-            labels: Some(
-                [(
-                    keys::SECRET_ROLE_LABEL.to_owned(),
-                    keys::ROLE_ACCOUNT.to_owned(),
-                )]
-                .into(),
-            ),
-            ..ObjectMeta::default()
-        },
-        type_: Some("Opaque".to_owned()),
-        data: Some([(keys::TLS_KEY.to_owned(), ByteString(key))].into()),
-        ..Secret::default()
-    }
 }
 
 fn explain_connect(error: &ConnectError) -> NotReady {
@@ -405,22 +373,22 @@ fn explain_account(fault: &Fault, directory: &Arc<Directory>) -> NotReady {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::issuer::key::tests::object;
 
     #[test]
-    fn a_certificates_key_is_never_an_accounts() {
-        let mut secret = Secret {
-            type_: Some("Opaque".to_owned()),
-            ..Secret::default()
+    fn an_issuer_that_is_not_ready_remembers_what_the_ca_was_asked_with_and_until_when() {
+        let until = Timestamp::UNIX_EPOCH;
+        let object = object("https://ca.example:14000/account/1");
+        let not = NotReady::outage(Reason::CAUnavailable, "x");
+        assert!(Session::not_ready(&object, &not, until).held_back.is_none());
+        let asked = NotReady {
+            asked: Some(7),
+            unwatched: true,
+            ..not
         };
-        assert!(!is_certificates(&secret));
-        let role =
-            |role: &str| Some([(keys::SECRET_ROLE_LABEL.to_owned(), role.to_owned())].into());
-        secret.metadata.labels = role(keys::ROLE_ACCOUNT);
-        assert!(!is_certificates(&secret));
-        secret.metadata.labels = role(keys::ROLE_COMPANION);
-        assert!(is_certificates(&secret));
-        secret.metadata.labels = None;
-        secret.type_ = Some("kubernetes.io/tls".to_owned());
-        assert!(is_certificates(&secret));
+        let session = Session::not_ready(&object, &asked, until);
+        let held = session.held_back.unwrap();
+        assert_eq!((held.fingerprint, held.until), (7, until));
+        assert!(session.unwatched);
     }
 }

@@ -1,11 +1,13 @@
 //! Sessions: what Certificates order with, one for each issuer, made by the issuer's own loop.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use evercert_acme::{Acme, Directory};
+use evercert_api::Reason;
 use evercert_api::issuer::PolicyRule;
-use evercert_core::observe::{IssuerFacts, IssuerObservation, SELF_SIGNED};
+use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation, SELF_SIGNED};
+use jiff::Timestamp;
 
 use super::object::{IssuerId, IssuerObject};
 use super::ready::NotReady;
@@ -46,11 +48,28 @@ pub(crate) struct Session {
     pub(crate) fingerprint: u64,
     /// The CA has said that it does not know the account: it is looked up again.
     pub(crate) suspect: bool,
+    /// It was made from a Secret that no watch covers, which is to be read again soon.
+    pub(crate) unwatched: bool,
+    /// What a person should know of it all the same.
+    pub(crate) note: Option<(Reason, String)>,
+    /// While it is not ready: what the CA was asked with, and until when it is not asked the same again.
+    pub(crate) held_back: Option<HeldBack>,
+}
+
+/// An issuer that is not ready, which asks its CA nothing until an instant, or until what it is made from has changed.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldBack {
+    /// A hash of all that it was made from.
+    pub(crate) fingerprint: u64,
+    /// Until when.
+    pub(crate) until: Timestamp,
+    /// Why it is not ready.
+    pub(crate) not: NotReady,
 }
 
 impl Session {
-    /// The session of an issuer that is not ready.
-    pub(crate) fn not_ready(object: &IssuerObject, not: &NotReady) -> Self {
+    /// The session of an issuer that is not ready and is tried again at `until`.
+    pub(crate) fn not_ready(object: &IssuerObject, not: &NotReady, until: Timestamp) -> Self {
         Self {
             signer: Signer::None {
                 reason: not.reason.as_str(),
@@ -61,6 +80,13 @@ impl Session {
             generation: object.generation,
             fingerprint: 0,
             suspect: false,
+            unwatched: not.unwatched,
+            note: None,
+            held_back: not.asked.map(|fingerprint| HeldBack {
+                fingerprint,
+                until,
+                not: not.clone(),
+            }),
         }
     }
 
@@ -86,6 +112,14 @@ impl Session {
 
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        if self.suspect {
+            return IssuerObservation::NotReady {
+                reason: CHECKING_ACCOUNT.to_owned(),
+                message: "the CA refused the account; it is looked up there, and registered again with the same key if the CA has \
+                          forgotten it"
+                    .to_owned(),
+            };
+        }
         let directory = match &self.signer {
             Signer::Acme { directory, .. } => directory.url().to_owned(),
             Signer::SelfSigned => SELF_SIGNED.to_owned(),
@@ -104,45 +138,63 @@ impl Session {
     }
 }
 
-/// The sessions of all issuers.
+/// An account's key as it was last seen in its Secret, so that a Secret that is deleted can be put back.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct HeldKey {
+    /// The Secret's name.
+    pub(crate) secret: String,
+    /// The key, PEM.
+    pub(crate) pem: Vec<u8>,
+    /// The account that it replaced.
+    pub(crate) replaces: Option<String>,
+}
+
+/// The sessions of all issuers, and their accounts' keys.
 #[derive(Default)]
-pub(crate) struct Sessions(RwLock<HashMap<IssuerId, Session>>);
+pub(crate) struct Sessions {
+    sessions: RwLock<HashMap<IssuerId, Session>>,
+    keys: RwLock<HashMap<IssuerId, HeldKey>>,
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Sessions {
     /// The session of `id`.
     pub(crate) fn get(&self, id: &IssuerId) -> Option<Session> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .cloned()
+        read(&self.sessions).get(id).cloned()
     }
 
     /// Replaces the session of `id`.
     pub(crate) fn set(&self, id: IssuerId, session: Session) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, session);
+        write(&self.sessions).insert(id, session);
     }
 
-    /// Forgets the session of `id`.
+    /// Forgets the session of `id`, and its account's key.
     pub(crate) fn remove(&self, id: &IssuerId) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
+        write(&self.sessions).remove(id);
+        write(&self.keys).remove(id);
     }
 
     /// Has the account of `id` looked up again at the issuer's next pass.
     pub(crate) fn suspect(&self, id: &IssuerId) {
-        if let Some(session) = self
-            .0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(id)
-        {
+        if let Some(session) = write(&self.sessions).get_mut(id) {
             session.suspect = true;
         }
+    }
+
+    /// The account's key of `id`, as last seen.
+    pub(crate) fn key(&self, id: &IssuerId) -> Option<HeldKey> {
+        read(&self.keys).get(id).cloned()
+    }
+
+    /// Keeps the account's key of `id`.
+    pub(crate) fn hold_key(&self, id: &IssuerId, key: HeldKey) {
+        write(&self.keys).insert(id.clone(), key);
     }
 }

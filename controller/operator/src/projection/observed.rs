@@ -1,6 +1,7 @@
 //! What was seen in the cluster: the projections' own objects, everybody's Ingresses, the classes, the solver's slices.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use evercert_api::keys::{CHALLENGES_NAME, COMPONENT_LABEL, COMPONENT_ROUTE, SOLVER_NAME};
 use evercert_core::routes::{IngressIndex, is_route, service_name};
@@ -24,7 +25,7 @@ pub(super) struct Observed {
     pub(super) endpoints: Cache<EndpointSlice>,
     ingresses: Writer<Ingress>,
     classes: Cache<IngressClass>,
-    index: IngressIndex,
+    index: Arc<IngressIndex>,
     index_is_stale: bool,
 
     /// Listings under way: what they have found, and when they began.
@@ -41,7 +42,7 @@ impl Observed {
             ingresses,
             classes: Cache::default(),
             endpoints: Cache::default(),
-            index: IngressIndex::default(),
+            index: Arc::default(),
             index_is_stale: true,
             objects: BTreeMap::new(),
             listings: BTreeMap::new(),
@@ -66,13 +67,13 @@ impl Observed {
     }
 
     /// The users' hosts, read anew if an Ingress or class has changed since the last call.
-    pub(super) fn index(&mut self) -> &IngressIndex {
+    pub(super) fn index(&mut self) -> Arc<IngressIndex> {
         if std::mem::take(&mut self.index_is_stale) {
             let ingresses = self.ingresses.as_reader().state();
             let ingresses = ingresses.iter().map(AsRef::as_ref);
-            self.index = IngressIndex::new(ingresses, self.classes.objects.values());
+            self.index = Arc::new(IngressIndex::new(ingresses, self.classes.objects.values()));
         }
-        &self.index
+        Arc::clone(&self.index)
     }
 
     /// Takes one change of the cluster.

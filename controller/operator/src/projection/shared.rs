@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evercert_core::key::ObjectKey;
-use evercert_core::routes::CertificateChallenges;
+use evercert_core::routes::{CertificateChallenges, IngressIndex};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -32,6 +32,7 @@ struct State {
     asked: Option<Instant>,
     waiters: BTreeSet<ObjectKey>,
     solver: Option<SolverReadiness>,
+    index: Option<Arc<IngressIndex>>,
     listeners: Vec<UnboundedSender<ObjectKey>>,
 }
 
@@ -127,6 +128,14 @@ impl Shared {
             .solver
             .clone()
             .unwrap_or(SolverReadiness::Absent)
+    }
+
+    pub(super) fn set_index(&self, index: Arc<IngressIndex>) {
+        self.lock().index = Some(index);
+    }
+
+    pub(super) fn index(&self) -> Option<Arc<IngressIndex>> {
+        self.lock().index.clone()
     }
 
     pub(super) fn changes(&self) -> UnboundedReceiver<ObjectKey> {

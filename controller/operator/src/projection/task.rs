@@ -167,6 +167,8 @@ impl ProjectionTask {
             }
         }
         let wishes = self.shared.wishes();
+        let index = self.observed.index();
+        self.shared.set_index(Arc::clone(&index));
         let endpoints = gather_endpoints(self.observed.endpoints.objects.values(), self.port);
         let config_map = self.observed.objects.get(&self.challenges_id);
         let answered: BTreeSet<OpenChallenge> = config_map
@@ -177,7 +179,7 @@ impl ProjectionTask {
         let plan = if open.is_empty() {
             RoutePlan::default()
         } else {
-            plan_routes(&open, self.observed.index(), &endpoints)
+            plan_routes(&open, &index, &endpoints)
         };
 
         let mut goals: BTreeMap<ObjectId, Desired> = BTreeMap::new();

@@ -53,6 +53,24 @@ fn restore_comes_before_everything_that_asks_a_ca() {
 }
 
 #[test]
+fn companion_of_an_earlier_certificate_is_taken_over_after_a_restore_and_before_anything_else() {
+    let strayed = |mut o: Observed| {
+        o.companion.strayed = true;
+        o
+    };
+    for o in [
+        observed(),
+        observed().with_certificate(good()).with_last_good(good()),
+        observed().with_order(order(OrderState::Ready)),
+        observed().without_issuer(),
+    ] {
+        assert_eq!(plan(&strayed(o), now()).step, Step::MendCompanion);
+    }
+    let lost = strayed(observed().with_last_good(good()));
+    assert_eq!(plan(&lost, now()).step, Step::Restore);
+}
+
+#[test]
 fn expired_companion_is_never_restored() {
     assert_ne!(row(&observed().with_last_good(expired())), "restore");
 }

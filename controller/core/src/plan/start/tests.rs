@@ -1,5 +1,6 @@
 use evercert_api::Reason;
 use evercert_api::certificate::{KeyAlgorithm, whole_seconds};
+use evercert_api::condition;
 
 use crate::facts::KeyKind;
 use crate::lanes::Candidate;
@@ -8,6 +9,7 @@ use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
 };
 use crate::plan::{Plan, State, Step, plan};
+use crate::report::build_status;
 
 fn decide(o: &Observed) -> Plan {
     plan(o, now())
@@ -37,6 +39,28 @@ fn certificate_in_place_waits_for_its_renewal() {
 fn certificate_from_ahead_of_a_slow_clock_is_looked_at_when_it_becomes_valid() {
     let ahead = certificate("09", &["a.example", "b.example"], 600, 90 * DAY);
     assert_eq!(decide(&observed().with_certificate(ahead)).wake, at(600));
+}
+
+#[test]
+fn without_an_ingress_class_no_order_is_placed_and_a_person_is_told() {
+    let mut o = ready();
+    o.unroutable = Some("no ingress class: IngressClass typo does not exist".to_owned());
+    let plan = decide(&o);
+    assert_eq!(
+        (
+            plan.step.clone(),
+            plan.say.reason,
+            plan.say.state,
+            plan.wake
+        ),
+        (Step::Wait, Reason::NoIngressClass, State::Blocked, at(20))
+    );
+    assert_eq!(plan.wake, at(20), "a fallback is due before the next look");
+    assert!(plan.say.message.contains("typo does not exist"));
+    let status = build_status(&o, &plan, now());
+    assert!(condition::is_true(&status.conditions, condition::STALLED));
+    assert_eq!(decide(&o.clone().created(-31)).row, "fallback due");
+    assert_eq!(decide(&o.self_signed()).step, Step::SelfSign);
 }
 
 #[test]
