@@ -73,6 +73,7 @@ fn orders(point: Point) -> usize {
         | Play::Restore
         | Play::Mend
         | Play::Copy
+        | Play::Disown
         | Play::StartSolver
         | Play::StopSolver
         | Play::Leftovers => 1,

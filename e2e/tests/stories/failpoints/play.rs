@@ -41,6 +41,8 @@ pub(super) enum Play {
     Mend,
     /// The companion is deleted.
     Copy,
+    /// The companion loses its owner, as in a copy.
+    Disown,
     /// The CA refuses the name; then another is asked for.
     Refuse,
     /// Other names are asked for while an authorization is open.
@@ -82,6 +84,7 @@ impl Play {
             Effect::RestoreSecret => Self::Restore,
             Effect::MendMarks => Self::Mend,
             Effect::KeepCopy => Self::Copy,
+            Effect::OwnCompanion => Self::Disown,
             Effect::RecordFailure | Effect::WriteFallback => Self::Refuse,
             Effect::SettleIntent | Effect::DeactivateAuthorizations => Self::Abandon,
             Effect::ApplySolverDeployment | Effect::ApplySolverService => Self::StartSolver,
@@ -105,13 +108,14 @@ impl Play {
             | Self::Restore
             | Self::Mend
             | Self::Copy
+            | Self::Disown
             | Self::Abandon
             | Self::StartSolver
             | Self::StopSolver
             | Self::Leftovers => story.stage.ca(story.namespace, quick()).await?,
         };
         match self {
-            Self::Restore | Self::Mend | Self::Copy | Self::StopSolver => {
+            Self::Restore | Self::Mend | Self::Copy | Self::Disown | Self::StopSolver => {
                 begin(story, &ca, "www").await?;
                 story.ready(SITE, SOON).await?;
                 no_route_stays(story).await?;
@@ -162,6 +166,7 @@ impl Play {
             | Self::Restore
             | Self::Mend
             | Self::Copy
+            | Self::Disown
             | Self::Refuse
             | Self::Abandon
             | Self::StartSolver
@@ -194,6 +199,14 @@ impl Play {
                 let companion = children::companion_name(story.namespace, SITE);
                 let secrets = story.api::<Secret>();
                 secrets.delete(&companion, &DeleteParams::default()).await?;
+            }
+            Self::Disown => {
+                let companion = children::companion_name(story.namespace, SITE);
+                let without = json!({"metadata": {"ownerReferences": null}});
+                let secrets = story.api::<Secret>();
+                secrets
+                    .patch(&companion, &PatchParams::default(), &Patch::Merge(&without))
+                    .await?;
             }
             Self::Refuse => begin(story, ca()?, "blocked").await?,
             Self::Abandon => return abandon(story, ca()?).await.map(Some),
