@@ -17,7 +17,7 @@ use crate::context::{Context, key_of, reference};
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
-use crate::gather::{Gathered, gather};
+use crate::gather::{Gathered, gather, gather_again};
 
 /// One pass for one Certificate, when there is a place at work.
 pub(crate) async fn reconcile(
@@ -26,16 +26,22 @@ pub(crate) async fn reconcile(
 ) -> Result<Action, Error> {
     let place = context.begin_work().await;
     // In a box, so that those who wait for a place are small.
-    Box::pin(pass(key_of(&certificate), &context, place)).await
+    Box::pin(pass(&certificate, &context, place)).await
 }
 
 async fn pass(
-    key: ObjectKey,
+    certificate: &Certificate,
     context: &Context,
     place: Option<SemaphorePermit<'_>>,
 ) -> Result<Action, Error> {
+    let key = key_of(certificate);
     let now = Timestamp::now();
-    let Some(mut gathered) = gather(&key, context, false, now).await? else {
+    let known = context.memory.take_reads(&key);
+    let found = match known.filter(|reads| reads.are_current(certificate)) {
+        Some(reads) => Some(gather_again(&key, context, reads, now).await?),
+        None => gather(&key, context, false, now).await?,
+    };
+    let Some(mut gathered) = found else {
         forget(&key, context);
         return Ok(Action::await_change());
     };
@@ -85,6 +91,10 @@ async fn pass(
     let after = Timestamp::now();
     note_change(&outcome.change, &mut gathered, context, after);
     if outcome.moved && outcome.change == Change::None && outcome.note.is_none() {
+        if next.step.asks_others() {
+            // Nothing was written.
+            context.memory.keep_reads(&key, gathered.into_reads());
+        }
         return Ok(at_once());
     }
     let said = if outcome.moved {

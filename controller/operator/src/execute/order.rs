@@ -388,6 +388,7 @@ pub(super) async fn accept(
     context
         .memory
         .update(&gathered.observed.key, |e| e.refusals = 0);
+    context.slots.hand_over(&gathered.observed.key);
     read.accepted.extend(urls.iter().cloned());
     read.changed_at = Some(Timestamp::now());
     context
