@@ -150,7 +150,7 @@ async fn reach(story: &Story<'_>, point: Point) -> Result<Option<TestCa>> {
     let mut variables = play.variables();
     variables.push((VARIABLE, &armed));
     operator.restart_with(&variables)?;
-    let _kept = play.go(story, ca.as_ref()).await?;
+    play.go(story, ca.as_ref()).await?;
     let status = operator
         .ended(SOON)
         .await

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::orders;
 use super::play::{OLD, Play, SITE, is_labelled};
-use crate::issue::data;
+use crate::issue::{data, no_route_stays};
 
 /// An entry of the ledger.
 #[derive(Debug, Deserialize)]
@@ -44,6 +44,8 @@ pub(super) async fn whole(
             secret(story, ca).await.map(Some)
         })
         .await?;
+    // Cheap to look at, and it takes longest.
+    no_route_stays(story).await?;
     story
         .wait_for("there is what there should be", SOON, async || {
             inventory(story, play).await.map(Some)

@@ -5,11 +5,10 @@ use evercert_api::condition::FALLBACK_IN_USE;
 use evercert_api::keys::{COMPONENT_LABEL, COMPONENT_ROUTE, SECRET_ROLE_LABEL, SOLVER_NAME};
 use evercert_api::{Certificate, Issuer, children};
 use evercert_cluster::Pebble;
+use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::operator::NAMESPACE;
 use evercert_e2e::story::{SOON, issuer_yaml};
-use evercert_e2e::tarpit::Tarpit;
-use evercert_e2e::{Story, dns};
 use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::Point;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -25,8 +24,6 @@ use crate::issue::no_route_stays;
 pub(super) const SITE: &str = "site";
 /// The name of what an earlier run left.
 pub(super) const OLD: &str = "old";
-/// An address that takes connections and is silent.
-const SILENT: &str = "127.0.0.66";
 
 /// What is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +42,7 @@ pub(super) enum Play {
     Disown,
     /// The CA refuses the name; then another is asked for.
     Refuse,
-    /// Other names are asked for while an authorization is open.
+    /// Another name is asked for while an authorization is open.
     Abandon,
     /// The first certificate in a cluster without a solver.
     StartSolver,
@@ -120,8 +117,9 @@ impl Play {
                 story.ready(SITE, SOON).await?;
                 no_route_stays(story).await?;
             }
+            Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
-            Self::Issue | Self::SelfSign | Self::Refuse | Self::Abandon | Self::StartSolver => {}
+            Self::Issue | Self::SelfSign | Self::Refuse | Self::StartSolver => {}
         }
         Ok(Some(ca))
     }
@@ -174,8 +172,8 @@ impl Play {
         }
     }
 
-    /// Leads to the effect: the operator is on its way up. What it gives is to be kept until the effect.
-    pub(super) async fn go(self, story: &Story<'_>, ca: Option<&TestCa>) -> Result<Option<Tarpit>> {
+    /// Leads to the effect: the operator is on its way up.
+    pub(super) async fn go(self, story: &Story<'_>, ca: Option<&TestCa>) -> Result<()> {
         let ca = || ca.context("a play without a CA");
         match self {
             Self::Issue | Self::StartSolver => begin(story, ca()?, "www").await?,
@@ -209,14 +207,21 @@ impl Play {
                     .await?;
             }
             Self::Refuse => begin(story, ca()?, "blocked").await?,
-            Self::Abandon => return abandon(story, ca()?).await.map(Some),
+            Self::Abandon => {
+                begin(story, ca()?, "other").await?;
+                // Its route is refused: the authorization stays open.
+                find_route(story).await?;
+                want(story, "www").await?;
+                let quotas = story.api::<ResourceQuota>();
+                quotas.delete(OLD, &DeleteParams::default()).await?;
+            }
             Self::StopSolver => {}
             Self::Leftovers => {
                 begin(story, ca()?, "www").await?;
                 adopt(story).await?;
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// What a person does about it when the operator is back.
@@ -269,20 +274,6 @@ async fn want(story: &Story<'_>, label: &str) -> Result<()> {
     Ok(())
 }
 
-/// The CA is told to validate a name that leads to silence; meanwhile another name is asked for.
-async fn abandon(story: &Story<'_>, ca: &TestCa) -> Result<Tarpit> {
-    let silent = Tarpit::at(&format!("{SILENT}:80")).await?;
-    dns::point(&story.host("silent"), &[SILENT])?;
-    begin(story, ca, "silent").await?;
-    story
-        .wait_for("the CA was told to validate", SOON, async || {
-            Ok((ca.count()?.challenges > 0).then_some(()))
-        })
-        .await?;
-    want(story, "www").await?;
-    Ok(silent)
-}
-
 /// An Ingress in a namespace that may have one.
 async fn leave(story: &Story<'_>) -> Result<()> {
     let old = json!({
@@ -290,9 +281,14 @@ async fn leave(story: &Story<'_>) -> Result<()> {
         "spec": {"ingressClassName": "nobodys", "defaultBackend": {"service": {"name": "x", "port": {"number": 80}}}},
     });
     story.apply(&old.to_string()).await?;
+    limit_ingresses(story, 1).await
+}
+
+/// The namespace may have so many Ingresses, and the API server knows it.
+async fn limit_ingresses(story: &Story<'_>, most: usize) -> Result<()> {
     let quota = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": OLD},
-        "spec": {"hard": {"count/ingresses.networking.k8s.io": "1"}},
+        "spec": {"hard": {"count/ingresses.networking.k8s.io": most.to_string()}},
     });
     story.apply(&quota.to_string()).await?;
     let counted = |quota: &ResourceQuota| {
@@ -310,13 +306,7 @@ async fn leave(story: &Story<'_>) -> Result<()> {
 /// Makes the Ingress, and a slice, a route of an earlier run: the route Service owns them. Until the Ingress goes there is no
 /// room for the one that is needed.
 async fn adopt(story: &Story<'_>) -> Result<()> {
-    let routes = ListParams::default().labels(&format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}"));
-    let services = story.api::<Service>();
-    let service = story
-        .wait_for("the route's Service", SOON, async || {
-            Ok(services.list(&routes).await?.items.pop())
-        })
-        .await?;
+    let service = find_route(story).await?;
     let route = service.name_any();
     let metadata = |name: &str| {
         json!({
@@ -339,6 +329,17 @@ async fn adopt(story: &Story<'_>) -> Result<()> {
         .patch(OLD, &PatchParams::default(), &Patch::Merge(&marks))
         .await?;
     Ok(())
+}
+
+/// The Service of the namespace's routes.
+async fn find_route(story: &Story<'_>) -> Result<Service> {
+    let routes = ListParams::default().labels(&format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}"));
+    let services = story.api::<Service>();
+    story
+        .wait_for("the route's Service", SOON, async || {
+            Ok(services.list(&routes).await?.items.pop())
+        })
+        .await
 }
 
 /// The label that the operator finds its Secrets by.
