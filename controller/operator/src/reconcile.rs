@@ -129,11 +129,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         .update(&key, |e| e.unreported = Some((change.clone(), now)));
     match change {
         Change::Placed(_) => {}
-        Change::None | Change::Cleared => context.slots.free(&key),
-        Change::Failed(_) => {
-            context.slots.free(&key);
-            context.ledger.settle(&key, true);
-        }
+        Change::None | Change::Cleared | Change::Failed(_) => context.slots.free(&key),
     }
     merge(change, gathered, context, now);
 }
@@ -165,7 +161,7 @@ async fn report(
     if worth != Ok(true) && outcome.change == Change::None {
         if old == new {
             // Whatever an earlier pass could not write is there.
-            context.memory.update(key, |e| e.unreported = None);
+            note_reported(key, context).await;
         }
         return Ok(worth.err().map_or(said.wake, |at| at.min(said.wake)));
     }
@@ -175,11 +171,20 @@ async fn report(
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
         apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
     }
-    context.memory.update(key, |e| {
-        e.last_write = Some(now);
-        e.unreported = None;
-    });
+    context.memory.update(key, |e| e.last_write = Some(now));
+    note_reported(key, context).await;
     Ok(said.wake)
+}
+
+/// The status tells what was done. A failed attempt is known there, and only now its intent is.
+async fn note_reported(key: &ObjectKey, context: &Context) {
+    let mut reported = None;
+    context
+        .memory
+        .update(key, |e| reported = e.unreported.take());
+    if let Some((Change::Failed(_), _)) = reported {
+        context.ledger.settle(key).await;
+    }
 }
 
 /// What a status is written for.
