@@ -189,9 +189,11 @@ pub(crate) fn watch_secrets(
         .default_backoff()
         .flat_map(move |event| {
             let concerned = match event {
-                Ok(Event::Apply(secret) | Event::InitApply(secret) | Event::Delete(secret)) => {
-                    find_concerned(&secret, &context)
+                Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
+                    let version = secret.resource_version();
+                    find_concerned(&secret, version.as_deref(), &context)
                 }
+                Ok(Event::Delete(secret)) => find_concerned(&secret, None, &context),
                 Ok(Event::Init) => Vec::new(),
                 // A Secret that was deleted while nobody watched is in no event.
                 Ok(Event::InitDone) => find_all(&context),
@@ -207,13 +209,15 @@ pub(crate) fn watch_secrets(
 fn find_all(context: &Context) -> Vec<ObjectRef<Certificate>> {
     let operator = &context.config.namespace;
     context.wake_issuers.wake_by_account_key(None, operator);
+    context.memory.drop_reads();
     let certificates = context.certificates.state();
     certificates.iter().map(|c| reference(&key_of(c))).collect()
 }
 
-/// The Certificates that a Secret of ours concerns.
+/// The Certificates that a Secret of ours concerns, which is there in this version, or gone.
 fn find_concerned(
     secret: &PartialObjectMeta<Secret>,
+    version: Option<&str>,
     context: &Context,
 ) -> Vec<ObjectRef<Certificate>> {
     let namespace = secret.namespace().unwrap_or_default();
@@ -236,8 +240,7 @@ fn find_concerned(
         .collect();
     keys.dedup();
     for key in &keys {
-        // What a pass read before is not what is there now.
-        drop(context.memory.take_reads(key));
+        context.memory.note_secret(key, &name, version);
     }
     keys.iter().map(reference).collect()
 }

@@ -26,8 +26,8 @@ use crate::issuer::{IssuerId, Session, Signer};
 use crate::projection::{Presentation, SolverReadiness};
 use crate::secrets::{observe_companion, observe_secret};
 
-/// How long what was read may serve further passes.
-const CURRENT: Duration = Duration::from_secs(1);
+/// How long what was read may serve further passes, whatever the watches tell.
+const CURRENT: Duration = Duration::from_secs(30);
 
 /// What was read at the API server.
 #[derive(Debug, Clone)]
@@ -142,6 +142,17 @@ impl Reads {
             companion,
             read_at,
         }))
+    }
+
+    /// Whether they hold this version of the Secret `name`.
+    pub(crate) fn have(&self, name: &str, version: Option<&str>) -> bool {
+        [&self.secret, &self.companion]
+            .into_iter()
+            .flatten()
+            .map(|secret| &secret.metadata)
+            .any(|meta| {
+                meta.name.as_deref() == Some(name) && meta.resource_version.as_deref() == version
+            })
     }
 
     /// Whether they are young, and the Certificate is still as `watched`, as the watch has it.
@@ -485,6 +496,7 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
 
     #[test]
     fn what_was_read_serves_again_until_the_watch_knows_better() {
@@ -511,6 +523,36 @@ mod tests {
         assert!(!now.are_current(&certificate(2, Some("now"))));
         let old = Instant::now().checked_sub(CURRENT).unwrap();
         assert!(!reads(old).are_current(&certificate(2, None)));
+    }
+
+    #[test]
+    fn what_was_read_is_dropped_when_a_secret_is_there_in_another_version_or_gone() {
+        let secret = |name: &str| {
+            let mut secret = Secret::default();
+            secret.metadata.name = Some(name.to_owned());
+            secret.metadata.resource_version = Some("5".to_owned());
+            secret
+        };
+        let (memory, key) = (Memory::default(), ObjectKey::new("n", "c"));
+        let is_kept_after = |name: &str, version| {
+            let spec = serde_json::from_value(serde_json::json!({
+                "secretName": "s", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"},
+            }));
+            let reads = Reads {
+                certificate: Certificate::new("c", spec.unwrap()),
+                secret: Some(secret("s")),
+                companion: Some(secret("s-companion")),
+                read_at: Instant::now(),
+            };
+            memory.keep_reads(&key, reads);
+            memory.note_secret(&key, name, version);
+            memory.take_reads(&key).is_some()
+        };
+        assert!(is_kept_after("s", Some("5")), "the echo of what was read");
+        assert!(is_kept_after("s-companion", Some("5")));
+        assert!(!is_kept_after("s", Some("6")));
+        assert!(!is_kept_after("s-companion", None), "gone");
+        assert!(!is_kept_after("other", Some("5")), "it was not there");
     }
 
     #[test]

@@ -122,6 +122,19 @@ impl Memory {
         lock(&self.reads).remove(key)
     }
 
+    /// Whatever was read may no longer be so.
+    pub(crate) fn drop_reads(&self) {
+        lock(&self.reads).clear();
+    }
+
+    /// A Secret of `key` is there in this version, or is gone: what was read before is no longer so.
+    pub(crate) fn note_secret(&self, key: &ObjectKey, name: &str, version: Option<&str>) {
+        let mut reads = lock(&self.reads);
+        if reads.get(key).is_some_and(|r| !r.have(name, version)) {
+            reads.remove(key);
+        }
+    }
+
     /// The last view of the order at `url`.
     pub(crate) fn order(&self, key: &ObjectKey, url: Option<&str>) -> OrderObservation {
         let Some(url) = url else {

@@ -91,12 +91,10 @@ async fn pass(
     let after = Timestamp::now();
     note_change(&outcome.change, &mut gathered, context, after);
     if outcome.moved && outcome.change == Change::None && outcome.note.is_none() {
-        if next.step.asks_others() {
-            // Nothing was written.
-            context.memory.keep_reads(&key, gathered.into_reads());
-        }
+        keep_reads(&next.step, gathered, context);
         return Ok(at_once());
     }
+    let step = next.step.clone();
     let said = if outcome.moved {
         plan(&gathered.observed, after)
     } else {
@@ -104,12 +102,45 @@ async fn pass(
     };
     // Before the report, which may meet another writer and then is repeated without it.
     announce(&outcome, &gathered, context, after).await;
-    let wake = report(&gathered, &said, &outcome, context, after).await?;
+    let wake = report(&mut gathered, &said, &outcome, context, after).await?;
+    keep_reads(&step, gathered, context);
     Ok(if outcome.moved {
         at_once()
     } else {
         wait_until(wake, after)
     })
+}
+
+/// While an order is under way the passes follow each other closely. After a step that wrote no Secret, what was read serves the
+/// next one, until a watch tells of a change.
+fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
+    let wrote_no_secret = match step {
+        Step::Wait
+        | Step::Refresh
+        | Step::Present
+        | Step::Probe(_)
+        | Step::Accept(_)
+        | Step::Finalize
+        | Step::PlaceOrder => true,
+        Step::Queue(_)
+        | Step::Forget
+        | Step::Restore
+        | Step::WriteFallback { .. }
+        | Step::Abandon { .. }
+        | Step::Record(_)
+        | Step::Store
+        | Step::KeepCopy
+        | Step::MendCompanion
+        | Step::DropPendingKey
+        | Step::MendMarks
+        | Step::PrepareKey
+        | Step::StartSolver
+        | Step::SelfSign => false,
+    };
+    if wrote_no_secret && gathered.observed.status.order.is_some() {
+        let key = gathered.observed.key.clone();
+        context.memory.keep_reads(&key, gathered.into_reads());
+    }
 }
 
 /// What an earlier pass did and could not write into the status is not lost: it is seen, and written with this pass's report.
@@ -146,15 +177,15 @@ fn merge(change: &Change, gathered: &mut Gathered, context: &Context, now: Times
     );
 }
 
-/// Writes the status where it changed; the answer is when the object is looked at again.
+/// Writes the status where it changed; the answer is when the object is looked at again. `gathered` is kept in step.
 async fn report(
-    gathered: &Gathered,
+    gathered: &mut Gathered,
     said: &Plan,
     outcome: &Outcome,
     context: &Context,
     now: Timestamp,
 ) -> Result<Timestamp, Error> {
-    let key: &ObjectKey = &gathered.observed.key;
+    let key: &ObjectKey = &gathered.observed.key.clone();
     let old = gathered.certificate.status.clone().unwrap_or_default();
     let new = build_status(&gathered.observed, said, now);
     let worth = plan_write(&old, &new, context.memory.entry(key).last_write, now);
@@ -169,7 +200,8 @@ async fn report(
         let mut next = gathered.certificate.clone();
         next.status = Some(new);
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
-        apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
+        gathered.certificate =
+            apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
     }
     context.memory.update(key, |e| e.last_write = Some(now));
     note_reported(key, context).await;
