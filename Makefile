@@ -1,21 +1,21 @@
 # make demo   a certificate, end to end, before your eyes        make test   everything that is checked
 # make up     the demo's world, kept for playing                 make check  the quick part of it
 # make down   end that world                                     make crds   write crds/ anew
-# make build  the program, optimised
+# make build  the program, optimised                             make image  the image, as target/image/evercert.tar
 
-.PHONY: help demo test check crds up down build world
+.PHONY: help demo test check crds up down build image world
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt build level +tools clippy docs generated unit world stories plane demo
+	@.ci/parts setup fmt build level +tools +image clippy docs generated unit world stories plane demo
 
 check:
 	@.ci/parts fmt clippy build generated unit
 
 demo:
-	@.ci/parts setup programs tools demo
+	@.ci/parts setup programs tools image demo
 
 up: world
 	@target/debug/evercert-demo up
@@ -24,11 +24,14 @@ down:
 	@if [ -x target/debug/evercert-demo ]; then target/debug/evercert-demo down; else echo "There is no world."; fi
 
 world:
-	@.ci/parts setup programs tools
+	@.ci/parts setup programs tools image
 
 crds:
 	@cargo run --quiet --locked -p evercert -- crds --output crds
 	@git --no-pager diff --stat -- crds
+
+image:
+	@sh e2e/image.sh
 
 build:
 	cargo build --release --locked -p evercert

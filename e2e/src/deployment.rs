@@ -17,7 +17,7 @@ pub const NAME: &str = "evercert";
 /// Its manifests, in the repository.
 pub const FOLDER: &str = "e2e/manifests/operator";
 /// The label of its pods.
-const SELECTOR: &str = "app.kubernetes.io/name=evercert";
+pub const SELECTOR: &str = "app.kubernetes.io/name=evercert";
 /// An image that is there already starts within a second or two.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The grace period of a pod that does not hear SIGTERM is 30 s: one that hears it is gone long before.

@@ -77,6 +77,28 @@ impl Leaf {
         self.issuer.contains("CN=Pebble ")
     }
 
+    /// Whether each certificate of a chain in PEM, leaf first, is signed by the next one, and the last by `root`, also PEM.
+    ///
+    /// # Errors
+    /// One is not, or cannot be read.
+    pub fn verify_chain(pem: &[u8], root: &[u8]) -> Result<()> {
+        let blocks: Vec<Pem> = Pem::iter_from_buffer(pem)
+            .chain(Pem::iter_from_buffer(root))
+            .collect::<Result<_, _>>()
+            .context("reading PEM")?;
+        ensure!(blocks.len() > 1, "a chain without a root");
+        for pair in blocks.windows(2) {
+            let [below, above] = pair else { continue };
+            let (below, above) = (below.parse_x509()?, above.parse_x509()?);
+            below
+                .verify_signature(Some(above.public_key()))
+                .with_context(|| {
+                    format!("{} is not signed by {}", below.subject(), above.subject())
+                })?;
+        }
+        Ok(())
+    }
+
     /// Whether `at` is within the validity.
     #[must_use]
     pub fn is_valid_at(&self, at: Timestamp) -> bool {
@@ -106,6 +128,27 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_under_another_root_is_found() {
+        let root = |name: &str| {
+            let mut params = rcgen::CertificateParams::default();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap())
+                .unwrap()
+        };
+        let (own, other) = (root("own"), root("other"));
+        let params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &own).unwrap().pem();
+        let verify = |root: &str| Leaf::verify_chain(leaf.as_bytes(), root.as_bytes());
+        verify(&own.pem()).unwrap();
+        let told = verify(&other.pem()).unwrap_err().to_string();
+        assert!(told.contains("not signed by"), "{told}");
+    }
 
     #[test]
     fn a_certificate_knows_its_names_and_its_key() {

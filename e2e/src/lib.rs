@@ -15,6 +15,7 @@ pub mod deployment;
 pub mod dns;
 pub mod history;
 pub mod image;
+pub mod inventory;
 pub mod leaf;
 pub mod manifest;
 pub mod node;

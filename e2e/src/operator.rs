@@ -92,6 +92,14 @@ impl Operator {
     /// # Errors
     /// It runs already, or cannot be started.
     pub fn restart(&mut self) -> Result<()> {
+        self.restart_with(&[])
+    }
+
+    /// The same with more variables in its environment, this once.
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn restart_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
         if self.pid().is_some() {
             bail!("the operator runs already");
         }
@@ -106,6 +114,7 @@ impl Operator {
         let child = Command::new(&self.program)
             .args(arguments())
             .env("KUBECONFIG", &self.kubeconfig)
+            .envs(variables.iter().copied())
             // Ctrl-C in a terminal is not for it: it ends with the stage or with the world.
             .process_group(0)
             .stdin(Stdio::null())
@@ -172,6 +181,21 @@ impl Operator {
     /// It does not run.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)
+    }
+
+    /// Waits until the operator has ended by itself, as it was told to, and tells how. It does not count among
+    /// [`Self::ended_by_itself`].
+    ///
+    /// # Errors
+    /// It still runs when time is up: the error has the end of its log.
+    pub async fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("the operator does not run")?;
+        let ended = wait_for("the operator's end", within, async || Ok(child.try_wait()?)).await;
+        ended.map_err(|error| {
+            let error = error.context(tail(&self.log, 40));
+            self.child = Some(child);
+            error
+        })
     }
 
     fn signal(&mut self, signal: Signal) -> Result<ExitStatus> {

@@ -154,7 +154,7 @@ mod tests {
         let own = Process(std::process::id());
         assert!(own.resident_memory().unwrap() > 100_000);
         assert_eq!(own.status("Pid").unwrap(), own.0.to_string());
-        assert!(own.root_mount().unwrap().contains("r"));
+        assert!(own.root_mount().unwrap().contains('r'));
         assert!(own.status("Nothing").is_err());
     }
 }

@@ -173,6 +173,20 @@ fn the_public_roots_are_in_the_program() {
     }
 }
 
+/// They are in every development build, and stop the process where a variable says so.
+#[test]
+fn no_failpoint_is_in_the_image() {
+    let variable = evercert_operator::effect::failpoint::VARIABLE.as_bytes();
+    let program = Unpacked::new(EVERCERT)
+        .unwrap()
+        .program("evercert")
+        .unwrap();
+    assert!(!contains(&program, variable));
+    // The test can tell: its own program has them.
+    let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+    assert!(contains(&own, variable));
+}
+
 #[test]
 fn the_image_is_built_by_the_toolchain_of_the_tests() {
     let toolchain = fs::read_to_string(repository().join("rust-toolchain.toml")).unwrap();

@@ -1,9 +1,10 @@
 //! Who begins an order next (design §6): lanes, a fair share for each namespace, and a cap on orders under way in which what
 //! does not move keeps nobody waiting.
 //!
-//! A healthy order is done in a moment. So an order counts fully only while it is young; an older one waits for a slow CA, a
-//! dead name or a refused route, and counts against a wider cap. In that one, whoever holds much leaves some for the others: a
-//! namespace holds at most as many as are left over, and names that failed before at most a quarter.
+//! An order is work here until the CA has been told to validate; then it waits, for a moment where all is well, for long where
+//! a name is dead. So an order counts fully only while it is young and not in the CA's hands; any other counts against a wider
+//! cap alone. In that one, whoever holds much leaves some for the others: a namespace holds at most as many as are left over,
+//! and names that failed before at most a quarter.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::key::ObjectKey;
 use crate::observe::Observed;
 
-/// How long an order counts as one that moves.
+/// How long an order counts as one that moves, unless it is handed over to the CA before.
 pub const MOVES: SignedDuration = SignedDuration::from_secs(5);
 /// Of all orders that may be under way, the part that may be moving.
-const MOVING_PART: usize = 4;
+const MOVING_PART: usize = 8;
 /// Of either cap, the part for those that failed before.
 const FAILED_PART: usize = 4;
 /// A certificate is about to expire when only this part of its lifetime is left, or less than [`EXPIRING_WITHIN`].
@@ -46,13 +47,15 @@ pub struct Candidate {
     pub failed: bool,
 }
 
-/// One of [`Candidate`], since an instant: since when it waits, or since when its order is under way.
+/// A [`Candidate`] in its place: waiting, or with an order under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     /// Who.
     pub candidate: Candidate,
     /// Since when.
     pub since: Timestamp,
+    /// Whether its order is in the CA's hands.
+    pub handed_over: bool,
 }
 
 impl Candidate {
@@ -133,7 +136,7 @@ pub fn next_grant(under_way: &[Placed], now: Timestamp) -> Option<Timestamp> {
 
 /// A clock that was set back makes nobody move for long.
 fn moves(placed: &Placed, now: Timestamp) -> bool {
-    now.duration_since(placed.since).abs() < MOVES
+    !placed.handed_over && now.duration_since(placed.since).abs() < MOVES
 }
 
 /// Orders of one kind.

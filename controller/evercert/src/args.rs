@@ -69,4 +69,23 @@ mod tests {
             }
         }
     }
+
+    /// A kubelet gives each pod variables about every Service of its namespace: `evercert-solver`, which is there when the
+    /// operator starts again, would set EVERCERT_SOLVER_PORT to a URL.
+    #[test]
+    fn no_variable_can_be_one_that_a_kubelet_sets_for_a_service() {
+        let of_a_service = |name: &str| {
+            name.ends_with("_PORT")
+                || ["_PORT_", "_SERVICE_HOST", "_SERVICE_PORT"]
+                    .iter()
+                    .any(|part| name.contains(part))
+        };
+        assert!(of_a_service("EVERCERT_SOLVER_PORT"));
+        for command in Cli::command().get_subcommands() {
+            for variable in command.get_arguments().filter_map(clap::Arg::get_env) {
+                let variable = variable.to_string_lossy();
+                assert!(!of_a_service(&variable), "{variable}");
+            }
+        }
+    }
 }

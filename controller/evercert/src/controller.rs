@@ -26,7 +26,7 @@ pub(crate) struct ControllerArgs {
         long,
         env = "EVERCERT_MAX_ORDERS",
         value_name = "COUNT",
-        default_value_t = 200,
+        default_value_t = 400,
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     max_orders: u16,

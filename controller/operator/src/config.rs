@@ -14,7 +14,8 @@ pub struct Config {
     pub name_sharing_allowed: bool,
     /// The most objects that are worked on at the same time, at least 1; those that wait for a CA are not counted.
     pub concurrency: u16,
-    /// The most orders that are under way at the CAs at the same time, at least 1. A quarter of them begin within 5 s.
+    /// The most orders that are under way at the CAs at the same time, at least 1. An eighth of them are worked on here, the
+    /// others wait for their CA.
     pub max_orders: usize,
     /// What the operator calls itself in each request to a CA (RFC 8555 §6.1).
     pub user_agent: String,

@@ -235,6 +235,10 @@ fn find_concerned(
         .map(|c| key_of(c))
         .collect();
     keys.dedup();
+    for key in &keys {
+        // What a pass read before is not what is there now.
+        drop(context.memory.take_reads(key));
+    }
     keys.iter().map(reference).collect()
 }
 

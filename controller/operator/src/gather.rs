@@ -2,6 +2,7 @@
 //! caches and memory, so that a pass sees what the one before it wrote.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use evercert_api::certificate::IssuerKind;
 use evercert_api::condition::READY;
@@ -25,6 +26,18 @@ use crate::issuer::{IssuerId, Session, Signer};
 use crate::projection::{Presentation, SolverReadiness};
 use crate::secrets::{observe_companion, observe_secret};
 
+/// How long what was read may serve further passes.
+const CURRENT: Duration = Duration::from_secs(1);
+
+/// What was read at the API server.
+#[derive(Debug, Clone)]
+pub(crate) struct Reads {
+    certificate: Certificate,
+    secret: Option<Secret>,
+    companion: Option<Secret>,
+    read_at: Instant,
+}
+
 /// What was read for one pass.
 pub(crate) struct Gathered {
     /// The Certificate.
@@ -33,6 +46,7 @@ pub(crate) struct Gathered {
     pub(crate) secret: Option<Secret>,
     /// The companion Secret.
     pub(crate) companion: Option<Secret>,
+    read_at: Instant,
     /// The issuer that the spec names.
     pub(crate) issuer: IssuerId,
     /// Its session.
@@ -49,19 +63,35 @@ pub(crate) async fn gather(
     live: bool,
     now: Timestamp,
 ) -> Result<Option<Gathered>, ApplyError> {
-    let certificates: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
-    let companion_name = children::companion_name(&key.namespace, &key.name);
-    let (certificate, companion) = futures::try_join!(
-        apply::within(certificates.get_opt(&key.name)),
-        apply::within(secrets.get_opt(&companion_name)),
-    )?;
-    let Some(certificate) = certificate else {
+    let Some(reads) = Reads::read(key, context).await? else {
         return Ok(None);
     };
-    let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
-    let companion = companion.filter(|c| is_companion_of(c, &certificate));
+    look_at(key, context, reads, live, now).await.map(Some)
+}
 
+/// The same from what the last pass read a moment ago, where it wrote nothing and nobody else did, as far as the watches tell.
+pub(crate) async fn gather_again(
+    key: &ObjectKey,
+    context: &Context,
+    reads: Reads,
+    now: Timestamp,
+) -> Result<Gathered, ApplyError> {
+    look_at(key, context, reads, false, now).await
+}
+
+async fn look_at(
+    key: &ObjectKey,
+    context: &Context,
+    reads: Reads,
+    live: bool,
+    now: Timestamp,
+) -> Result<Gathered, ApplyError> {
+    let Reads {
+        certificate,
+        secret,
+        companion,
+        read_at,
+    } = reads;
     let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
     let session = context.sessions.get(&issuer);
     let generation = if live {
@@ -79,14 +109,50 @@ pub(crate) async fn gather(
         generation,
         now,
     );
-    Ok(Some(Gathered {
+    Ok(Gathered {
         certificate,
         secret,
         companion,
+        read_at,
         issuer,
         session,
         observed,
-    }))
+    })
+}
+
+impl Reads {
+    async fn read(key: &ObjectKey, context: &Context) -> Result<Option<Self>, ApplyError> {
+        let read_at = Instant::now();
+        let certificates: Api<Certificate> =
+            Api::namespaced(context.client.clone(), &key.namespace);
+        let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
+        let companion_name = children::companion_name(&key.namespace, &key.name);
+        let (certificate, companion) = futures::try_join!(
+            apply::within(certificates.get_opt(&key.name)),
+            apply::within(secrets.get_opt(&companion_name)),
+        )?;
+        let Some(certificate) = certificate else {
+            return Ok(None);
+        };
+        let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
+        let companion = companion.filter(|c| is_companion_of(c, &certificate));
+        Ok(Some(Self {
+            certificate,
+            secret,
+            companion,
+            read_at,
+        }))
+    }
+
+    /// Whether they are young, and the Certificate is still as `watched`, as the watch has it.
+    pub(crate) fn are_current(&self, watched: &Certificate) -> bool {
+        let (read, watched) = (&self.certificate.metadata, &watched.metadata);
+        self.read_at.elapsed() < CURRENT
+            && read.uid == watched.uid
+            && read.generation >= watched.generation
+            && read.annotations == watched.annotations
+            && read.deletion_timestamp == watched.deletion_timestamp
+    }
 }
 
 /// A Secret of the companion's name that we did not write is none of ours, and is left to its owner.
@@ -400,6 +466,16 @@ impl Gathered {
         self.observed.companion = companion;
     }
 
+    /// What was read, for the next pass.
+    pub(crate) fn into_reads(self) -> Reads {
+        Reads {
+            certificate: self.certificate,
+            secret: self.secret,
+            companion: self.companion,
+            read_at: self.read_at,
+        }
+    }
+
     /// Whether the TLS Secret is not there.
     pub(crate) fn lacks_secret(&self) -> bool {
         matches!(self.observed.secret, SecretObservation::Missing)
@@ -409,6 +485,33 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_serves_again_until_the_watch_knows_better() {
+        let certificate = |generation, renew: Option<&str>| {
+            let spec = serde_json::from_value(serde_json::json!({
+                "secretName": "s", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"},
+            }));
+            let mut certificate = Certificate::new("c", spec.unwrap());
+            certificate.metadata.generation = Some(generation);
+            certificate.metadata.annotations =
+                renew.map(|at| [("evercert.dev/renew-at".to_owned(), at.to_owned())].into());
+            certificate
+        };
+        let reads = |read_at| Reads {
+            certificate: certificate(2, None),
+            secret: None,
+            companion: None,
+            read_at,
+        };
+        let now = reads(Instant::now());
+        assert!(now.are_current(&certificate(2, None)));
+        assert!(now.are_current(&certificate(1, None)), "the watch is late");
+        assert!(!now.are_current(&certificate(3, None)));
+        assert!(!now.are_current(&certificate(2, Some("now"))));
+        let old = Instant::now().checked_sub(CURRENT).unwrap();
+        assert!(!reads(old).are_current(&certificate(2, None)));
+    }
 
     #[test]
     fn an_intent_of_a_predecessor_of_the_same_name_is_not_the_certificates() {

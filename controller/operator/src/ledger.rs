@@ -166,23 +166,48 @@ impl Ledger {
         result.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// What became of the intents of `certificate` is known: they count as spent, and are never taken for lost. Nobody waits
-    /// for it to be written: soon where nothing else will tell a later run, else with the next intent.
-    pub(crate) fn settle(&self, certificate: &ObjectKey, soon: bool) {
+    /// What became of the intents of `certificate` is known: they count as spent, and are never taken for lost. When this
+    /// returns, it is written.
+    ///
+    /// Whoever settles a failure has its record written *before*, else a crash in between would forget the attempt and order
+    /// again at once; whoever gives an order up takes it out of the status *after*, else a crash would take it for lost.
+    pub(crate) async fn settle(&self, certificate: &ObjectKey) {
+        for written in self.queue_settled(certificate, false) {
+            if let Err(error) = written.await.unwrap_or(Err(LedgerError::Closed)) {
+                // Then an attempt waits a while for nothing.
+                tracing::warn!(%certificate, %error, "a later run will take an order for lost");
+            }
+        }
+    }
+
+    /// The same without a hurry: written with the next intent, since something else tells a later run what became of these.
+    pub(crate) fn settle_later(&self, certificate: &ObjectKey) {
+        drop(self.queue_settled(certificate, true));
+    }
+
+    fn queue_settled(
+        &self,
+        certificate: &ObjectKey,
+        lazy: bool,
+    ) -> Vec<oneshot::Receiver<Result<(), LedgerError>>> {
         let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
         let open = intents.extract_if(|(_, key), _| key == certificate);
+        let mut answers = Vec::new();
         for ((directory, certificate), Open { at, .. }) in open {
+            let (done, answer) = oneshot::channel();
+            answers.push(answer);
             let request = Request {
                 directory,
                 certificate,
                 at,
                 settled: true,
-                lazy: !soon,
-                done: oneshot::channel().0,
+                lazy,
+                done,
             };
-            // A closed queue means that the operator is stopping; then the intent counts as lost, and an attempt waits.
+            // A closed queue means that the operator is stopping; the answer tells.
             let _ = self.queue.send(request);
         }
+        answers
     }
 }
 

@@ -15,6 +15,8 @@ use evercert_core::report::Change;
 use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
 
+use crate::gather::Reads;
+
 /// What is remembered of one Certificate.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Entry {
@@ -65,6 +67,8 @@ struct Breaker {
 pub(crate) struct Memory {
     entries: Mutex<HashMap<ObjectKey, Entry>>,
     breakers: Mutex<HashMap<String, Breaker>>,
+    /// What a pass read that the next one need not read again.
+    reads: Mutex<HashMap<ObjectKey, Reads>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -104,7 +108,18 @@ impl Memory {
 
     /// Forgets `key`, and gives what was remembered: to the first who asks.
     pub(crate) fn forget(&self, key: &ObjectKey) -> Entry {
+        lock(&self.reads).remove(key);
         lock(&self.entries).remove(key).unwrap_or_default()
+    }
+
+    /// Keeps what was read for the pass that follows at once.
+    pub(crate) fn keep_reads(&self, key: &ObjectKey, reads: Reads) {
+        lock(&self.reads).insert(key.clone(), reads);
+    }
+
+    /// What the last pass read, once: `None` when something has changed since.
+    pub(crate) fn take_reads(&self, key: &ObjectKey) -> Option<Reads> {
+        lock(&self.reads).remove(key)
     }
 
     /// The last view of the order at `url`.

@@ -96,7 +96,7 @@ impl Projections {
     }
 
     /// Drops what belongs to Certificates that do not exist. To be called with the keys of all Certificates when they were
-    /// listed first, and when one was deleted.
+    /// listed first, before which nothing is written, and when one was deleted.
     pub fn retain_existing(&self, existing: &HashSet<ObjectKey>) {
         self.shared.retain_existing(existing);
     }

@@ -17,7 +17,7 @@ use crate::context::{Context, key_of, reference};
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
-use crate::gather::{Gathered, gather};
+use crate::gather::{Gathered, gather, gather_again};
 
 /// One pass for one Certificate, when there is a place at work.
 pub(crate) async fn reconcile(
@@ -26,16 +26,22 @@ pub(crate) async fn reconcile(
 ) -> Result<Action, Error> {
     let place = context.begin_work().await;
     // In a box, so that those who wait for a place are small.
-    Box::pin(pass(key_of(&certificate), &context, place)).await
+    Box::pin(pass(&certificate, &context, place)).await
 }
 
 async fn pass(
-    key: ObjectKey,
+    certificate: &Certificate,
     context: &Context,
     place: Option<SemaphorePermit<'_>>,
 ) -> Result<Action, Error> {
+    let key = key_of(certificate);
     let now = Timestamp::now();
-    let Some(mut gathered) = gather(&key, context, false, now).await? else {
+    let known = context.memory.take_reads(&key);
+    let found = match known.filter(|reads| reads.are_current(certificate)) {
+        Some(reads) => Some(gather_again(&key, context, reads, now).await?),
+        None => gather(&key, context, false, now).await?,
+    };
+    let Some(mut gathered) = found else {
         forget(&key, context);
         return Ok(Action::await_change());
     };
@@ -85,6 +91,10 @@ async fn pass(
     let after = Timestamp::now();
     note_change(&outcome.change, &mut gathered, context, after);
     if outcome.moved && outcome.change == Change::None && outcome.note.is_none() {
+        if next.step.asks_others() {
+            // Nothing was written.
+            context.memory.keep_reads(&key, gathered.into_reads());
+        }
         return Ok(at_once());
     }
     let said = if outcome.moved {
@@ -119,11 +129,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         .update(&key, |e| e.unreported = Some((change.clone(), now)));
     match change {
         Change::Placed(_) => {}
-        Change::None | Change::Cleared => context.slots.free(&key),
-        Change::Failed(_) => {
-            context.slots.free(&key);
-            context.ledger.settle(&key, true);
-        }
+        Change::None | Change::Cleared | Change::Failed(_) => context.slots.free(&key),
     }
     merge(change, gathered, context, now);
 }
@@ -155,7 +161,7 @@ async fn report(
     if worth != Ok(true) && outcome.change == Change::None {
         if old == new {
             // Whatever an earlier pass could not write is there.
-            context.memory.update(key, |e| e.unreported = None);
+            note_reported(key, context).await;
         }
         return Ok(worth.err().map_or(said.wake, |at| at.min(said.wake)));
     }
@@ -165,11 +171,20 @@ async fn report(
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
         apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
     }
-    context.memory.update(key, |e| {
-        e.last_write = Some(now);
-        e.unreported = None;
-    });
+    context.memory.update(key, |e| e.last_write = Some(now));
+    note_reported(key, context).await;
     Ok(said.wake)
+}
+
+/// The status tells what was done. A failed attempt is known there, and only now its intent is.
+async fn note_reported(key: &ObjectKey, context: &Context) {
+    let mut reported = None;
+    context
+        .memory
+        .update(key, |e| reported = e.unreported.take());
+    if let Some((Change::Failed(_), _)) = reported {
+        context.ledger.settle(key).await;
+    }
 }
 
 /// What a status is written for.

@@ -48,7 +48,11 @@ impl Slots {
             return true;
         }
         let since = state.waiting.get(&key).map_or(now, |placed| placed.since);
-        let placed = Placed { candidate, since };
+        let placed = Placed {
+            candidate,
+            since,
+            handed_over: false,
+        };
         state.waiting.insert(key.clone(), placed);
         state.grant(self.most, now);
         state.called.retain(|called| *called != key);
@@ -66,8 +70,19 @@ impl Slots {
         let placed = Placed {
             candidate,
             since: now,
+            handed_over: false,
         };
         state.under_way.entry(key).or_insert(placed);
+    }
+
+    /// The order of `key` is in the CA's hands: here nothing is to be done for it until the CA has looked.
+    pub(crate) fn hand_over(&self, key: &ObjectKey) {
+        let mut state = self.lock();
+        if let Some(placed) = state.under_way.get_mut(key) {
+            placed.handed_over = true;
+        }
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// `key` neither waits nor has an order under way any more.
@@ -129,6 +144,7 @@ impl State {
                 let granted = Placed {
                     candidate,
                     since: now,
+                    handed_over: false,
                 };
                 self.under_way.insert(key.clone(), granted);
                 self.called.push(key);
@@ -185,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_turn_comes_when_an_order_no_longer_moves() {
-        let slots = Slots::new(8);
+        let slots = Slots::new(16);
         for name in ["a", "b"] {
             assert!(slots.ask(candidate(name), at(0)));
         }
@@ -197,6 +213,11 @@ mod tests {
         );
         let then = at(0).checked_add(MOVES).unwrap();
         assert_eq!(slots.turn(then).0, [key("c")]);
+        assert!(slots.ask(candidate("d"), then), "two move");
+        assert!(!slots.ask(candidate("e"), then));
+        slots.hand_over(&key("d"));
+        assert_eq!(slots.turn(then).0, [key("e")]);
+        assert!(slots.has(&key("d")));
     }
 
     #[test]

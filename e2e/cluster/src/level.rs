@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::geteuid;
 
 use crate::cgroup::Cgroups;
-use crate::process;
+use crate::{World, process};
 
 /// In the environment of whoever wants another level than the highest that this machine has.
 const WANTED: &str = "EVERCERT_LEVEL";
@@ -27,11 +27,15 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level of a world here: what `EVERCERT_LEVEL` says, else the highest that this machine has.
+    /// The level of a world here: what `EVERCERT_LEVEL` says, else the highest that this machine has. Inside of a world it is
+    /// that world's.
     ///
     /// # Errors
     /// `EVERCERT_LEVEL` is neither `plane` nor `node`, or is `node` where that cannot be (with the reasons).
     pub fn here() -> Result<Self> {
+        if let Some(world) = World::current() {
+            return Ok(world.level());
+        }
         let wanted = match std::env::var(WANTED) {
             Ok(value) if !value.is_empty() => Some(value.parse().context(WANTED)?),
             _ => None,

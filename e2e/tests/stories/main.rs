@@ -13,6 +13,7 @@ mod damage;
 mod deleted;
 mod edited;
 mod ending;
+mod failpoints;
 mod first;
 mod foreign;
 mod forged;
@@ -90,7 +91,10 @@ fn groups() -> Vec<Group> {
             .one_by_one(solver::tales())
             .one_by_one(account_key::without_operator()),
     ];
-    let failpoints = Group::spread("failpoints", 3, Vec::new()).into_iter();
+    let mut failpoints = Group::spread("failpoints", 2, failpoints::tales());
+    // A minute of backoff passes in it.
+    failpoints.push(Group::new("failpoints-gap").one_by_one(failpoints::of_the_gap()));
+    let failpoints = failpoints.into_iter();
     groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.push(
         Group::new("load")

@@ -1,9 +1,12 @@
 //! The operator as its users run it: a pod, with the rights of its own ServiceAccount and no others.
 
 use anyhow::{Context, Result, ensure};
-use evercert_e2e::pods::Process;
+use evercert_e2e::pods::{self, Process};
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, curl, deployment, operator};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
 
 use crate::app::application;
 use crate::{Tale, tales};
@@ -52,6 +55,7 @@ async fn issue_from_a_pod(story: &Story<'_>) -> Result<()> {
     );
     let forbidden: Vec<_> = calls.iter().filter(|call| call.code() == 403).collect();
     ensure!(forbidden.is_empty(), "{forbidden:?}");
+    starts_again(story).await?;
     for role in ["controller", "solver"] {
         let process = Process::of_role(role).with_context(|| format!("no {role} runs"))?;
         has_nothing_to_spare(process).with_context(|| role.to_owned())?;
@@ -61,6 +65,22 @@ async fn issue_from_a_pod(story: &Story<'_>) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Now that the solver's Service is there, of which a kubelet tells every new pod by variables.
+async fn starts_again(story: &Story<'_>) -> Result<()> {
+    let client = &story.stage.client;
+    let all: Api<Pod> = Api::namespaced(client.clone(), operator::NAMESPACE);
+    for pod in pods::list(client, operator::NAMESPACE, deployment::SELECTOR).await? {
+        all.delete(&pod.name_any(), &DeleteParams::default())
+            .await?;
+        story
+            .wait_for("the first pod is gone", SOON, async || {
+                Ok(all.get_opt(&pod.name_any()).await?.is_none().then_some(()))
+            })
+            .await?;
+    }
+    deployment::ready(story.stage).await
 }
 
 /// An ordinary user without capabilities, whose root folder cannot be written.

@@ -1,8 +1,8 @@
 use super::*;
 use crate::plan::fixtures::{DAY, NAMES, at, certificate, now, observed};
 
-const MOST: usize = 40;
-/// A quarter of them.
+const MOST: usize = 80;
+/// An eighth of them.
 const MOVING: usize = 10;
 
 fn new(namespace: &str, name: usize, since: i64) -> Placed {
@@ -14,6 +14,7 @@ fn new(namespace: &str, name: usize, since: i64) -> Placed {
             failed: false,
         },
         since: at(since),
+        handed_over: false,
     }
 }
 
@@ -62,6 +63,12 @@ fn what_does_not_move_keeps_nobody_waiting() {
     assert_eq!(grants(&many("b", 30, 0), &stuck).len(), MOVING);
     assert_eq!(next_grant(&stuck, now()), None);
     assert_eq!(next_grant(&many("a", 3, -4), now()), Some(at(1)));
+    let mut with_the_ca = many("a", MOVING, 0);
+    for placed in &mut with_the_ca {
+        placed.handed_over = true;
+    }
+    assert_eq!(grants(&many("b", 30, 0), &with_the_ca).len(), MOVING);
+    assert_eq!(next_grant(&with_the_ca, now()), None);
 }
 
 #[test]

@@ -121,7 +121,7 @@ pub(super) async fn place(
                 FaultClass::Unavailable
                     if fault.unsent || fault.http_status.is_some_and(|s| s >= 500) =>
                 {
-                    context.ledger.settle(&key, true);
+                    context.ledger.settle(&key).await;
                     Outcome::moved()
                 }
                 // The CA may have made the order all the same: it counts as spent.
@@ -133,7 +133,7 @@ pub(super) async fn place(
                 {
                     suspect(gathered, context);
                     context.memory.update(&key, |e| e.unknown_account = true);
-                    context.ledger.settle(&key, true);
+                    context.ledger.settle(&key).await;
                     Outcome::moved()
                 }
                 FaultClass::Account => {
@@ -388,6 +388,7 @@ pub(super) async fn accept(
     context
         .memory
         .update(&gathered.observed.key, |e| e.refusals = 0);
+    context.slots.hand_over(&gathered.observed.key);
     read.accepted.extend(urls.iter().cloned());
     read.changed_at = Some(Timestamp::now());
     context
@@ -488,7 +489,7 @@ pub(super) async fn store(
     )
     .await?;
     context.projections.clear(&gathered.observed.key);
-    context.ledger.settle(&gathered.observed.key, false);
+    context.ledger.settle_later(&gathered.observed.key);
     Ok(secret::issued(gathered, facts.as_ref()))
 }
 
@@ -501,7 +502,7 @@ pub(super) async fn abandon(
 ) -> Outcome {
     let key = gathered.observed.key.clone();
     context.projections.clear(&key);
-    context.ledger.settle(&key, true);
+    context.ledger.settle(&key).await;
     // A status can be forged: only what this process placed itself is given back.
     let mut entry = context.memory.entry(&key);
     context.memory.update(&key, |e| e.placed = None);

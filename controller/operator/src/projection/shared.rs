@@ -92,13 +92,14 @@ impl Shared {
 
     pub(super) fn retain_existing(&self, existing: &HashSet<ObjectKey>) {
         let mut state = self.lock();
+        let first = !state.loaded && state.existing.is_none();
         if !state.loaded {
             state.existing = Some(existing.clone());
         }
         let before = state.wanted.len();
         state.wanted.retain(|key, _| existing.contains(key));
         state.waiters.retain(|key| existing.contains(key));
-        let changed = state.wanted.len() != before;
+        let changed = first || state.wanted.len() != before;
         drop(state);
         if changed {
             self.wake.notify_one();
@@ -146,6 +147,12 @@ impl Shared {
     /// Waits until a wish has changed since the last call.
     pub(super) async fn changed(&self) {
         self.wake.notified().await;
+    }
+
+    /// Whether the Certificates that exist were told: only then is known which of what an earlier run left is still wanted.
+    pub(super) fn knows_existing(&self) -> bool {
+        let state = self.lock();
+        state.loaded || state.existing.is_some()
     }
 
     /// Takes what an earlier run left, save what was said since. Only the first call counts.

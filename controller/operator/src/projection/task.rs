@@ -152,7 +152,7 @@ impl ProjectionTask {
     /// Looks at everything once: starts the writes that are due, publishes what was found, and tells when to look again.
     fn look(&mut self, writes: &mut Writes) -> Instant {
         let now = Instant::now();
-        if !self.observed.is_complete() {
+        if !self.observed.is_complete() || !self.shared.knows_existing() {
             self.publish_blindness();
             return now + LOOK;
         }
@@ -216,7 +216,7 @@ impl ProjectionTask {
         next
     }
 
-    /// Before everything was listed once, nothing is known and nothing is written.
+    /// Before everything was listed once, Certificates too, nothing is known and nothing is written.
     fn publish_blindness(&self) {
         let presentation = match self.observed.failing() {
             Some(message) => Presentation::Failed {

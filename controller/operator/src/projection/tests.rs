@@ -51,12 +51,13 @@ impl World {
             }),
         );
         server.put(SOLVER_SLICE, solver_slice(&["198.18.1.5"]));
-        Self::on(server, Some(Duration::from_mins(10)))
+        Self::on(server, Some(Duration::from_mins(10)), &[])
     }
 
-    /// An operator that starts on `server` as it is.
-    fn on(server: ApiServer, idle: Option<Duration>) -> Self {
+    /// An operator that starts on `server` as it is, and finds these Certificates.
+    fn on(server: ApiServer, idle: Option<Duration>, existing: &[&str]) -> Self {
         let (projections, task) = Projections::new(server.client(), server.client(), &config(idle));
+        projections.retain_existing(&existing.iter().map(|name| key(name)).collect());
         Self {
             server,
             projections,
@@ -64,11 +65,11 @@ impl World {
         }
     }
 
-    /// The operator dies and another one starts.
-    fn restarted(self) -> Self {
+    /// The operator dies, and another one starts that finds these Certificates.
+    fn restarted(self, existing: &[&str]) -> Self {
         let server = self.server.clone();
         drop(self);
-        Self::on(server, Some(Duration::from_mins(10)))
+        Self::on(server, Some(Duration::from_mins(10)), existing)
     }
 
     /// Waits for `condition`; a minute of the moved clock is the deadline.

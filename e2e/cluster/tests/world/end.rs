@@ -19,6 +19,11 @@ pub(crate) fn play(part: &str) -> Result<ExitCode> {
     let Some(world) = World::current() else {
         return World::up(part, false)?.reexec_inside();
     };
+    ensure!(
+        Level::here()? == world.level(),
+        "inside of a world of level {} it is another",
+        world.level()
+    );
     if part == SEVEN {
         return Ok(ExitCode::from(7));
     }

@@ -198,7 +198,7 @@ async fn after_a_restart_an_entry_stays_until_its_order_was_read_and_nothing_is_
     }
     world.assert_silence(Duration::from_mins(1)).await;
 
-    let world = world.restarted();
+    let world = world.restarted(&["shop/read", "shop/unread", "shop/deleted", "blog/done"]);
     world
         .projections
         .set(open("shop/read", &["read.example.com"]));
@@ -235,11 +235,8 @@ async fn what_was_said_before_the_first_listing_counts_more_than_what_was_left()
         ));
     }
     world.until_applied("shop/stays").await;
-    let world = world.restarted();
+    let world = world.restarted(&["shop/done", "shop/stays"]);
     world.projections.clear(&key("shop/done"));
-    world
-        .projections
-        .retain_existing(&["shop/done", "shop/stays"].map(key).into());
     world
         .until("only one stays", |w| {
             let (_, ingress) = ingress_of(&w.server, "shop")?;
@@ -247,6 +244,58 @@ async fn what_was_said_before_the_first_listing_counts_more_than_what_was_left()
         })
         .await;
     world.until_applied("shop/stays").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vanished_while_nobody_looked_is_taken_away_and_never_written() {
+    let world = World::new();
+    for certificate in ["shop/web", "gone/web"] {
+        let host = format!("www.{}.example.com", key(certificate).namespace);
+        world.projections.set(open(certificate, &[&host]));
+    }
+    for certificate in ["shop/web", "gone/web"] {
+        world.until_applied(certificate).await;
+    }
+    // As the garbage collector and the end of a namespace leave it.
+    let (ingress, _) = ingress_of(&world.server, "gone").unwrap();
+    for object in [service_of("gone"), slice_of("gone"), ingress] {
+        world.server.remove(&object);
+    }
+    let before = world.server.requests().len();
+    let (projections, task) = {
+        let server = &world.server;
+        Projections::new(
+            server.client(),
+            server.client(),
+            &config(Some(Duration::from_mins(10))),
+        )
+    };
+    let server = world.server.clone();
+    drop(world);
+    let world = World {
+        server,
+        projections,
+        task: tokio::spawn(task.run()),
+    };
+    // The Certificates are listed later than everything else.
+    world.assert_silence(Duration::from_mins(1)).await;
+    world
+        .projections
+        .retain_existing(&["shop/web"].map(key).into());
+    world
+        .until("what is gone is not answered any more", |w| {
+            let challenges = w.server.get(CONFIG_MAP)?["data"]["challenges.json"].to_string();
+            (!challenges.contains("www.gone")).then_some(())
+        })
+        .await;
+    world.until_applied("shop/web").await;
+    let since = world.server.requests().split_off(before);
+    assert!(
+        since
+            .iter()
+            .all(|change| !format!("{change:?}").contains("gone/")),
+        "{since:#?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -364,7 +413,7 @@ async fn a_write_that_hangs_ends_after_its_deadline_and_holds_back_nobody_else()
 async fn without_a_class_the_certificate_is_told_why() {
     let server = ApiServer::default();
     server.put(SOLVER_SLICE, solver_slice(&["198.18.1.5"]));
-    let world = World::on(server, None);
+    let world = World::on(server, None, &[]);
     world
         .projections
         .set(open("shop/web", &["www.example.com"]));
@@ -487,7 +536,7 @@ async fn what_may_not_be_watched_is_told() {
         403,
         "ingresses.networking.k8s.io is forbidden: User \"x\" cannot list",
     );
-    let world = World::on(server, None);
+    let world = World::on(server, None, &[]);
     world
         .projections
         .set(open("shop/web", &["www.example.com"]));

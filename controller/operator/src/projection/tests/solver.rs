@@ -78,7 +78,7 @@ async fn a_solver_that_an_earlier_run_left_goes_after_the_idle_time() {
     world
         .until("it is there", |w| w.server.get(SOLVER_SERVICE))
         .await;
-    let world = world.restarted();
+    let world = world.restarted(&[]);
     tokio::time::sleep(Duration::from_mins(9)).await;
     assert!(world.server.get(DEPLOYMENT).is_some());
     tokio::time::sleep(Duration::from_mins(2)).await;
@@ -88,7 +88,7 @@ async fn a_solver_that_an_earlier_run_left_goes_after_the_idle_time() {
 #[tokio::test(start_paused = true)]
 async fn a_solver_that_always_stays_is_there_from_the_start() {
     let server = ApiServer::default();
-    let world = World::on(server, None);
+    let world = World::on(server, None, &[]);
     world
         .until("it is there", |w| w.server.get(DEPLOYMENT))
         .await;

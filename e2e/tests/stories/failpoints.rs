@@ -1,0 +1,176 @@
+//! The operator is killed before and after each of its effects, and started again: one certificate, nothing orphaned, and one
+//! order. Only between the intent in the ledger and the order's URL in the status it cannot be known whether there is an
+//! order: there one more is placed, after the backoff, and the lost one is counted.
+//!
+//! The effects come from the operator's own list; each has a play that leads to it.
+
+mod check;
+mod play;
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use evercert_e2e::Story;
+use evercert_e2e::ca::TestCa;
+use evercert_e2e::story::SOON;
+use evercert_operator::effect::Effect;
+use evercert_operator::effect::failpoint::{Point, Side, VARIABLE};
+use futures::future::join_all;
+use nix::sys::signal::Signal;
+
+use crate::{Tale, tales};
+use play::Play;
+
+/// A minute of backoff, and an issuance.
+const AFTER_BACKOFF: Duration = Duration::from_secs(60 + 30);
+
+/// Killed where it is known what became of everything.
+pub(crate) fn tales() -> Vec<Tale> {
+    let known = points().filter(|point| !is_gap(*point));
+    known
+        .map(|point| {
+            let effect = point.effect.name().replace('-', "_");
+            let name = format!("{}::killed_{}_{effect}", module_path!(), point.side);
+            Tale::new(name, move |story| Box::pin(killed(story, point)))
+        })
+        .collect()
+}
+
+/// Killed where it is not.
+pub(crate) fn of_the_gap() -> Vec<Tale> {
+    tales![killed_between_intent_and_record_it_counts_an_order_as_spent_and_waits]
+}
+
+/// Every effect, on both sides of it.
+fn points() -> impl Iterator<Item = Point> {
+    Effect::ALL.iter().flat_map(|effect| {
+        Side::ALL.map(|side| Point {
+            effect: *effect,
+            side,
+            nth: 1,
+        })
+    })
+}
+
+/// The intent is in the ledger, and the order's URL not yet in the status.
+fn is_gap(point: Point) -> bool {
+    matches!(
+        (point.effect, point.side),
+        (Effect::RecordIntent, Side::After)
+            | (Effect::NewOrder, _)
+            | (Effect::RecordOrder, Side::Before)
+    )
+}
+
+/// The orders that the CA is asked for until the certificate is there.
+fn orders(point: Point) -> usize {
+    let wanted = match Play::of(point.effect) {
+        Play::SelfSign => 0,
+        // The first is refused, or given up, as the play wants it.
+        Play::Refuse | Play::Abandon => 2,
+        Play::Issue
+        | Play::Restore
+        | Play::Mend
+        | Play::Copy
+        | Play::Disown
+        | Play::StartSolver
+        | Play::StopSolver
+        | Play::Leftovers => 1,
+    };
+    let lost = matches!(
+        (point.effect, point.side),
+        (Effect::NewOrder, Side::After) | (Effect::RecordOrder, Side::Before)
+    );
+    wanted + usize::from(lost)
+}
+
+async fn killed(story: Story<'_>, point: Point) -> Result<()> {
+    let began = Instant::now();
+    let told = async {
+        let ca = reach(&story, point).await?;
+        let reached = began.elapsed();
+        Play::of(point.effect).mend(&story).await?;
+        check::whole(&story, point, ca.as_ref(), SOON).await?;
+        let all = began.elapsed();
+        println!("{point}: reached after {reached:.1?}, whole after {all:.1?}");
+        play::end(&story, point).await
+    }
+    .await;
+    finish(&story, told).await
+}
+
+async fn killed_between_intent_and_record_it_counts_an_order_as_spent_and_waits(
+    story: Story<'_>,
+) -> Result<()> {
+    let gap: Vec<Point> = points().filter(|point| is_gap(*point)).collect();
+    ensure!(gap.len() == 4, "{gap:?}");
+    let names: Vec<String> = gap
+        .iter()
+        .map(|point| format!("{}-{}-{}", story.namespace, point.effect, point.side))
+        .collect();
+    let told = async {
+        let mut reached = Vec::new();
+        for (point, name) in gap.iter().zip(&names) {
+            let own = Story::begin(story.stage, name).await?;
+            let ca = reach(&own, *point)
+                .await
+                .with_context(|| point.to_string())?;
+            let ca = ca.context("a play without a CA")?;
+            // Before the next kill, which this one's report must not meet.
+            check::spent(&own, *point, &ca).await?;
+            reached.push((own, *point, ca));
+        }
+        // The minutes pass side by side.
+        let told = join_all(reached.iter().map(|(own, point, ca)| async move {
+            let told = async {
+                check::waits(own, ca, AFTER_BACKOFF).await?;
+                check::whole(own, *point, Some(ca), SOON).await?;
+                play::end(own, *point).await
+            };
+            match told.await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(own.with_evidence(error.context(point.to_string())).await),
+            }
+        }));
+        told.await.into_iter().collect::<Result<Vec<()>>>()
+    }
+    .await;
+    finish(&story, told.map(drop)).await
+}
+
+/// Plays until the operator has died at `point`, and starts it again. The story's CA, if it needs one.
+async fn reach(story: &Story<'_>, point: Point) -> Result<Option<TestCa>> {
+    let play = Play::of(point.effect);
+    let ca = play.prepare(story).await?;
+    let mut operator = story.stage.operator.lock().await;
+    operator.kill()?;
+    play.while_down(story).await?;
+    let armed = point.to_string();
+    let mut variables = play.variables();
+    variables.push((VARIABLE, &armed));
+    operator.restart_with(&variables)?;
+    play.go(story, ca.as_ref()).await?;
+    let status = operator
+        .ended(SOON)
+        .await
+        .with_context(|| format!("{point} was not reached"))?;
+    ensure!(
+        status.signal() == Some(Signal::SIGKILL as i32),
+        "it did not stop at {point}: {status}"
+    );
+    operator.restart_with(&play.variables())?;
+    operator.ready().await?;
+    Ok(ca)
+}
+
+/// An operator that is still to die is not for the next story.
+async fn finish(story: &Story<'_>, told: Result<()>) -> Result<()> {
+    let Err(error) = told else { return Ok(()) };
+    let error = story.with_evidence(anyhow!("{error:#}")).await;
+    let mut operator = story.stage.operator.lock().await;
+    if operator.pid().is_some() {
+        operator.kill()?;
+    }
+    Err(error)
+}

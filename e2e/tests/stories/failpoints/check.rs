@@ -1,0 +1,222 @@
+//! What must hold in the end, wherever the operator was killed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use evercert_api::keys::{CHALLENGES_NAME, SOLVER_NAME, TLS_CRT};
+use evercert_api::{Certificate, children};
+use evercert_e2e::Story;
+use evercert_e2e::ca::TestCa;
+use evercert_e2e::history::Version;
+use evercert_e2e::inventory::{self, Item};
+use evercert_e2e::leaf::Leaf;
+use evercert_e2e::operator::NAMESPACE;
+use evercert_e2e::story::SOON;
+use evercert_operator::effect::failpoint::Point;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, ListParams};
+use serde::Deserialize;
+
+use super::orders;
+use super::play::{OLD, Play, SITE, is_labelled};
+use crate::issue::{data, no_route_stays};
+
+/// An entry of the ledger.
+#[derive(Debug, Deserialize)]
+struct Intent {
+    certificate: String,
+    #[serde(default)]
+    settled: bool,
+}
+
+/// One certificate, in the Secret and in its companion; one order, or as many as may be; nothing that nobody needs.
+pub(super) async fn whole(
+    story: &Story<'_>,
+    point: Point,
+    ca: Option<&TestCa>,
+    within: Duration,
+) -> Result<()> {
+    let certificate = story.ready(SITE, within).await?;
+    let play = Play::of(point.effect);
+    story
+        .wait_for("the Secret is whole", SOON, async || {
+            secret(story, ca).await.map(Some)
+        })
+        .await?;
+    // Cheap to look at, and it takes longest.
+    no_route_stays(story).await?;
+    story
+        .wait_for("there is what there should be", SOON, async || {
+            inventory(story, play).await.map(Some)
+        })
+        .await?;
+    let failed = certificate.status.and_then(|status| status.failed_attempts);
+    ensure!(failed.is_none(), "{failed:?} attempts count as failed");
+    let Some(ca) = ca else { return Ok(()) };
+    // Last, so that whatever is wrong had its time.
+    let count = ca.count()?;
+    let may = orders(point);
+    ensure!(
+        count.orders == may && count.certificates == 1,
+        "{may} orders may be, and one certificate: {count:?}"
+    );
+    let log = std::fs::read_to_string(ca.log()).context("reading the CA's log")?;
+    ensure!(
+        log.contains("There are now 1 accounts") && !log.contains("There are now 2 accounts"),
+        "not one account"
+    );
+    ensure!(
+        !intents(story).await?.is_empty(),
+        "the ledger knows of no order"
+    );
+    Ok(())
+}
+
+/// The operator takes the order for lost, and counts it, though nobody can tell it.
+pub(super) async fn spent(story: &Story<'_>, point: Point, ca: &TestCa) -> Result<()> {
+    let lost = |certificate: &Certificate| {
+        let status = certificate.status.as_ref();
+        status.is_some_and(|status| {
+            status.failed_attempts == Some(1)
+                && status
+                    .last_failure
+                    .as_ref()
+                    .is_some_and(|failure| failure.reason == "OrderLost")
+        })
+    };
+    story
+        .until(SITE, "the order counts as lost", SOON, lost)
+        .await?;
+    story
+        .wait_for("the ledger says that it is spent", SOON, async || {
+            let intents = intents(story).await?;
+            Ok((!intents.is_empty() && intents.iter().all(|intent| intent.settled)).then_some(()))
+        })
+        .await?;
+    let placed = ca.count()?.orders;
+    ensure!(placed + 1 == orders(point), "{placed} orders at {point}");
+    Ok(())
+}
+
+/// The next order is not placed before its time.
+pub(super) async fn waits(story: &Story<'_>, ca: &TestCa, within: Duration) -> Result<()> {
+    let placed = ca.count()?.orders;
+    let certificate = story.api::<Certificate>().get(SITE).await?;
+    let next = certificate
+        .status
+        .and_then(|status| status.next_attempt_time)
+        .context("no nextAttemptTime")?
+        .0;
+    let left = next.duration_since(Timestamp::now());
+    ensure!(left > SignedDuration::from_secs(20), "only {left} are left");
+    story
+        .wait_for("the next order", within, async || {
+            Ok((ca.count()?.orders > placed).then_some(()))
+        })
+        .await?;
+    let now = Timestamp::now();
+    ensure!(now >= next, "ordered at {now}, though {next} was the time");
+    Ok(())
+}
+
+async fn secret(story: &Story<'_>, ca: Option<&TestCa>) -> Result<()> {
+    let site: Secret = story.secret(SITE).await?;
+    let now = Timestamp::now();
+    let version = Version::of(&site, now);
+    ensure!(
+        version.is_usable_at(now) && !version.fallback && is_labelled(&site),
+        "{version:?}"
+    );
+    let leaf = version.leaf.context("no certificate")?;
+    ensure!(leaf.names == [story.host("www")], "{:?}", leaf.names);
+    let chain = data(&site, TLS_CRT);
+    match ca {
+        Some(ca) => Leaf::verify_chain(chain, &std::fs::read(ca.root())?)?,
+        None => ensure!(leaf.issuer == leaf.subject, "{leaf:?}"),
+    }
+    let companion = story
+        .secret(&children::companion_name(story.namespace, SITE))
+        .await?;
+    ensure!(
+        data(&companion, TLS_CRT) == chain,
+        "companion and Secret hold different certificates"
+    );
+    Ok(())
+}
+
+/// Each thing that is there has a reason to be.
+async fn inventory(story: &Story<'_>, play: Play) -> Result<()> {
+    let companion = children::companion_name(story.namespace, SITE);
+    let mut wanted = vec![
+        ("Certificate", SITE),
+        ("ConfigMap", "kube-root-ca.crt"),
+        ("Issuer", "ca"),
+        ("Secret", &companion),
+        ("Secret", SITE),
+        ("ServiceAccount", "default"),
+    ];
+    if play != Play::SelfSign {
+        wanted.push(("Secret", "ca-account"));
+    }
+    if play == Play::Leftovers {
+        wanted.push(("ResourceQuota", OLD));
+    }
+    wanted.sort_unstable();
+    let client = &story.stage.client;
+    let found = inventory::list(client, story.namespace).await?;
+    let is: Vec<(&str, &str)> = found.iter().map(|i| (&*i.kind, &*i.name)).collect();
+    ensure!(is == wanted, "in the namespace: {is:?}, wanted: {wanted:?}");
+    let own = inventory::list(client, NAMESPACE).await?;
+    let strays: Vec<String> = own
+        .iter()
+        .filter(|item| !is_operators(item, play))
+        .map(ToString::to_string)
+        .collect();
+    ensure!(strays.is_empty(), "in {NAMESPACE}: {strays:?}");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let open = maps.get_opt(CHALLENGES_NAME).await?;
+    let open = open.and_then(|map| map.data).unwrap_or_default();
+    if let Some(text) = open.values().find(|text| text.contains(story.namespace)) {
+        bail!("a challenge is still open: {text}");
+    }
+    Ok(())
+}
+
+/// What may be in the operator's namespace: its rights, its records, and the solver unless that is idle.
+fn is_operators(item: &Item, play: Play) -> bool {
+    let name = item.name.as_str();
+    let solver = play != Play::StopSolver;
+    match item.kind.as_str() {
+        "ServiceAccount" => ["default", "evercert", SOLVER_NAME].contains(&name),
+        "Role" | "RoleBinding" => ["evercert", SOLVER_NAME].contains(&name),
+        "ConfigMap" => {
+            ["kube-root-ca.crt", CHALLENGES_NAME].contains(&name)
+                || name.starts_with("evercert-ledger-")
+        }
+        "Deployment" | "Service" | "Endpoints" => solver && name == SOLVER_NAME,
+        "ReplicaSet" | "Pod" | "EndpointSlice" => {
+            solver && name.starts_with(&format!("{SOLVER_NAME}-"))
+        }
+        _ => false,
+    }
+}
+
+/// The Certificate's intents in the ledger.
+async fn intents(story: &Story<'_>) -> Result<Vec<Intent>> {
+    let maps: Api<ConfigMap> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
+    let maps = maps.list(&ListParams::default()).await?;
+    let own = format!("{}/{SITE}", story.namespace);
+    let entries = maps
+        .items
+        .into_iter()
+        .flat_map(|map| map.data.unwrap_or_default())
+        .filter(|(key, _)| key.starts_with("intent-"));
+    let intents: Vec<Intent> = entries
+        .map(|(_, entry)| serde_json::from_str(&entry).context("an entry of the ledger"))
+        .collect::<Result<_>>()?;
+    Ok(intents
+        .into_iter()
+        .filter(|intent| intent.certificate == own)
+        .collect())
+}

@@ -1,0 +1,348 @@
+//! What leads to an effect.
+
+use anyhow::{Context, Result};
+use evercert_api::condition::FALLBACK_IN_USE;
+use evercert_api::keys::{COMPONENT_LABEL, COMPONENT_ROUTE, SECRET_ROLE_LABEL, SOLVER_NAME};
+use evercert_api::{Certificate, Issuer, children};
+use evercert_cluster::Pebble;
+use evercert_e2e::Story;
+use evercert_e2e::ca::TestCa;
+use evercert_e2e::operator::NAMESPACE;
+use evercert_e2e::story::{SOON, issuer_yaml};
+use evercert_operator::effect::Effect;
+use evercert_operator::effect::failpoint::Point;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ResourceQuota, Secret, Service};
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::issue::no_route_stays;
+
+/// The name of the Certificate, and of its Secret.
+pub(super) const SITE: &str = "site";
+/// The name of what an earlier run left.
+pub(super) const OLD: &str = "old";
+
+/// What is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Play {
+    /// A new Issuer, and a Certificate from it.
+    Issue,
+    /// The same with a self-signed Issuer.
+    SelfSign,
+    /// The TLS Secret is deleted.
+    Restore,
+    /// The TLS Secret loses its marks.
+    Mend,
+    /// The companion is deleted.
+    Copy,
+    /// The companion loses its owner, as in a copy.
+    Disown,
+    /// The CA refuses the name; then another is asked for.
+    Refuse,
+    /// Another name is asked for while an authorization is open.
+    Abandon,
+    /// The first certificate in a cluster without a solver.
+    StartSolver,
+    /// The solver has nothing to do.
+    StopSolver,
+    /// While a route is open, routes of an earlier run are there.
+    Leftovers,
+}
+
+impl Play {
+    /// The play that leads to `effect`.
+    pub(super) fn of(effect: Effect) -> Self {
+        match effect {
+            Effect::CreateAccountKey
+            | Effect::NewAccount
+            | Effect::UpdateContact
+            | Effect::WriteIssuerStatus
+            | Effect::RecordIntent
+            | Effect::KeepPendingKey
+            | Effect::NewOrder
+            | Effect::RecordOrder
+            | Effect::AcceptChallenges
+            | Effect::Finalize
+            | Effect::KeepIssued
+            | Effect::StoreIssued
+            | Effect::ClearOrder
+            | Effect::DropPendingKey
+            | Effect::WriteStatus
+            | Effect::WriteEvent
+            | Effect::ApplyChallenges
+            | Effect::ApplyRouteService
+            | Effect::ApplyRouteSlice
+            | Effect::ApplyRouteIngress
+            | Effect::DeleteRouteService => Self::Issue,
+            Effect::KeepSelfSigned | Effect::StoreSelfSigned => Self::SelfSign,
+            Effect::RestoreSecret => Self::Restore,
+            Effect::MendMarks => Self::Mend,
+            Effect::KeepCopy => Self::Copy,
+            Effect::OwnCompanion => Self::Disown,
+            Effect::RecordFailure | Effect::WriteFallback => Self::Refuse,
+            Effect::SettleIntent | Effect::DeactivateAuthorizations => Self::Abandon,
+            Effect::ApplySolverDeployment | Effect::ApplySolverService => Self::StartSolver,
+            Effect::DeleteSolverDeployment | Effect::DeleteSolverService => Self::StopSolver,
+            Effect::DeleteRouteSlice | Effect::DeleteRouteIngress => Self::Leftovers,
+        }
+    }
+
+    /// With the operator at work; nothing of it may lead to the effect.
+    pub(super) async fn prepare(self, story: &Story<'_>) -> Result<Option<TestCa>> {
+        let ca = match self {
+            Self::SelfSign => return Ok(None),
+            Self::Refuse => {
+                let settings = Pebble {
+                    blocklist: vec![story.host("blocked")],
+                    ..quick()
+                };
+                story.stage.ca(story.namespace, settings).await?
+            }
+            Self::Issue
+            | Self::Restore
+            | Self::Mend
+            | Self::Copy
+            | Self::Disown
+            | Self::Abandon
+            | Self::StartSolver
+            | Self::StopSolver
+            | Self::Leftovers => story.stage.ca(story.namespace, quick()).await?,
+        };
+        match self {
+            Self::Restore | Self::Mend | Self::Copy | Self::Disown | Self::StopSolver => {
+                begin(story, &ca, "www").await?;
+                story.ready(SITE, SOON).await?;
+                no_route_stays(story).await?;
+            }
+            Self::Abandon => limit_ingresses(story, 0).await?,
+            Self::Leftovers => leave(story).await?,
+            Self::Issue | Self::SelfSign | Self::Refuse | Self::StartSolver => {}
+        }
+        Ok(Some(ca))
+    }
+
+    /// While there is no operator.
+    pub(super) async fn while_down(self, story: &Story<'_>) -> Result<()> {
+        if self != Self::StartSolver {
+            return Ok(());
+        }
+        let client = &story.stage.client;
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+        let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+        for gone in [
+            deployments
+                .delete(SOLVER_NAME, &DeleteParams::foreground())
+                .await
+                .map(drop),
+            services
+                .delete(SOLVER_NAME, &DeleteParams::default())
+                .await
+                .map(drop),
+        ] {
+            match gone {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => other?,
+            }
+        }
+        story
+            .wait_for("the solver is gone", SOON, async || {
+                let there = deployments.get_opt(SOLVER_NAME).await?;
+                Ok(there.is_none().then_some(()))
+            })
+            .await
+    }
+
+    /// More variables of the operator's environment.
+    pub(super) fn variables(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::StopSolver => vec![("EVERCERT_SOLVER_IDLE", "1s")],
+            Self::Issue
+            | Self::SelfSign
+            | Self::Restore
+            | Self::Mend
+            | Self::Copy
+            | Self::Disown
+            | Self::Refuse
+            | Self::Abandon
+            | Self::StartSolver
+            | Self::Leftovers => Vec::new(),
+        }
+    }
+
+    /// Leads to the effect: the operator is on its way up.
+    pub(super) async fn go(self, story: &Story<'_>, ca: Option<&TestCa>) -> Result<()> {
+        let ca = || ca.context("a play without a CA");
+        match self {
+            Self::Issue | Self::StartSolver => begin(story, ca()?, "www").await?,
+            Self::SelfSign => {
+                let issuer = "{apiVersion: evercert.dev/v1, kind: Issuer, metadata: {name: ca}, spec: {selfSigned: {}}}";
+                story.apply(issuer).await?;
+                want(story, "www").await?;
+            }
+            Self::Restore => {
+                let secrets = story.api::<Secret>();
+                secrets.delete(SITE, &DeleteParams::default()).await?;
+            }
+            Self::Mend => {
+                let bare = json!({"metadata": {"annotations": null, "labels": null}});
+                let secrets = story.api::<Secret>();
+                secrets
+                    .patch(SITE, &PatchParams::default(), &Patch::Merge(&bare))
+                    .await?;
+            }
+            Self::Copy => {
+                let companion = children::companion_name(story.namespace, SITE);
+                let secrets = story.api::<Secret>();
+                secrets.delete(&companion, &DeleteParams::default()).await?;
+            }
+            Self::Disown => {
+                let companion = children::companion_name(story.namespace, SITE);
+                let without = json!({"metadata": {"ownerReferences": null}});
+                let secrets = story.api::<Secret>();
+                secrets
+                    .patch(&companion, &PatchParams::default(), &Patch::Merge(&without))
+                    .await?;
+            }
+            Self::Refuse => begin(story, ca()?, "blocked").await?,
+            Self::Abandon => {
+                begin(story, ca()?, "other").await?;
+                // Its route is refused: the authorization stays open.
+                find_route(story).await?;
+                want(story, "www").await?;
+                let quotas = story.api::<ResourceQuota>();
+                quotas.delete(OLD, &DeleteParams::default()).await?;
+            }
+            Self::StopSolver => {}
+            Self::Leftovers => {
+                begin(story, ca()?, "www").await?;
+                adopt(story).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a person does about it when the operator is back.
+    pub(super) async fn mend(self, story: &Story<'_>) -> Result<()> {
+        if self != Self::Refuse {
+            return Ok(());
+        }
+        story.condition(SITE, FALLBACK_IN_USE, "True", SOON).await?;
+        want(story, "www").await
+    }
+}
+
+/// The operator rests, and the next story finds nothing of this one to do.
+pub(super) async fn end(story: &Story<'_>, point: Point) -> Result<()> {
+    let all = ListParams::default();
+    let (certificates, issuers) = (story.api::<Certificate>(), story.api::<Issuer>());
+    certificates
+        .delete_collection(&DeleteParams::default(), &all)
+        .await?;
+    issuers
+        .delete_collection(&DeleteParams::default(), &all)
+        .await?;
+    if !Play::of(point.effect).variables().is_empty() {
+        let mut operator = story.stage.operator.lock().await;
+        operator.kill()?;
+        operator.restart()?;
+    }
+    Ok(())
+}
+
+/// A CA that never asks for patience.
+fn quick() -> Pebble {
+    Pebble {
+        retry_after: (0, 0),
+        ..Pebble::default()
+    }
+}
+
+async fn begin(story: &Story<'_>, ca: &TestCa, label: &str) -> Result<()> {
+    let issuer = issuer_yaml("Issuer", "ca", &ca.directory(), &ca.bundle()?);
+    let mut issuer: Value = serde_json::from_str(&issuer)?;
+    let acme = issuer.pointer_mut("/spec/acme").context("no acme")?;
+    acme["email"] = json!("ops@example.test");
+    story.apply(&issuer.to_string()).await?;
+    want(story, label).await
+}
+
+async fn want(story: &Story<'_>, label: &str) -> Result<()> {
+    story.certificate(SITE, &[story.host(label)]).await?;
+    Ok(())
+}
+
+/// An Ingress in a namespace that may have one.
+async fn leave(story: &Story<'_>) -> Result<()> {
+    let old = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": OLD},
+        "spec": {"ingressClassName": "nobodys", "defaultBackend": {"service": {"name": "x", "port": {"number": 80}}}},
+    });
+    story.apply(&old.to_string()).await?;
+    limit_ingresses(story, 1).await
+}
+
+/// The namespace may have so many Ingresses, and the API server knows it.
+async fn limit_ingresses(story: &Story<'_>, most: usize) -> Result<()> {
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": OLD},
+        "spec": {"hard": {"count/ingresses.networking.k8s.io": most.to_string()}},
+    });
+    story.apply(&quota.to_string()).await?;
+    let counted = |quota: &ResourceQuota| {
+        quota
+            .status
+            .as_ref()
+            .is_some_and(|status| status.used.is_some())
+    };
+    story
+        .until(OLD, "the quota is counted", SOON, counted)
+        .await?;
+    Ok(())
+}
+
+/// Makes the Ingress, and a slice, a route of an earlier run: the route Service owns them. Until the Ingress goes there is no
+/// room for the one that is needed.
+async fn adopt(story: &Story<'_>) -> Result<()> {
+    let service = find_route(story).await?;
+    let route = service.name_any();
+    let metadata = |name: &str| {
+        json!({
+            "name": name,
+            "labels": {COMPONENT_LABEL: COMPONENT_ROUTE},
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": route,
+                "uid": service.uid().unwrap_or_default(),
+            }],
+        })
+    };
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata(&format!("{route}-{OLD}")),
+        "addressType": "IPv4", "endpoints": [],
+    });
+    story.apply(&slice.to_string()).await?;
+    let marks = json!({"metadata": metadata(OLD)});
+    story
+        .api::<Ingress>()
+        .patch(OLD, &PatchParams::default(), &Patch::Merge(&marks))
+        .await?;
+    Ok(())
+}
+
+/// The Service of the namespace's routes.
+async fn find_route(story: &Story<'_>) -> Result<Service> {
+    let routes = ListParams::default().labels(&format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}"));
+    let services = story.api::<Service>();
+    story
+        .wait_for("the route's Service", SOON, async || {
+            Ok(services.list(&routes).await?.items.pop())
+        })
+        .await
+}
+
+/// The label that the operator finds its Secrets by.
+pub(super) fn is_labelled(secret: &Secret) -> bool {
+    secret.labels().contains_key(SECRET_ROLE_LABEL)
+}
