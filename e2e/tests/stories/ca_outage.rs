@@ -66,13 +66,17 @@ async fn a_ca_that_forgot_account_and_order_in_the_middle_gets_the_same_key_once
         wait >= SignedDuration::from_secs(59),
         "the next attempt follows {wait:?} after the failure"
     );
-    let (_, message) = story
-        .condition("site", condition::READY, "False", SOON)
+    story
+        .until(
+            "site",
+            "Ready tells the next attempt",
+            SOON,
+            |certificate: &Certificate| {
+                condition::find(conditions_of(certificate), condition::READY)
+                    .is_some_and(|ready| ready.message.contains(&next.to_string()))
+            },
+        )
         .await?;
-    ensure!(
-        message.contains(&next.to_string()),
-        "Ready does not tell the next attempt, {next}: {message}"
-    );
 
     story.ready("site", OUTAGE + SOON).await?;
     ensure!(

@@ -13,7 +13,9 @@ use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Client, ResourceExt};
 
 use crate::issue::usable;
-use crate::midway::{account, close_the_route, given_back, in_the_middle, open_the_route};
+use crate::midway::{
+    account, close_the_route, garbage_is_collected, given_back, in_the_middle, open_the_route,
+};
 use crate::{Tale, tales};
 
 pub(crate) fn tales() -> Vec<Tale> {
@@ -26,6 +28,7 @@ pub(crate) fn tales() -> Vec<Tale> {
 async fn a_certificate_deleted_in_the_middle_of_its_first_order_leaves_nothing(
     story: Story<'_>,
 ) -> Result<()> {
+    garbage_is_collected(&story).await?;
     let ca = story.ca().await?;
     close_the_route(&story).await?;
     let client = &story.stage.client;
@@ -60,6 +63,7 @@ async fn a_certificate_deleted_in_the_middle_of_its_first_order_leaves_nothing(
 async fn a_certificate_deleted_in_the_middle_of_a_later_order_leaves_its_secret_alone(
     story: Story<'_>,
 ) -> Result<()> {
+    garbage_is_collected(&story).await?;
     let ca = story.ca().await?;
     let mut expected = list(&story.stage.client, story.namespace).await?;
     story.certificate("site", &[story.host("a")]).await?;

@@ -7,14 +7,18 @@ use evercert_e2e::Story;
 use evercert_e2e::account::Account;
 use evercert_e2e::ca::{Count, TestCa};
 use evercert_e2e::story::{SOON, conditions_of};
-use k8s_openapi::api::core::v1::{Event, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, ResourceQuota, Secret};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DeleteParams, ListParams, PostParams};
 
+use crate::issue::no_route_stays;
+
 const QUOTA: &str = "no-ingresses";
 
-/// From now on a quota of the story's namespace allows no Ingress.
+/// From now on a quota of the story's namespace allows no Ingress. Waits until an earlier order's routes are gone: what is
+/// there already may be changed.
 pub(crate) async fn close_the_route(story: &Story<'_>) -> Result<()> {
+    no_route_stays(story).await?;
     let quota = format!(
         "{{apiVersion: v1, kind: ResourceQuota, metadata: {{name: {QUOTA}}}, \
          spec: {{hard: {{count/ingresses.networking.k8s.io: '0'}}}}}}"
@@ -35,6 +39,24 @@ pub(crate) async fn close_the_route(story: &Story<'_>) -> Result<()> {
                 Err(error) => Err(error.into()),
                 Ok(_) => Ok(None),
             }
+        })
+        .await
+}
+
+/// Waits until the garbage collector takes what belongs to a Certificate that is not there: it learns of new kinds every 30 s,
+/// and those of this world are young.
+pub(crate) async fn garbage_is_collected(story: &Story<'_>) -> Result<()> {
+    let canary = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "canary", "ownerReferences": [{
+            "apiVersion": "evercert.dev/v1", "kind": "Certificate", "name": "never-was",
+            "uid": "00000000-0000-0000-0000-000000000000",
+        }]},
+    });
+    story.apply(&canary.to_string()).await?;
+    story
+        .wait_for("garbage is collected", SOON * 3, async || {
+            let there = story.api::<Secret>().get_opt("canary").await?;
+            Ok(there.is_none().then_some(()))
         })
         .await
 }
