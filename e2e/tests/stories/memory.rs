@@ -112,7 +112,7 @@ async fn create(story: &Story<'_>, namespace: &str) -> Result<()> {
         "data": {"data": data},
     });
     let body = body.to_string().into_bytes();
-    let uri = format!("/api/v1/namespaces/{namespace}/secrets");
+    let uri = format!("/api/v1/namespaces/{namespace}/secrets?fieldValidation=Ignore");
     stream::iter(0..FOREIGN)
         .map(|_| {
             let request = http::Request::post(&uri)
