@@ -121,18 +121,16 @@ pub async fn issue(
         .await;
         applied.and(ready)
     };
-    match tokio::time::timeout(within, all).await {
-        Ok(done) => done?,
-        Err(_) => {
-            let names: Vec<_> = waiting.keys().cloned().collect();
-            let what = anyhow!(
-                "after {within:?} {} of {} are not Ready: {}",
-                names.len(),
-                certificates.len(),
-                names.join(", ")
-            );
-            return Err(story.with_evidence(what).await);
-        }
-    }
+    let Ok(done) = tokio::time::timeout(within, all).await else {
+        let names: Vec<_> = waiting.keys().cloned().collect();
+        let what = anyhow!(
+            "after {within:?} {} of {} are not Ready: {}",
+            names.len(),
+            certificates.len(),
+            names.join(", ")
+        );
+        return Err(story.with_evidence(what).await);
+    };
+    done?;
     Ok(Times(times))
 }

@@ -23,7 +23,7 @@ use crate::{Tale, tales};
 use play::Play;
 
 /// A minute of backoff, and an issuance.
-const AFTER_BACKOFF: Duration = Duration::from_secs(60 + 30);
+const AFTER_BACKOFF: Duration = Duration::from_secs(90);
 
 /// Killed where it is known what became of everything.
 pub(crate) fn tales() -> Vec<Tale> {

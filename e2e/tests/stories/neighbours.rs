@@ -60,7 +60,7 @@ async fn two_hundred_names_that_never_validate_hold_no_other_up(story: Story<'_>
     let waiting = story
         .wait_for(
             "each of them says why it failed and when it is tried again",
-            Duration::from_secs(60),
+            Duration::from_mins(1),
             async || {
                 let untold = untold(&story).await?;
                 ensure!(
@@ -246,7 +246,7 @@ async fn a_certificate_of_a_hundred_names_holds_no_other_up(story: Story<'_>) ->
     let small = crowd::certificates(&story, "small", 10);
     let times = crowd::issue(&story, &small, GOOD_WITHIN).await?;
     println!("beside one of a hundred names: {times}");
-    story.ready("hundred", Duration::from_secs(60)).await?;
+    story.ready("hundred", Duration::from_mins(1)).await?;
     println!("a hundred names: Ready after {:.2?}", began.elapsed());
     let count = ca.count()?;
     ensure!(count.orders == 12 && count.certificates == 12, "{count:?}");
