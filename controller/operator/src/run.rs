@@ -134,10 +134,12 @@ pub async fn run(
     let shutdown = shutdown.shared();
     let (mut calls, mut watches) = (cluster.clone(), cluster);
     calls.read_timeout = Some(READ_TIMEOUT);
+    // Counted from the request: a connection that was idle for long has as much time as a new one.
+    calls.reset_reader_on_write = true;
     // Repetition is bounded where the call is made.
     calls.default_retry = false;
     let client = Client::try_from(calls).map_err(RunError::Client)?;
-    // Watches are silent for long: a client of their own, without that time-out.
+    // Watches are silent for long: a client of their own, without that time-out. The watcher has one for silence.
     watches.read_timeout = None;
     let watching = Client::try_from(watches).map_err(RunError::Client)?;
 
