@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use evercert_cluster::{World, address};
+use evercert_cluster::{Level, World, address};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
@@ -70,13 +70,17 @@ impl Operator {
         &self.program
     }
 
-    /// From here on the build that ships runs, where `make image` has built it: the one whose speed and memory matter. True if
-    /// it does.
+    /// From here on the build that ships runs: the one whose speed and memory matter. True if it does. Not on a world without a
+    /// node, which needs no image: one that is there may be old.
     ///
     /// # Errors
     /// It does not get ready.
-    pub async fn run_as_shipped(&mut self) -> Result<bool> {
-        let Some(shipped) = EVERCERT.built_program() else {
+    pub async fn run_as_shipped(&mut self, world: &World) -> Result<bool> {
+        let shipped = match world.level() {
+            Level::Plane => None,
+            Level::Node => EVERCERT.built_program(),
+        };
+        let Some(shipped) = shipped else {
             return Ok(false);
         };
         if self.program != shipped {

@@ -1,5 +1,5 @@
-//! Reads only: everything that a plan may look at. The Certificate and its Secrets are read at the API server, the rest from
-//! caches and memory, so that a pass sees what the one before it wrote.
+//! Reads only: everything that a plan may look at. The Certificate and its Secrets are read at the API server, or taken from the
+//! pass before where nothing has changed since; the rest comes from caches and memory. So a pass sees what the one before it wrote.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -25,10 +25,18 @@ pub(crate) fn tales() -> Vec<Tale> {
     ]
 }
 
+/// With the operator that ships, as far as it is built.
+pub(crate) async fn as_shipped(story: &Story<'_>) -> Result<()> {
+    let mut operator = story.stage.operator.lock().await;
+    operator.run_as_shipped(&story.stage.world).await?;
+    println!("the operator is {}", operator.program().display());
+    Ok(())
+}
+
 async fn fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_managers_time(
     story: Story<'_>,
 ) -> Result<()> {
-    story.stage.operator.lock().await.run_as_shipped().await?;
+    as_shipped(&story).await?;
     let ca = story.ca().await?;
     story.certificate("warm", &[story.host("warm")]).await?;
     story.ready("warm", SOON).await?;
@@ -40,7 +48,7 @@ async fn fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_manage
 async fn fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_managers_time(
     story: Story<'_>,
 ) -> Result<()> {
-    story.stage.operator.lock().await.run_as_shipped().await?;
+    as_shipped(&story).await?;
     let ca = story.ca().await?;
     story.certificate("warm", &[story.host("warm")]).await?;
     story.ready("warm", SOON).await?;

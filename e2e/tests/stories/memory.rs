@@ -39,7 +39,7 @@ async fn thirty_thousand_foreign_secrets_cost_the_operator_nothing(story: Story<
         .await?;
     story.issuer_ready("self").await?;
     let mut operator = story.stage.operator.lock().await;
-    let shipped = operator.run_as_shipped().await?;
+    let shipped = operator.run_as_shipped(&story.stage.world).await?;
     operator.kill()?;
     operator.restart()?;
     operator.ready().await?;

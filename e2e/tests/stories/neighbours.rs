@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 
+use crate::crowds::as_shipped;
 use crate::{Tale, tales};
 
 /// The bound of the issue: a good one beside the dead ones.
@@ -32,7 +33,7 @@ pub(crate) fn tales() -> Vec<Tale> {
 }
 
 async fn two_hundred_names_that_never_validate_hold_no_other_up(story: Story<'_>) -> Result<()> {
-    story.stage.operator.lock().await.run_as_shipped().await?;
+    as_shipped(&story).await?;
     let _silent = Tarpit::at(&format!("{SILENT}:80")).await?;
     let ca = story.ca().await?;
     story.certificate("warm", &[story.host("warm")]).await?;
@@ -168,7 +169,7 @@ fn spent(ca: &TestCa) -> Result<()> {
 }
 
 async fn a_namespace_whose_routes_are_refused_holds_no_other_up(story: Story<'_>) -> Result<()> {
-    story.stage.operator.lock().await.run_as_shipped().await?;
+    as_shipped(&story).await?;
     let ca = story.ca().await?;
     let walled = format!("{}-walled", story.namespace);
     story.own_namespace(&walled, &serde_json::json!({})).await?;
@@ -207,7 +208,7 @@ async fn a_namespace_whose_routes_are_refused_holds_no_other_up(story: Story<'_>
 
 async fn cas_that_never_answer_hold_no_other_up(story: Story<'_>) -> Result<()> {
     let silent = format!("{}:{}", address::NODE, 14_998);
-    story.stage.operator.lock().await.run_as_shipped().await?;
+    as_shipped(&story).await?;
     let _silent = Tarpit::at(&silent).await?;
     let ca = story.stage.ca(story.namespace, Pebble::default()).await?;
     let bundle = ca.bundle()?;
@@ -234,7 +235,7 @@ async fn cas_that_never_answer_hold_no_other_up(story: Story<'_>) -> Result<()> 
 }
 
 async fn a_certificate_of_a_hundred_names_holds_no_other_up(story: Story<'_>) -> Result<()> {
-    story.stage.operator.lock().await.run_as_shipped().await?;
+    as_shipped(&story).await?;
     let ca = story.ca().await?;
     story.certificate("warm", &[story.host("warm")]).await?;
     story.ready("warm", SOON).await?;
