@@ -413,7 +413,7 @@ async fn request_mostly_goes_through_although_four_of_five_nonces_are_refused() 
     for _ in 0..60 {
         match directory.account(&key, None, now()).await.err().unwrap() {
             fault if fault.is_unknown_account() => passed += 1,
-            fault => assert_eq!(fault.class, FaultClass::Transient, "{fault:?}"),
+            fault => assert_eq!(fault.class, FaultClass::Unavailable, "{fault:?}"),
         }
     }
     // 52 are expected, with a deviation of 2.6.

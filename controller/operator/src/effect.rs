@@ -1,6 +1,6 @@
 //! Every effect by its name: what the operator changes in the cluster and at a CA, and nothing else.
 //!
-//! All of it passes [`perform`], in two places: `apply.rs` for the cluster, [`ca`] for the CA. So nothing is changed without
+//! All of it passes `perform`, in two places: `apply.rs` for the cluster, `effect/ca.rs` for the CA. So nothing is changed without
 //! saying what is done, and a test can stop the process at every place where a crash could leave something half done.
 
 pub(crate) mod ca;
