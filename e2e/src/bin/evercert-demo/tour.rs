@@ -389,8 +389,8 @@ impl Tour<'_> {
         self.story
             .wait_for("the announced attempt", patience, async || {
                 let left = until.duration_since(Timestamp::now()).as_secs();
-                if left >= 0 && left / 10 < said {
-                    said = left / 10;
+                if left >= 0 && left <= said - 10 {
+                    said = left;
                     self.screen.step(&format!("next attempt in {left} s"));
                 }
                 let certificate = certificates.get("lost").await?;
