@@ -17,13 +17,14 @@ pub async fn wait_for<T>(
     mut condition: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let started = Instant::now();
+    let mut last = String::new();
     loop {
         let left = within.saturating_sub(started.elapsed());
-        let last = match tokio::time::timeout(left.max(POLL), condition()).await {
+        last = match tokio::time::timeout(left.max(POLL), condition()).await {
             Ok(Ok(Some(value))) => return Ok(value),
             Ok(Ok(None)) => "it does not hold".to_owned(),
             Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "looking at it took too long".to_owned(),
+            Err(_) => format!("{last} (the last look at it took too long)"),
         };
         if started.elapsed() >= within {
             bail!("waited {within:?} for: {what}\n  last seen: {last}");
