@@ -18,6 +18,7 @@ use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::{Point, Side, VARIABLE};
 use futures::future::join_all;
 use nix::sys::signal::Signal;
+use tokio::sync::Mutex;
 
 use crate::{Tale, tales};
 use play::Play;
@@ -109,33 +110,26 @@ async fn killed_between_intent_and_record_it_counts_an_order_as_spent_and_waits(
         .iter()
         .map(|point| format!("{}-{}-{}", story.namespace, point.effect, point.side))
         .collect();
-    let told = async {
-        let mut reached = Vec::new();
-        for (point, name) in gap.iter().zip(&names) {
-            let own = Story::begin(story.stage, name).await?;
-            let ca = reach(&own, *point)
-                .await
-                .with_context(|| point.to_string())?;
+    let operator = Mutex::new(());
+    let told = gap.iter().zip(&names).map(|(point, name)| async {
+        let own = Story::begin(story.stage, name).await?;
+        let told = async {
+            // One after the other it dies; the minutes pass side by side.
+            let turn = operator.lock().await;
+            let ca = reach(&own, *point).await?;
             let ca = ca.context("a play without a CA")?;
-            // Before the next kill, which this one's report must not meet.
-            check::spent(&own, *point, &ca).await?;
-            reached.push((own, *point, ca));
+            let spent = check::spent(&own, *point, &ca).await?;
+            drop(turn);
+            check::waits(&own, spent, &ca, AFTER_BACKOFF).await?;
+            check::whole(&own, *point, Some(&ca), SOON).await?;
+            play::end(&own, *point).await
+        };
+        match told.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(own.with_evidence(error.context(point.to_string())).await),
         }
-        // The minutes pass side by side.
-        let told = join_all(reached.iter().map(|(own, point, ca)| async move {
-            let told = async {
-                check::waits(own, ca, AFTER_BACKOFF).await?;
-                check::whole(own, *point, Some(ca), SOON).await?;
-                play::end(own, *point).await
-            };
-            match told.await {
-                Ok(()) => Ok(()),
-                Err(error) => Err(own.with_evidence(error.context(point.to_string())).await),
-            }
-        }));
-        told.await.into_iter().collect::<Result<Vec<()>>>()
-    }
-    .await;
+    });
+    let told: Result<Vec<()>> = join_all(told).await.into_iter().collect();
     finish(&story, told.map(drop)).await
 }
 

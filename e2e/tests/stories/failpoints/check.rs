@@ -73,21 +73,33 @@ pub(super) async fn whole(
     Ok(())
 }
 
+/// What was known when the order counted as lost.
+pub(super) struct Spent {
+    /// Orders at the CA.
+    placed: usize,
+    /// When the next attempt may begin.
+    next: Timestamp,
+}
+
 /// The operator takes the order for lost, and counts it, though nobody can tell it.
-pub(super) async fn spent(story: &Story<'_>, point: Point, ca: &TestCa) -> Result<()> {
+pub(super) async fn spent(story: &Story<'_>, point: Point, ca: &TestCa) -> Result<Spent> {
     let lost = |certificate: &Certificate| {
-        let status = certificate.status.as_ref();
-        status.is_some_and(|status| {
-            status.failed_attempts == Some(1)
-                && status
-                    .last_failure
-                    .as_ref()
-                    .is_some_and(|failure| failure.reason == "OrderLost")
-        })
+        let failure = certificate.status.as_ref();
+        let failure = failure.and_then(|status| status.last_failure.as_ref());
+        failure.is_some_and(|failure| failure.reason == "OrderLost")
     };
-    story
+    let certificate: Certificate = story
         .until(SITE, "the order counts as lost", SOON, lost)
         .await?;
+    let status = certificate.status.context("no status")?;
+    ensure!(status.failed_attempts == Some(1), "{status:?}");
+    let failed = status.last_failure.context("no failure")?.time.0;
+    let next = status.next_attempt_time.context("no nextAttemptTime")?.0;
+    let wait = next.duration_since(failed);
+    ensure!(
+        wait >= SignedDuration::from_secs(55),
+        "it backs off for {wait} only"
+    );
     story
         .wait_for("the ledger says that it is spent", SOON, async || {
             let intents = intents(story).await?;
@@ -96,20 +108,16 @@ pub(super) async fn spent(story: &Story<'_>, point: Point, ca: &TestCa) -> Resul
         .await?;
     let placed = ca.count()?.orders;
     ensure!(placed + 1 == orders(point), "{placed} orders at {point}");
-    Ok(())
+    Ok(Spent { placed, next })
 }
 
 /// The next order is not placed before its time.
-pub(super) async fn waits(story: &Story<'_>, ca: &TestCa, within: Duration) -> Result<()> {
-    let placed = ca.count()?.orders;
-    let certificate = story.api::<Certificate>().get(SITE).await?;
-    let next = certificate
-        .status
-        .and_then(|status| status.next_attempt_time)
-        .context("no nextAttemptTime")?
-        .0;
-    let left = next.duration_since(Timestamp::now());
-    ensure!(left > SignedDuration::from_secs(20), "only {left} are left");
+pub(super) async fn waits(
+    story: &Story<'_>,
+    Spent { placed, next }: Spent,
+    ca: &TestCa,
+    within: Duration,
+) -> Result<()> {
     story
         .wait_for("the next order", within, async || {
             Ok((ca.count()?.orders > placed).then_some(()))
