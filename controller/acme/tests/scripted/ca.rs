@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Pki, account_key, now};
+use crate::pki::Pki;
+use crate::support::{account_key, now};
 
 /// One answer.
 #[derive(Clone)]

@@ -7,6 +7,8 @@ mod accounts;
 mod ca;
 mod faults;
 mod orders;
+#[path = "../support/pki.rs"]
+mod pki;
 mod requests;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,467 @@
+//! What the adapter does at any CA that keeps to RFC 8555. Each test is for every [`Authority`]; [`adapter_tests`] makes them
+//! tests of one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evercert_acme::{Acme, ConnectError, Directory, DirectoryConfig};
+use evercert_api::DnsName;
+use evercert_core::fault::FaultClass;
+use evercert_core::order::{OrderState, OrderView, ProofState};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+
+use crate::support::{account_key, ensure_account, now};
+
+/// A running CA on loopback that believes every challenge and uses no authorization twice. It ends with its value.
+pub(crate) trait Authority: Sized {
+    /// Starts one; `None`, with the reason printed, where there is none to start.
+    async fn start(shape: &Shape) -> Option<Self>;
+
+    /// How it is reached, with its own trust.
+    fn config(&self) -> DirectoryConfig;
+
+    /// A URL of its own where nothing is.
+    fn nothing(&self, at: Nothing) -> String;
+
+    /// What it has counted.
+    fn count(&self, what: Counted) -> usize;
+}
+
+/// What is special about a CA.
+#[derive(Debug, Default)]
+pub(crate) struct Shape {
+    /// How many good nonces in a hundred it refuses.
+    pub(crate) nonce_refusals: u8,
+    /// Whether a new account must be bound to [`EXTERNAL_ACCOUNT`].
+    pub(crate) external_account: bool,
+    /// Names that are refused, with all below them.
+    pub(crate) blocked: &'static [&'static str],
+}
+
+/// Key id, and MAC key in base64url.
+pub(crate) const EXTERNAL_ACCOUNT: (&str, &str) = (
+    "kid-1",
+    "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
+);
+
+/// What every CA here calls itself in CAA records.
+pub(crate) const CAA_IDENTITY: &str = "ca.example";
+
+/// What is not there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Nothing {
+    Account,
+    Order,
+}
+
+/// What a CA counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Counted {
+    /// Requests for a new order.
+    NewOrderRequests,
+    /// Requests to finalize one.
+    FinalizeRequests,
+    /// Accounts made.
+    Accounts,
+    /// Orders made.
+    Orders,
+}
+
+/// Makes the suite the tests of an [`Authority`].
+macro_rules! adapter_tests {
+    ($authority:ty) => {
+        $crate::suite::adapter_tests!(
+            $authority:
+            ten_names_go_from_order_to_chain,
+            key_finds_its_account_again,
+            another_process_finishes_an_order_by_its_url,
+            order_of_another_account_is_gone,
+            order_goes_through_although_three_of_four_nonces_are_refused,
+            request_mostly_goes_through_although_four_of_five_nonces_are_refused,
+            external_account_that_is_wanted_and_lacking_is_the_issuers_matter,
+            refused_name_is_named,
+            request_for_other_names_is_refused_at_finalize,
+            authorization_given_back_has_ended,
+            directory_tells_terms_and_trust_is_only_in_the_bundle
+        );
+    };
+    ($authority:ty: $($name:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $name() {
+            $crate::suite::$name::<$authority>().await;
+        })*
+    };
+}
+pub(crate) use adapter_tests;
+
+pub(crate) async fn connect(ca: &impl Authority) -> Arc<Directory> {
+    Directory::connect(ca.config(), now()).await.unwrap()
+}
+
+pub(crate) async fn account(ca: &impl Authority) -> Arc<dyn Acme> {
+    ensure_account(&connect(ca).await, &account_key(), None)
+        .await
+        .unwrap()
+}
+
+pub(crate) fn names(texts: &[&str]) -> Vec<DnsName> {
+    texts.iter().map(|t| DnsName::parse(t).unwrap()).collect()
+}
+
+/// A request for `names` with a key of its own, DER.
+pub(crate) fn csr(names: &[&str]) -> Vec<u8> {
+    let mut params =
+        CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .serialize_request(&KeyPair::generate().unwrap())
+        .unwrap()
+        .der()
+        .to_vec()
+}
+
+/// Reads the order until it is in `state`.
+pub(crate) async fn read_until(acme: &dyn Acme, url: &str, state: OrderState) -> OrderView {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let view = acme.read_order(url, now()).await.unwrap();
+        if view.state == state {
+            return view;
+        }
+        assert!(Instant::now() < deadline, "{view:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// From the order's URL to the chain.
+pub(crate) async fn issue(acme: &dyn Acme, url: &str, texts: &[&str]) -> String {
+    let view = acme.read_order(url, now()).await.unwrap();
+    let challenges: Vec<String> = view.open_challenges().map(|(_, c)| c.url.clone()).collect();
+    assert_eq!(challenges.len(), texts.len());
+    acme.accept(&challenges, now()).await.unwrap();
+    read_until(acme, url, OrderState::Ready).await;
+    acme.finalize(url, &csr(texts), now()).await.unwrap();
+    read_until(acme, url, OrderState::Valid).await;
+    acme.certificate(url, now()).await.unwrap()
+}
+
+const TEN: [&str; 10] = [
+    "j.ten.test",
+    "i.ten.test",
+    "h.ten.test",
+    "g.ten.test",
+    "f.ten.test",
+    "e.ten.test",
+    "d.ten.test",
+    "c.ten.test",
+    "b.ten.test",
+    "a.ten.test",
+];
+
+pub(crate) async fn ten_names_go_from_order_to_chain<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let acme = account(&ca).await;
+    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    assert_eq!(
+        (order.state, order.authorizations.len()),
+        (OrderState::Pending, 0)
+    );
+    assert!(order.expires.is_some_and(|e| e > now()));
+
+    let view = acme.read_order(&order.url, now()).await.unwrap();
+    assert!(view.is_for(&names(&TEN)));
+    assert_eq!(view.authorizations.len(), 10);
+    for authorization in &view.authorizations {
+        let challenge = authorization.challenge.as_ref().unwrap();
+        assert_eq!(
+            (authorization.state, challenge.state),
+            (ProofState::Pending, ProofState::Pending)
+        );
+        assert!(
+            challenge
+                .key_authorization
+                .starts_with(&format!("{}.", challenge.token))
+        );
+    }
+
+    let chain = issue(&*acme, &order.url, &TEN).await;
+    assert!(chain.starts_with("-----BEGIN CERTIFICATE-----"), "{chain}");
+    assert_eq!(acme.certificate(&order.url, now()).await.unwrap(), chain);
+    assert_eq!(ca.count(Counted::NewOrderRequests), 1);
+}
+
+pub(crate) async fn key_finds_its_account_again<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let key = account_key();
+    let directory = connect(&ca).await;
+    let unknown = directory.account(&key, None, now()).await.err().unwrap();
+    assert_eq!(unknown.class, FaultClass::Account);
+    assert_eq!(unknown.problem.unwrap().kind, "accountDoesNotExist");
+
+    let made = ensure_account(&directory, &key, Some("a@example.test"))
+        .await
+        .unwrap();
+    // Another process, with nothing but the key.
+    let found = connect(&ca).await.account(&key, None, now()).await.unwrap();
+    assert_eq!(found.account_uri(), made.account_uri());
+    assert_eq!(ca.count(Counted::Accounts), 1);
+
+    let forgotten = ca.nothing(Nothing::Account);
+    let stranger = directory
+        .account(&key, Some(&forgotten), now())
+        .await
+        .unwrap()
+        .into_acme();
+    let fault = stranger
+        .new_order(&names(&["a.example.test"]), now())
+        .await
+        .unwrap_err();
+    assert_eq!(fault.class, FaultClass::Account, "{fault:?}");
+
+    let contact = ensure_account(&directory, &key, Some("no address"))
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(contact.class, FaultClass::Account, "{contact:?}");
+}
+
+pub(crate) async fn another_process_finishes_an_order_by_its_url<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let key = account_key();
+    let first = ensure_account(&connect(&ca).await, &key, None)
+        .await
+        .unwrap();
+    let order = first.new_order(&names(&TEN), now()).await.unwrap();
+    let uri = first.account_uri().to_owned();
+    drop(first);
+
+    let second = connect(&ca)
+        .await
+        .account(&key, Some(&uri), now())
+        .await
+        .unwrap()
+        .into_acme();
+    let view = second.read_order(&order.url, now()).await.unwrap();
+    let challenges: Vec<String> = view.open_challenges().map(|(_, c)| c.url.clone()).collect();
+    // Not ready: seen, and nothing sent.
+    let early = second
+        .finalize(&order.url, &csr(&TEN), now())
+        .await
+        .unwrap();
+    assert_eq!(
+        (early.state, early.authorizations.len()),
+        (OrderState::Pending, 10)
+    );
+    let none_yet = second.certificate(&order.url, now()).await.unwrap_err();
+    assert_eq!(none_yet.class, FaultClass::NotReady);
+    // Every step twice, as after a crash between the CA's answer and its record.
+    second.accept(&challenges, now()).await.unwrap();
+    second.accept(&challenges, now()).await.unwrap();
+    read_until(&*second, &order.url, OrderState::Ready).await;
+    second.accept(&challenges, now()).await.unwrap();
+    let request = csr(&TEN);
+    second.finalize(&order.url, &request, now()).await.unwrap();
+    second.finalize(&order.url, &request, now()).await.unwrap();
+    read_until(&*second, &order.url, OrderState::Valid).await;
+    assert!(
+        second
+            .certificate(&order.url, now())
+            .await
+            .unwrap()
+            .contains("BEGIN CERTIFICATE")
+    );
+    assert_eq!(ca.count(Counted::NewOrderRequests), 1);
+    assert_eq!(ca.count(Counted::FinalizeRequests), 1);
+}
+
+pub(crate) async fn order_of_another_account_is_gone<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let order = account(&ca)
+        .await
+        .new_order(&names(&["a.example.test"]), now())
+        .await
+        .unwrap();
+    let fault = account(&ca)
+        .await
+        .read_order(&order.url, now())
+        .await
+        .unwrap_err();
+    assert_eq!(fault.class, FaultClass::Gone, "{fault:?}");
+    let unknown = ca.nothing(Nothing::Order);
+    let fault = account(&ca)
+        .await
+        .read_order(&unknown, now())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (fault.class, fault.http_status),
+        (FaultClass::Gone, Some(404)),
+        "{fault:?}"
+    );
+}
+
+pub(crate) async fn order_goes_through_although_three_of_four_nonces_are_refused<A: Authority>() {
+    let Some(ca) = A::start(&Shape {
+        nonce_refusals: 75,
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let mut config = ca.config();
+    // At 60 attempts a request fails once in thirty million.
+    config.nonce_attempts = 60;
+    let directory = Directory::connect(config, now()).await.unwrap();
+    let acme = ensure_account(&directory, &account_key(), None)
+        .await
+        .unwrap();
+    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    issue(&*acme, &order.url, &TEN).await;
+    assert_eq!(ca.count(Counted::Orders), 1);
+    assert!(ca.count(Counted::NewOrderRequests) >= 1);
+}
+
+pub(crate) async fn request_mostly_goes_through_although_four_of_five_nonces_are_refused<
+    A: Authority,
+>() {
+    let Some(ca) = A::start(&Shape {
+        nonce_refusals: 80,
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let directory = connect(&ca).await;
+    let key = account_key();
+    let mut passed = 0;
+    for _ in 0..60 {
+        match directory.account(&key, None, now()).await.err().unwrap() {
+            fault if fault.is_unknown_account() => passed += 1,
+            fault => assert_eq!(fault.class, FaultClass::Unavailable, "{fault:?}"),
+        }
+    }
+    // 52 are expected, with a deviation of 2.6.
+    assert!(passed >= 36, "{passed} of 60");
+}
+
+pub(crate) async fn external_account_that_is_wanted_and_lacking_is_the_issuers_matter<
+    A: Authority,
+>() {
+    let Some(ca) = A::start(&Shape {
+        external_account: true,
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let directory = connect(&ca).await;
+    assert!(directory.external_account_required());
+    let fault = ensure_account(&directory, &account_key(), None)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(fault.class, FaultClass::Account);
+    assert_eq!(fault.problem.unwrap().kind, "externalAccountRequired");
+}
+
+pub(crate) async fn refused_name_is_named<A: Authority>() {
+    let Some(ca) = A::start(&Shape {
+        blocked: &["blocked.test"],
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let acme = account(&ca).await;
+    let fault = acme
+        .new_order(&names(&["good.test", "www.blocked.test"]), now())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (fault.class, fault.http_status),
+        (FaultClass::Permanent, Some(400))
+    );
+    assert_eq!(fault.problem.unwrap().kind, "rejectedIdentifier");
+    assert!(
+        fault.detail.contains("www.blocked.test"),
+        "{}",
+        fault.detail
+    );
+}
+
+pub(crate) async fn request_for_other_names_is_refused_at_finalize<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let acme = account(&ca).await;
+    let order = acme
+        .new_order(&names(&["a.example.test"]), now())
+        .await
+        .unwrap();
+    let view = acme.read_order(&order.url, now()).await.unwrap();
+    let challenges: Vec<String> = view.open_challenges().map(|(_, c)| c.url.clone()).collect();
+    acme.accept(&challenges, now()).await.unwrap();
+    read_until(&*acme, &order.url, OrderState::Ready).await;
+    let fault = acme
+        .finalize(&order.url, &csr(&["b.example.test"]), now())
+        .await
+        .unwrap_err();
+    assert!(
+        fault.detail.starts_with("finalize at 127.0.0.1"),
+        "{}",
+        fault.detail
+    );
+    assert!(fault.problem.is_some());
+}
+
+pub(crate) async fn authorization_given_back_has_ended<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let acme = account(&ca).await;
+    let order = acme
+        .new_order(&names(&["a.example.test"]), now())
+        .await
+        .unwrap();
+    let view = acme.read_order(&order.url, now()).await.unwrap();
+    let urls: Vec<String> = view.authorizations.iter().map(|a| a.url.clone()).collect();
+    acme.deactivate(&urls, now()).await.unwrap();
+    acme.deactivate(&urls, now()).await.unwrap();
+    let view = acme.read_order(&order.url, now()).await.unwrap();
+    assert!(
+        view.authorizations
+            .iter()
+            .all(|a| a.state == ProofState::Ended),
+        "{view:?}"
+    );
+}
+
+pub(crate) async fn directory_tells_terms_and_trust_is_only_in_the_bundle<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let directory = connect(&ca).await;
+    assert!(directory.terms_of_service().is_some_and(|t| !t.is_empty()));
+    assert_eq!(directory.caa_identities(), [CAA_IDENTITY]);
+    assert!(!directory.external_account_required());
+
+    let mut config = ca.config();
+    let Some(other) = A::start(&Shape::default()).await else {
+        return;
+    };
+    config.ca_bundle = other.config().ca_bundle;
+    let error = Directory::connect(config, now()).await.err().unwrap();
+    assert!(matches!(error, ConnectError::Untrusted { .. }), "{error}");
+}
