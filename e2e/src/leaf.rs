@@ -117,7 +117,8 @@ impl Leaf {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In lower case, without separators.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod node;
 pub mod operator;
 pub mod pods;
+pub mod scripted;
 pub mod stage;
 pub mod story;
 pub mod tarpit;

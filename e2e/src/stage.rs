@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -21,6 +22,7 @@ use crate::audit::Audit;
 use crate::ca::TestCa;
 use crate::history::History;
 use crate::operator::{NAMESPACE, Operator, sibling};
+use crate::scripted::{ScriptedCa, Settings};
 use crate::{image, manifest, node, pods, wait_for};
 
 /// Where stories happen.
@@ -98,6 +100,17 @@ impl Stage {
             ..settings
         };
         TestCa::start(&self.world, name, settings).await
+    }
+
+    /// A scripted CA of a story's own; where it listens is chosen here.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn scripted_ca(&self, settings: Settings) -> Result<ScriptedCa> {
+        let node: IpAddr = address::NODE.parse().context("the node's address")?;
+        let number = self.cas.fetch_add(1, Ordering::Relaxed);
+        let listen = SocketAddr::new(node, address::PEBBLE_PORT + number);
+        ScriptedCa::start(Settings { listen, ..settings }).await
     }
 
     /// Counts calls to the API server from now on.

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::ca::TestCa;
 use crate::manifest::{self, FIELD_MANAGER};
+use crate::scripted::{ScriptedCa, Settings};
 use crate::stage::Stage;
 use crate::wait_for;
 
@@ -105,6 +106,18 @@ impl<'a> Story<'a> {
     pub async fn ca_with(&self, settings: Pebble) -> Result<TestCa> {
         let ca = self.stage.ca(self.namespace, settings).await?;
         self.issuer("ca", &ca).await?;
+        self.issuer_ready("ca").await?;
+        Ok(ca)
+    }
+
+    /// A scripted CA of the story's own, and an Issuer `ca` for it that is Ready.
+    ///
+    /// # Errors
+    /// The CA does not start, or the Issuer does not get Ready.
+    pub async fn scripted_ca(&self, settings: Settings) -> Result<ScriptedCa> {
+        let ca = self.stage.scripted_ca(settings).await?;
+        self.apply(&issuer_yaml("Issuer", "ca", &ca.directory(), ca.bundle()))
+            .await?;
         self.issuer_ready("ca").await?;
         Ok(ca)
     }
