@@ -10,6 +10,7 @@ mod ca_outage;
 mod crash;
 mod crowds;
 mod damage;
+mod days;
 mod deleted;
 mod edited;
 mod ending;
@@ -68,6 +69,7 @@ fn groups() -> Vec<Group> {
         schema::tales(),
         issue::tales(),
         damage::tales(),
+        days::tales(),
         foreign::tales(),
         forged::tales(),
         edited::tales(),
