@@ -76,6 +76,7 @@ impl State {
             agreed: self.settings.terms.clone(),
         };
         self.accounts.insert(number, account);
+        self.made.accounts += 1;
         if let Some(kid) = external {
             self.bound.insert(kid, number);
         }

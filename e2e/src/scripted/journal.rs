@@ -23,7 +23,9 @@ pub struct Entry {
     pub names: Vec<String>,
     /// The HTTP status of the answer, whether or not it arrived.
     pub status: Option<u16>,
-    /// What came of it: an order's number, a problem's type, a fault that the script played.
+    /// The type of the problem that was answered, without its prefix.
+    pub problem: Option<String>,
+    /// What came of it: an order's number, a state, a fault that the script played.
     pub note: String,
 }
 
@@ -104,6 +106,9 @@ impl fmt::Display for Entry {
         match self.status {
             Some(status) => write!(f, " {status:<3} ")?,
             None => f.write_str("     ")?,
+        }
+        if let Some(problem) = &self.problem {
+            write!(f, "{problem} ")?;
         }
         f.write_str(&self.note)?;
         if !self.names.is_empty() {

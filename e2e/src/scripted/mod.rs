@@ -120,22 +120,29 @@ impl ScriptedCa {
         self.shared.lock().hierarchy.roots()
     }
 
-    /// How many requests of which kind it has had, those among them that it refused or that the script answered.
+    /// How many requests of which kind it has had, those among them that it refused or that the script answered; and what it
+    /// has made, whether or not it knows it still.
     #[must_use]
     pub fn count(&self) -> Count {
         let state = self.shared.lock();
-        let asked = |endpoint| {
-            let entries = state.journal.entries().iter();
-            entries.filter(|e| e.endpoint == Some(endpoint)).count()
-        };
-        let requests = state.journal.entries().iter();
+        let entries = || state.journal.entries().iter();
+        let asked = |endpoint| entries().filter(|e| e.endpoint == Some(endpoint)).count();
+        let turned_away = entries().filter(|e| {
+            matches!(
+                e.endpoint,
+                Some(Endpoint::NewOrder | Endpoint::Challenge | Endpoint::Finalize)
+            ) && e.problem.as_deref() == Some("badNonce")
+        });
         Count {
             orders: asked(Endpoint::NewOrder),
+            placed: state.made.orders,
             challenges: asked(Endpoint::Challenge),
             finalized: asked(Endpoint::Finalize),
             certificates: state.certificates.len(),
             accounts: asked(Endpoint::NewAccount),
-            requests: requests.filter(|e| e.endpoint.is_some()).count(),
+            registered: state.made.accounts,
+            turned_away: turned_away.count(),
+            requests: entries().filter(|e| e.endpoint.is_some()).count(),
         }
     }
 
@@ -143,18 +150,6 @@ impl ScriptedCa {
     #[must_use]
     pub fn journal(&self) -> Journal {
         self.shared.lock().journal.clone()
-    }
-
-    /// How many accounts it knows.
-    #[must_use]
-    pub fn accounts(&self) -> usize {
-        self.shared.lock().accounts.len()
-    }
-
-    /// How many orders it knows, whatever became of them.
-    #[must_use]
-    pub fn orders(&self) -> usize {
-        self.shared.lock().orders.len()
     }
 
     /// Whole tokens that a limit has left; `None` without such a limit. The key is an account's URL for [`Limit::Orders`], the

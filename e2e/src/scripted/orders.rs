@@ -68,6 +68,7 @@ impl State {
         };
         let number = self.number();
         self.orders.insert(number, order);
+        self.made.orders += 1;
         self.order_reply(201, number)
     }
 

@@ -87,6 +87,7 @@ impl State {
             account,
             names,
             status: Some(reply.status),
+            problem: reply.problem_kind(),
             note: note(&request.method, &reply, location.as_deref(), &answer),
         });
         Served {
@@ -332,7 +333,6 @@ fn note(method: &str, reply: &Reply, location: Option<&str>, answer: &Answer) ->
         Ending::Lost => Some("(lost)"),
         Ending::Never => Some("(never sent)"),
     };
-    let kind = reply.problem_kind();
-    let words = [Some(method), kind.as_deref(), number, status, played, fate];
+    let words = [Some(method), number, status, played, fate];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

@@ -22,6 +22,7 @@ pub(super) struct State {
     pub(super) play: Play,
     pub(super) hierarchy: Hierarchy,
     pub(super) journal: Journal,
+    pub(super) made: Made,
     pub(super) nonces: BTreeSet<String>,
     pub(super) accounts: BTreeMap<u64, Account>,
     pub(super) orders: BTreeMap<u64, Order>,
@@ -38,6 +39,13 @@ pub(super) struct State {
     pub(super) held: Vec<Job>,
     /// Numbers are never used again, so that what is forgotten is not found again as something else.
     last_number: u64,
+}
+
+/// How many it made, forgotten ones among them.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) accounts: usize,
+    pub(super) orders: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -146,6 +154,7 @@ impl State {
             settings,
             hierarchy,
             journal: Journal::default(),
+            made: Made::default(),
             nonces: BTreeSet::new(),
             accounts: BTreeMap::new(),
             orders: BTreeMap::new(),
@@ -194,6 +203,7 @@ impl State {
             account: Some(self.account_url(account)),
             names: names.to_vec(),
             status: None,
+            problem: None,
             note: note.into(),
         };
         self.journal.push(entry);

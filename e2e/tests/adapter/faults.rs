@@ -11,7 +11,6 @@ use evercert_e2e::scripted::{
 };
 use jiff::SignedDuration;
 
-use crate::lines;
 use crate::suite::{Authority, account, connect, csr, issue, names, read_until};
 use crate::support::{account_key, ensure_account, now};
 
@@ -65,7 +64,7 @@ async fn a_limit_says_when_in_every_way_that_lets_encrypt_says_it() {
     }
     // Another account has its own budget.
     new_order(&*account(&ca).await).await.unwrap();
-    assert_eq!(ca.orders(), 3);
+    assert_eq!(ca.count().placed, 3);
 }
 
 #[tokio::test]
@@ -87,7 +86,7 @@ async fn a_paused_name_shows_its_page_and_no_empty_nonce_is_sent() {
         assert_eq!(fault.help_url.as_deref(), Some(page));
     }
     new_order(&*acme).await.unwrap();
-    assert_eq!(lines(&ca.journal(), &["badNonce"]), 0, "{}", ca.journal());
+    assert_eq!(ca.count().turned_away, 0, "{}", ca.journal());
 }
 
 #[tokio::test]
@@ -125,7 +124,7 @@ async fn an_outage_of_any_kind_is_an_outage_and_passes() {
         new_order(&*acme).await.unwrap();
     }
     // Ten that came through, and those four of which only the answer was lost.
-    assert_eq!(ca.orders(), 14, "{}", ca.journal());
+    assert_eq!(ca.count().placed, 14, "{}", ca.journal());
 
     ca.go_down().await;
     let fault = new_order(&*acme).await.unwrap_err();

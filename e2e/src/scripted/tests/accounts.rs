@@ -56,7 +56,7 @@ async fn a_key_has_one_account_and_finds_it_again() {
         assert_eq!((found.status, found.location()), (200, made.location()));
         assert_eq!(found.content()["contact"], json!(["mailto:a@example.test"]));
     }
-    assert_eq!(ca.accounts(), 1);
+    assert_eq!(ca.count().registered, 1);
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn an_external_account_is_bound_once() {
     for (binding, status, kind) in wrong {
         assert_eq!(register(Some(binding)).refusal(), (status, kind.to_owned()));
     }
-    assert_eq!(ca.accounts(), 0);
+    assert_eq!(ca.count().registered, 0);
     let good = binding(&ca, &client.key, "kid-1", MAC_KEY);
     assert_eq!(register(Some(good.clone())).status, 201);
     // The account is there: nothing is bound.

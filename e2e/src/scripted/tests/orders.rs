@@ -219,7 +219,7 @@ async fn an_order_that_cannot_be_is_refused_with_the_names_that_are_to_blame() {
     assert_eq!(address.refusal(), (400, "unsupportedIdentifier".into()));
     let unknown = client.order_with(&["a.test"], &json!({"profile": "none"}));
     assert_eq!(unknown.refusal(), (400, "invalidProfile".into()));
-    assert_eq!(ca.orders(), 0);
+    assert_eq!(ca.count().placed, 0);
 }
 
 #[tokio::test]

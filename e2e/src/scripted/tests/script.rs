@@ -33,7 +33,7 @@ async fn a_rule_is_played_as_often_as_it_says_and_to_those_it_is_for() {
     assert_eq!(statuses(&other, &["b.test"], 2), [503, 201]);
     ca.script().calm();
     assert_eq!(one.order(&["a.test"]).status, 201);
-    assert_eq!(ca.orders(), 4);
+    assert_eq!(ca.count().placed, 4);
     ca.script().on_all().once(Answer::unavailable());
     assert_eq!(
         ca.handle(&one.request("GET", &ca.directory(), "")).status,
@@ -93,7 +93,7 @@ async fn a_fault_of_the_front_has_no_nonce_and_one_of_the_ca_was_verified_first(
             .as_deref(),
         Some("")
     );
-    assert_eq!(ca.orders(), 0);
+    assert_eq!(ca.count().placed, 0);
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn the_journal_counts_by_endpoint_account_and_name_and_can_be_read() {
     assert_eq!(count.requests, journal.requests().len());
     let text = journal.to_string();
     for words in [
-        "newOrder      429 POST rateLimited (played)  [c.test]",
+        "newOrder      429 rateLimited POST (played)  [c.test]",
         "http-01 is valid  [a.test]",
         "newOrder      201 POST",
         ": issued ",
