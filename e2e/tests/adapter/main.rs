@@ -13,9 +13,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use evercert_acme::DirectoryConfig;
-use evercert_e2e::scripted::{
-    Endpoint, ExternalAccounts, Journal, ScriptedCa, Settings, Validation,
-};
+use evercert_e2e::scripted::{ExternalAccounts, ScriptedCa, Settings, Validation};
 use suite::{Authority, CAA_IDENTITY, Counted, EXTERNAL_ACCOUNT, Nothing, Shape};
 
 suite::adapter_tests!(ScriptedCa);
