@@ -148,16 +148,16 @@ fn exec(name: &str, command: &[String]) -> Result<ExitCode> {
 
 fn level() -> Result<()> {
     let here = Level::here()?;
-    println!("{here}");
+    let mut lines = vec![here.to_string()];
     if here == Level::Plane {
         let missing = Level::missing_for_node();
         if missing.is_empty() {
-            println!("EVERCERT_LEVEL asks for no more");
+            lines.push("EVERCERT_LEVEL asks for no more".to_owned());
         }
-        for reason in missing {
-            println!("{reason}");
-        }
+        lines.extend(missing);
     }
+    // At once: who reads the first line only does not break the pipe of the others.
+    println!("{}", lines.join("\n"));
     Ok(())
 }
 
