@@ -2,8 +2,9 @@
 # make up     the demo's world, kept for playing                 make check  the quick part of it
 # make down   end that world                                     make crds   write crds/ anew
 # make build  the program, optimised                             make image  the image, as target/image/evercert.tar
+# make simulate  years of thousands of certificates, and their load week by week (SEED, CERTIFICATES, DAYS)
 
-.PHONY: help demo test check crds up down build image world
+.PHONY: help demo test check crds up down build image world simulate
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -35,3 +36,7 @@ image:
 
 build:
 	cargo build --release --locked -p evercert
+
+simulate:
+	CERTIFICATES=$(or $(CERTIFICATES),10000) DAYS=$(or $(DAYS),1461) SEED=$(or $(SEED),1) PLOT=1 \
+		cargo test --quiet --release --locked -p evercert-core --test simulate -- --nocapture two_years

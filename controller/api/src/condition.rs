@@ -15,6 +15,8 @@ pub const FALLBACK_IN_USE: &str = "FallbackInUse";
 pub const STALLED: &str = "Stalled";
 /// True while `renewBefore` is longer than two thirds of the certificate's lifetime.
 pub const RENEW_BEFORE_CLAMPED: &str = "RenewBeforeClamped";
+/// There only while it is true: the CA's limits allow no order for these names now.
+pub const RATE_LIMITED: &str = "RateLimited";
 
 /// What a condition should say now; the transition time comes from what it said before.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -244,9 +244,30 @@ pub struct IssuerStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub directory: Option<String>,
+    /// What the CA's limits leave for the account, as the operator knows it.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub budget: Option<BudgetStatus>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a CA's limits leave for an account.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetStatus {
+    /// New orders that may be placed now, rounded to a tenth of the most; renewals may be exempt.
+    pub orders: u32,
+    /// The most that may be placed at once.
+    pub most: u32,
+    /// When the next order may be placed, while none may be now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_order_time: Option<Time>,
 }
 
 /// The directory's URL for a well-known name, or the text itself.

@@ -112,6 +112,13 @@ pub fn whole(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
+/// The same, never before the instant itself: what is waited for until then has come.
+#[must_use]
+pub fn whole_up(at: Timestamp) -> Timestamp {
+    let up = i64::from(at.subsec_nanosecond() > 0);
+    Timestamp::from_second(at.as_second().saturating_add(up)).unwrap_or(at)
+}
+
 /// The spec's own words count, ready or not: an issuer that is down stays the one that signed.
 fn issuer_changed(o: &Observed, secret: &TlsSecret) -> Option<Need> {
     let id = o.issuer_id();

@@ -41,6 +41,8 @@ pub struct Observed {
     pub intent: Option<Timestamp>,
     /// Why no request may be sent to the directory now.
     pub gate: Option<Gate>,
+    /// Why the ledger has no token for a new order for these names now.
+    pub limit: Option<Gate>,
     /// The solver.
     pub solver: SolverState,
     /// Whether the answers and routes of the open challenges are applied.
@@ -177,7 +179,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Why no request may be sent to the directory now.
+/// Why no request may be sent to the directory now, or no order placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
     /// Until when.

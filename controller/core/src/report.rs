@@ -3,14 +3,14 @@
 use evercert_api::Reason;
 use evercert_api::certificate::{CertificateStatus, FailureStatus, OrderStatus, whole_seconds};
 use evercert_api::condition::{
-    self, Claim, FALLBACK_IN_USE, ISSUING, READY, RENEW_BEFORE_CLAMPED, STALLED,
+    self, Claim, FALLBACK_IN_USE, ISSUING, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::next_attempt;
 use crate::fault::FaultClass;
-use crate::need::{find_need, whole};
+use crate::need::{find_need, whole, whole_up};
 use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
 use crate::plan::{Failure, Plan, State};
 use crate::renewal::plan_renewal_after;
@@ -47,12 +47,12 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
             let attempts = o.status.failed_attempts.unwrap_or(0).saturating_add(1);
             status.order = None;
             status.failed_attempts = Some(attempts);
-            status.next_attempt_time = Some(whole_up(next_attempt(
+            status.next_attempt_time = Some(Time(whole_up(next_attempt(
                 &o.key,
                 attempts,
                 &failure.fault,
                 now,
-            )));
+            ))));
             status.last_failure = Some(FailureStatus {
                 time: whole_seconds(now),
                 reason: failure.reason.as_str().to_owned(),
@@ -62,16 +62,6 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
             });
         }
     }
-}
-
-fn whole_up(at: Timestamp) -> Time {
-    Time(
-        Timestamp::from_second(
-            at.as_second()
-                .saturating_add(i64::from(at.subsec_nanosecond() > 0)),
-        )
-        .unwrap_or(at),
-    )
 }
 
 /// The status that says what was observed and is planned. `Ready` comes from the Secret, never from the row.
@@ -172,7 +162,32 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         }),
         None => condition::remove(claims, RENEW_BEFORE_CLAMPED),
     }
+    if is_rate_limited(o, plan) {
+        condition::set(
+            claims,
+            &Claim {
+                kind: RATE_LIMITED,
+                status: true,
+                reason: Reason::RateLimited,
+                message: plan.say.message.clone(),
+            },
+            o.generation,
+            now,
+        );
+    } else {
+        condition::remove(claims, RATE_LIMITED);
+    }
     status
+}
+
+/// Whether a limit of the CA is what is waited for: by the ledger, or since the CA refused the last attempt for it.
+fn is_rate_limited(o: &Observed, plan: &Plan) -> bool {
+    plan.say.reason == Reason::RateLimited
+        || (plan.say.reason == Reason::BackingOff
+            && o.status
+                .last_failure
+                .as_ref()
+                .is_some_and(|f| f.reason == Reason::RateLimited.as_str()))
 }
 
 fn issued_at(o: &Observed) -> Option<Timestamp> {

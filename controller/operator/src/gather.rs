@@ -8,8 +8,10 @@ use evercert_api::certificate::IssuerKind;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, ClusterIssuer, Issuer, Reason, children, keys};
 use evercert_core::key::ObjectKey;
+use evercert_core::lanes::{Candidate, Lane};
+use evercert_core::limits::NewOrder;
 use evercert_core::observe::{
-    IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState,
+    Gate, IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState,
 };
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
@@ -250,6 +252,7 @@ fn observe(
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
         gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
+        limit: None,
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
         reach: entry.reach.into_iter().collect(),
@@ -258,7 +261,60 @@ fn observe(
         status,
     };
     observed.refusal = find_refusal(&observed, context, session, now);
+    observed.limit = find_limit(&observed, context, session, now);
     observed
+}
+
+/// Why the ledger has no token for an order.
+fn find_limit(
+    o: &Observed,
+    context: &Context,
+    session: Option<&Session>,
+    now: Timestamp,
+) -> Option<Gate> {
+    let (directory, order) =
+        new_order(o, context, session?, now).filter(|_| o.status.order.is_none())?;
+    let candidate = Candidate::of(o, now);
+    let denial = context.ledger.decide(&directory, &order, &candidate, now)?;
+    Some(Gate {
+        until: denial.at,
+        reason: Reason::RateLimited,
+        message: denial.message,
+    })
+}
+
+/// Those that wait after this one know that it was there before them.
+pub(crate) fn wait_for_token(gathered: &Gathered, context: &Context, now: Timestamp) {
+    let o = &gathered.observed;
+    let order = gathered
+        .session
+        .as_ref()
+        .and_then(|session| new_order(o, context, session, now));
+    if let (Some((directory, order)), Some(limit)) = (order, &o.limit) {
+        let candidate = Candidate::of(o, now);
+        context
+            .ledger
+            .queue(&directory, &order.account, &candidate, limit.until);
+    }
+}
+
+/// The order that would be placed, and the directory where.
+pub(crate) fn new_order(
+    o: &Observed,
+    context: &Context,
+    session: &Session,
+    now: Timestamp,
+) -> Option<(String, NewOrder)> {
+    let (account, directory) = session.account()?;
+    let names = o.wanted_names();
+    let is_lost = !o.is_served_well(now) && context.ledger.was_issued(directory, &names);
+    let order = NewOrder {
+        account: account.to_owned(),
+        urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
+        names,
+        replaces: false,
+    };
+    Some((directory.to_owned(), order))
 }
 
 fn observe_issuer(

@@ -16,6 +16,7 @@ use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
 
 use crate::gather::Reads;
+use crate::ledger::Settlement;
 
 /// What is remembered of one Certificate.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) unwritable: Option<(Timestamp, String)>,
     /// What a step did that the status does not hold yet, and when.
     pub(crate) unreported: Option<(Change, Timestamp)>,
+    /// What a failed attempt cost, which the ledger does not know yet.
+    pub(crate) settlement: Option<Settlement>,
     /// The order that this process placed.
     pub(crate) placed: Option<Placed>,
     /// Whether the CA did not know the account at the last try to order, which did not count as an attempt.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use evercert_api::Certificate;
 use evercert_core::key::ObjectKey;
+use evercert_core::observe::OrderObservation;
+use evercert_core::order::{OrderState, ProofState};
 use evercert_core::plan::{Plan, Step, plan};
 use evercert_core::report::{Change, apply_change, build_status, plan_write};
 use jiff::Timestamp;
@@ -17,7 +19,8 @@ use crate::context::{Context, key_of, reference};
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
-use crate::gather::{Gathered, gather, gather_again};
+use crate::gather::{Gathered, gather, gather_again, wait_for_token};
+use crate::ledger::Settlement;
 
 /// One pass for one Certificate, when there is a place at work.
 pub(crate) async fn reconcile(
@@ -60,6 +63,11 @@ async fn pass(
     let is_about_to_order = matches!(next.step, Step::Queue(_) | Step::PlaceOrder);
     if gathered.observed.status.order.is_none() && !is_about_to_order {
         context.slots.free(&key);
+    }
+    if next.waits_for_token() {
+        wait_for_token(&gathered, context, now);
+    } else {
+        context.ledger.leave(&key);
     }
     if next.is_irreversible() {
         // Looked at again, live; if the answer differs, nothing is done and the next pass begins from there.
@@ -158,11 +166,38 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
     context
         .memory
         .update(&key, |e| e.unreported = Some((change.clone(), now)));
+    if let Change::Failed(_) = change {
+        // What newOrder itself met is known already.
+        let settlement = settle_failure(&gathered.observed.order);
+        context.memory.update(&key, |e| {
+            e.settlement = e.settlement.take().or(Some(settlement))
+        });
+    }
     match change {
         Change::Placed(_) => {}
         Change::None | Change::Cleared | Change::Failed(_) => context.slots.free(&key),
     }
     merge(change, gathered, context, now);
+}
+
+/// What an attempt that failed cost: an order that is invalid led to no certificate, for certain.
+fn settle_failure(order: &OrderObservation) -> Settlement {
+    let view = match order {
+        OrderObservation::Read(read) => &read.view,
+        OrderObservation::None | OrderObservation::Unread | OrderObservation::Failed { .. } => {
+            return Settlement::Spent;
+        }
+    };
+    let invalid = view
+        .authorizations
+        .iter()
+        .filter(|a| a.state == ProofState::Invalid);
+    let names: Vec<String> = invalid.map(|a| a.name.clone()).collect();
+    if view.state == OrderState::Invalid || !names.is_empty() {
+        Settlement::Failed { names }
+    } else {
+        Settlement::Spent
+    }
 }
 
 fn merge(change: &Change, gathered: &mut Gathered, context: &Context, now: Timestamp) {
@@ -211,11 +246,14 @@ async fn report(
 /// The status tells what was done. A failed attempt is known there, and only now its intent is.
 async fn note_reported(key: &ObjectKey, context: &Context) {
     let mut reported = None;
-    context
-        .memory
-        .update(key, |e| reported = e.unreported.take());
-    if let Some((Change::Failed(_), _)) = reported {
-        context.ledger.settle(key).await;
+    let mut settlement = None;
+    context.memory.update(key, |e| {
+        reported = e.unreported.take();
+        settlement = e.settlement.take();
+    });
+    if let Some((Change::Failed(_), at)) = reported {
+        let settlement = settlement.unwrap_or(Settlement::Spent);
+        context.ledger.settle(key, &settlement, at).await;
     }
 }
 

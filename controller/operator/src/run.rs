@@ -49,7 +49,7 @@ pub enum RunError {
         namespace: String,
         /// Why.
         #[source]
-        source: kube::Error,
+        source: crate::apply::ApplyError,
     },
     /// The health endpoint cannot be served.
     #[error("cannot listen for health checks")]

@@ -21,6 +21,7 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod limits;
 mod memory;
 mod midway;
 mod neighbours;
@@ -89,6 +90,7 @@ fn groups() -> Vec<Group> {
         Group::new("operator")
             .one_by_one(crash::tales())
             .one_by_one(vanished::tales())
+            .one_by_one(limits::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
             .one_by_one(account_key::without_operator()),

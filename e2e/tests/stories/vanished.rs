@@ -1,6 +1,6 @@
 //! A namespace that is deleted while nobody looks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -126,12 +126,12 @@ async fn spent(story: &Story<'_>, namespace: &str) -> Result<BTreeSet<String>> {
     for map in list.items {
         ensure!(map.name_any().starts_with("evercert-ledger-"), "{map:?}");
         for text in map.data.unwrap_or_default().into_values() {
-            let Ok(intent) = serde_json::from_str::<serde_json::Value>(&text) else {
+            let Ok(kept) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&text)
+            else {
                 continue;
             };
-            let whose = intent.get("certificate").and_then(|c| c.as_str());
             let prefix = format!("{namespace}/");
-            found.extend(whose.filter(|w| w.starts_with(&prefix)).map(str::to_owned));
+            found.extend(kept.into_keys().filter(|whose| whose.starts_with(&prefix)));
         }
     }
     Ok(found)

@@ -73,6 +73,7 @@ pub(crate) fn observed() -> Observed {
         unroutable: None,
         intent: None,
         gate: None,
+        limit: None,
         solver: SolverState::Ready,
         presented: Presented::No,
         reach: Vec::new(),
@@ -400,6 +401,15 @@ impl Observed {
             until: at(seconds),
             reason: Reason::CAUnavailable,
             message: "the CA does not answer".into(),
+        });
+        self
+    }
+
+    pub(crate) fn limited_until(mut self, seconds: i64) -> Self {
+        self.limit = Some(Gate {
+            until: at(seconds),
+            reason: Reason::RateLimited,
+            message: "the limit of certificates for a.example is used up".into(),
         });
         self
     }

@@ -5,7 +5,7 @@
 //! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated → settle · issuer · name · backing off · gate · Secret not writable · key · no route · solver · slot
+//! start   nothing violated → settle · issuer · name · backing off · gate · limit · Secret not writable · key · no route · solver · slot
 //!         → place
 //! ```
 
@@ -202,6 +202,12 @@ impl Plan {
         }
     }
 
+    /// Whether an order waits for a token of the ledger.
+    #[must_use]
+    pub fn waits_for_token(&self) -> bool {
+        self.row == start::LIMIT
+    }
+
     /// Whether the step cannot be taken back: it is planned again from live reads before it is done.
     #[must_use]
     pub fn is_irreversible(&self) -> bool {
@@ -234,6 +240,7 @@ const TABLE: &[Row] = &[
     start::plan_lost_intent,
     start::plan_backoff,
     start::plan_gate,
+    start::plan_limit,
     start::plan_unwritable_secret,
     start::plan_key,
     start::plan_self_sign,

@@ -343,7 +343,10 @@ fn any_observed() -> BoxedStrategy<Observed> {
         solver,
         rare(0.7),
         (rare(0.1), rare(0.1), rare(0.1), rare(0.1)),
-        proptest::option::weighted(0.3, instant()),
+        (
+            proptest::option::weighted(0.3, instant()),
+            proptest::option::weighted(0.3, instant()),
+        ),
         proptest::option::weighted(0.3, instant()),
         proptest::option::weighted(0.2, instant()),
     );
@@ -353,8 +356,9 @@ fn any_observed() -> BoxedStrategy<Observed> {
         .prop_flat_map(with_status);
     (certificate, around)
         .prop_map(
-            |(mut o, (secret, good, key, solver, slot, rarely, gate, unwritable, intent))| {
+            |(mut o, (secret, good, key, solver, slot, rarely, gates, unwritable, intent))| {
                 let (owned, refused, strayed, unroutable) = rarely;
+                let (gate, limit) = gates;
                 o.secret = secret;
                 o.companion.last_good = good;
                 o.companion.strayed = strayed;
@@ -373,6 +377,11 @@ fn any_observed() -> BoxedStrategy<Observed> {
                     until,
                     reason: Reason::CAUnavailable,
                     message: "closed".into(),
+                });
+                o.limit = limit.map(|until| Gate {
+                    until,
+                    reason: Reason::RateLimited,
+                    message: "used up".into(),
                 });
                 o.unwritable = unwritable.map(|at| (at, "denied".into()));
                 o.intent = intent;
@@ -397,6 +406,7 @@ fn willing_start() -> BoxedStrategy<Observed> {
             }
             // Waits of years are no start, and neither are events from the future.
             o.gate = o.gate.filter(|g| g.until < at(DAY));
+            o.limit = o.limit.filter(|l| l.until < at(DAY));
             o.status.next_attempt_time = o.status.next_attempt_time.filter(|t| t.0 < at(DAY));
             o.intent = o.intent.filter(|t| *t <= now());
             if let SecretObservation::Foreign | SecretObservation::WrongType(_) = o.secret {
@@ -470,6 +480,7 @@ proptest! {
         if plan(&o, now()).step == Step::PlaceOrder {
             prop_assert!(o.gate.as_ref().is_none_or(|g| g.until <= now()));
             prop_assert!(o.unroutable.is_none());
+            prop_assert!(o.limit.as_ref().is_none_or(|l| l.until <= now()));
             prop_assert!(o.refusal.is_none() && o.secret_owner.is_none() && !o.deleted);
             let ca = matches!(&o.issuer, IssuerObservation::Ready(i) if i.directory != SELF_SIGNED);
             prop_assert!(ca && o.slot && o.solver == SolverState::Ready);

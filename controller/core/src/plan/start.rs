@@ -7,10 +7,12 @@ use super::{Failure, Plan, RECHECK, Row, State, Step, later, secret};
 use crate::facts::KeyKind;
 use crate::fault::{Fault, FaultClass};
 use crate::lanes::Candidate;
-use crate::need::{find_need, whole};
+use crate::need::{find_need, whole, whole_up};
 use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
 use crate::renewal::plan_renewal_after;
 
+/// The row of an order that waits for a token of the ledger.
+pub(super) const LIMIT: &str = "limit";
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -176,6 +178,17 @@ pub(super) fn plan_gate(o: &Observed, now: Timestamp) -> Option<Plan> {
     Some(blocked("gate", o, gate.reason, message, gate.until, now))
 }
 
+/// The CA would refuse the order: the ledger has no token for it.
+pub(super) fn plan_limit(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let limit = o.limit.as_ref().filter(|l| now < l.until)?;
+    let message = format!(
+        "{}. Next attempt at {}",
+        limit.message,
+        whole_up(limit.until)
+    );
+    Some(blocked(LIMIT, o, limit.reason, message, limit.until, now))
+}
+
 /// The Secret could not be written: no order is spent on a certificate that cannot be kept.
 pub(super) fn plan_unwritable_secret(o: &Observed, now: Timestamp) -> Option<Plan> {
     let until = secret::refused_until(o, now)?;
@@ -314,6 +327,7 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         plan_refused_name,
         plan_backoff,
         plan_gate,
+        plan_limit,
         plan_unwritable_secret,
     ];
     // A self-signed issuer needs no solver.

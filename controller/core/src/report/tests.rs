@@ -321,3 +321,24 @@ fn new_sentence_waits_two_seconds_after_the_last_write_and_all_else_does_not() {
     placed.order = Some(order_status());
     assert_eq!(plan_write(&old, &placed, Some(now()), now()), Ok(true));
 }
+
+#[test]
+fn rate_limited_is_told_while_it_lasts_with_limit_and_instant() {
+    let o = observed().with_pending_key();
+    let limited = o.clone().limited_until(600);
+    let (status, reason, message) = told(&limited, RATE_LIMITED);
+    assert!(status && reason == "RateLimited");
+    assert!(
+        message.contains("certificates for a.example is used up"),
+        "{message}"
+    );
+    assert!(message.contains(&at(600).to_string()), "{message}");
+    assert_eq!(told(&limited, READY).1, "RateLimited");
+    let mut refused = o.clone().with_fallback(fallback()).backing_off_until(600);
+    refused.status.last_failure.as_mut().unwrap().reason = "RateLimited".into();
+    assert!(told(&refused, RATE_LIMITED).0);
+    let mut over = o.with_certificate(good());
+    over.status = report(&limited, now());
+    let conditions = report(&over, now()).conditions;
+    assert!(condition::find(&conditions, RATE_LIMITED).is_none());
+}

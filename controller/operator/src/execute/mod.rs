@@ -125,6 +125,7 @@ pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
     context.projections.clear(key);
     order::give_back_later(context.memory.forget(key), context);
     context.slots.free(key);
+    context.ledger.leave(key);
 }
 
 /// Writes the outcome's event.

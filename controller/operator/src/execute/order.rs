@@ -8,6 +8,7 @@ use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::lanes::Candidate;
+use evercert_core::limits::Decision;
 use evercert_core::observe::{Gate, OrderObservation, Reach, ReadOrder};
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
@@ -23,9 +24,9 @@ use kube::ResourceExt;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
-use crate::gather::Gathered;
+use crate::gather::{Gathered, new_order};
 use crate::issuer::Signer;
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, Settlement};
 use crate::memory::{Entry, Placed};
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
@@ -54,37 +55,56 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
     }
 }
 
-/// Records the intent in the ledger, then places the order: no order that the ledger does not know.
+/// Enters the order in the ledger, then places it: no order that the ledger does not know, and none that it has no token for.
 pub(super) async fn place(
     gathered: &mut Gathered,
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
-    let Some((acme, directory)) = account(gathered) else {
+    let (Some((acme, directory)), Some((_, order))) = (
+        account(gathered),
+        gathered
+            .session
+            .as_ref()
+            .and_then(|session| new_order(&gathered.observed, context, session, now)),
+    ) else {
         return Ok(Outcome::waits());
     };
     let key = gathered.observed.key.clone();
     if !context.slots.has(&key) {
         return Ok(Outcome::moved());
     }
-    if let Err(error) = context.ledger.record(&directory, &key, now).await {
+    let names = order.names.clone();
+    let entered = context.ledger.enter(&directory, &key, order, now).await;
+    if entered.as_ref().ok() != Some(&Decision::Granted) {
         context.slots.free(&key);
-        if let LedgerError::Write(error) = &error
-            && (error.is_passing() || error.is_conflict())
-        {
-            // The API server's trouble is no failed attempt: nothing was asked of the CA.
-            return Err(error.clone().into());
+    }
+    match entered {
+        Ok(Decision::Granted) => {}
+        // The next pass says so.
+        Ok(Decision::NotBefore(_)) => return Ok(Outcome::moved()),
+        // The API server's trouble is no failed attempt: nothing was asked of the CA.
+        Err(LedgerError::Write(error)) if error.is_passing() || error.is_conflict() => {
+            return Err(error.into());
         }
-        let fault = Fault {
-            class: FaultClass::Transient,
-            problem: None,
-            http_status: None,
-            retry_after: None,
-            help_url: None,
-            unsent: false,
-            detail: error.to_string(),
-        };
-        return Ok(failed(Reason::ApiError, &fault));
+        Err(error) => {
+            let fault = Fault {
+                class: FaultClass::Transient,
+                problem: None,
+                http_status: None,
+                retry_after: None,
+                help_url: None,
+                unsent: false,
+                detail: error.to_string(),
+            };
+            return Ok(failed(Reason::ApiError, &fault));
+        }
+    }
+    if context
+        .ledger
+        .has_budget_moved(&directory, acme.account_uri(), now)
+    {
+        context.wake_issuers.wake(&gathered.issuer);
     }
     context.projections.want_solver(&key);
     Ok(match acme.new_order(&secret::names(gathered), now).await {
@@ -116,26 +136,28 @@ pub(super) async fn place(
             context
                 .memory
                 .note_fault(&directory, &fault, Timestamp::now());
+            let settlement = settle_refusal(names, &fault);
+            // The directory's trouble is not the Certificate's: its gate says when it goes on.
+            let is_directorys =
+                fault.class == FaultClass::Unavailable && !matches!(settlement, Settlement::Spent);
+            // Nothing came of it: the issuer registers the account again, and the order follows. Once.
+            let is_forgotten =
+                is_unknown_account(&fault) && !context.memory.entry(&key).unknown_account;
+            if is_forgotten {
+                suspect(gathered, context);
+                context.memory.update(&key, |e| e.unknown_account = true);
+            }
+            if is_directorys || is_forgotten {
+                context.ledger.settle(&key, &settlement, now).await;
+                return Ok(Outcome::moved());
+            }
+            // Entered when the failure is recorded.
+            context
+                .memory
+                .update(&key, |e| e.settlement = Some(settlement));
             match fault.class {
-                // The directory's trouble is not the Certificate's: its gate says when it goes on.
-                FaultClass::Unavailable
-                    if fault.unsent || fault.http_status.is_some_and(|s| s >= 500) =>
-                {
-                    context.ledger.settle(&key).await;
-                    Outcome::moved()
-                }
                 // The CA may have made the order all the same: it counts as spent.
                 FaultClass::Unavailable => failed(Reason::CAUnavailable, &fault),
-                // Nothing came of it: the issuer registers the account again, and the order follows. Once.
-                FaultClass::Account
-                    if is_unknown_account(&fault)
-                        && !context.memory.entry(&key).unknown_account =>
-                {
-                    suspect(gathered, context);
-                    context.memory.update(&key, |e| e.unknown_account = true);
-                    context.ledger.settle(&key).await;
-                    Outcome::moved()
-                }
                 FaultClass::Account => {
                     suspect(gathered, context);
                     failed(Reason::OrderFailed, &fault)
@@ -154,6 +176,20 @@ pub(super) async fn place(
 fn is_unknown_account(fault: &Fault) -> bool {
     let problem = fault.problem.as_ref();
     problem.is_some_and(|p| p.kind == "accountDoesNotExist")
+}
+
+/// What a refused newOrder cost. Without an answer of the CA's the order may have been made.
+fn settle_refusal(names: Vec<String>, fault: &Fault) -> Settlement {
+    if fault.unsent {
+        Settlement::Unsent
+    } else if fault.http_status.is_some_and(|status| status >= 400) {
+        Settlement::Refused {
+            names,
+            fault: Box::new(fault.clone()),
+        }
+    } else {
+        Settlement::Spent
+    }
 }
 
 fn failed(reason: Reason, fault: &Fault) -> Outcome {
@@ -489,7 +525,15 @@ pub(super) async fn store(
     )
     .await?;
     context.projections.clear(&gathered.observed.key);
-    context.ledger.settle_later(&gathered.observed.key);
+    let settlement = match &facts {
+        Some(facts) => Settlement::Issued {
+            names: gathered.observed.wanted_names(),
+            until: facts.not_after,
+        },
+        None => Settlement::Spent,
+    };
+    let key = &gathered.observed.key;
+    context.ledger.settle_later(key, &settlement, now);
     Ok(secret::issued(gathered, facts.as_ref()))
 }
 
@@ -502,7 +546,7 @@ pub(super) async fn abandon(
 ) -> Outcome {
     let key = gathered.observed.key.clone();
     context.projections.clear(&key);
-    context.ledger.settle(&key).await;
+    context.ledger.settle(&key, &Settlement::Spent, now).await;
     // A status can be forged: only what this process placed itself is given back.
     let mut entry = context.memory.entry(&key);
     context.memory.update(&key, |e| e.placed = None);

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use evercert_api::certificate::CertificateSpec;
 use evercert_api::condition::{self, Claim, READY};
+use evercert_api::issuer::BudgetStatus;
 use evercert_api::{IssuerStatus, Reason};
 use evercert_core::backoff::outage_wait;
 use evercert_core::need::whole;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use tokio::sync::SemaphorePermit;
@@ -31,6 +33,8 @@ use ready::{Again, NotReady, Readiness};
 
 /// How long a ready issuer is left alone.
 const RESYNC: Duration = Duration::from_hours(24);
+/// How often what is left of a budget is told while some of it is spent.
+const BUDGET_RESYNC: Duration = Duration::from_mins(2);
 /// A wait for something that nobody announces.
 const RECHECK: SignedDuration = SignedDuration::from_secs(30);
 /// A Secret that no watch covers is read again so often that a change is seen within half a minute.
@@ -65,7 +69,11 @@ async fn pass<K: IssuerResource>(
     let (readiness, key_change) =
         ready::ensure_ready(&object, before.as_ref(), context, place, now).await?;
     let (wait, session) = match &readiness {
-        Readiness::Unchanged(session) | Readiness::Ready(session) => (RESYNC, session.clone()),
+        Readiness::Unchanged(session) | Readiness::Ready(session) => {
+            let is_spent = build_budget(session, context, now).is_some_and(|b| b.orders < b.most);
+            let wait = if is_spent { BUDGET_RESYNC } else { RESYNC };
+            (wait, session.clone())
+        }
         Readiness::NotReady(not) => {
             let wait = not_ready_wait(&object, not, now);
             let until = not.until.or_else(|| now.checked_add(wait).ok());
@@ -209,6 +217,19 @@ fn build_next_try(not: &NotReady, now: Timestamp) -> String {
     }
 }
 
+/// What the ledger leaves for the session's account.
+fn build_budget(session: &Session, context: &Context, now: Timestamp) -> Option<BudgetStatus> {
+    let (account, directory) = session.account()?;
+    let budget = context.ledger.tell_budget(directory, account, now)?;
+    let minute = |at: Timestamp| (at.as_second() + 59) / 60 * 60;
+    let next = budget.next.map(minute);
+    Some(BudgetStatus {
+        orders: budget.orders,
+        most: budget.capacity,
+        next_order_time: next.and_then(|s| Timestamp::from_second(s).ok()).map(Time),
+    })
+}
+
 async fn report<K: IssuerResource>(
     issuer: &K,
     object: &IssuerObject,
@@ -219,6 +240,7 @@ async fn report<K: IssuerResource>(
     let mut status = object.status.clone();
     let claim = match readiness {
         Readiness::Unchanged(session) | Readiness::Ready(session) => {
+            status.budget = build_budget(session, context, now);
             build_ready(session, &mut status)
         }
         Readiness::NotReady(not) => {

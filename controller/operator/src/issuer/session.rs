@@ -110,6 +110,14 @@ impl Session {
         same_signer && self.generation == other.generation
     }
 
+    /// The account's URL and its directory's, where it signs by an account.
+    pub(crate) fn account(&self) -> Option<(&str, &str)> {
+        match &self.signer {
+            Signer::Acme { acme, directory } => Some((acme.account_uri(), directory.url())),
+            Signer::SelfSigned | Signer::None { .. } => None,
+        }
+    }
+
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
         if self.suspect {

@@ -214,6 +214,33 @@ fn closed_gate_stops_new_orders_until_it_opens() {
 }
 
 #[test]
+fn no_order_is_placed_without_a_token_and_the_next_one_is_named() {
+    let o = ready().with_fallback(fallback()).limited_until(600);
+    let plan = decide(&o);
+    assert_eq!(
+        (plan.row, &plan.step, plan.say.reason, plan.say.state),
+        ("limit", &Step::Wait, Reason::RateLimited, State::Blocked)
+    );
+    assert_eq!(plan.wake, at(600));
+    assert_eq!(
+        plan.say.message,
+        format!(
+            "the limit of certificates for a.example is used up. Next attempt at {}",
+            at(600)
+        )
+    );
+    assert_eq!(super::super::plan(&o, at(600)).step, Step::PlaceOrder);
+}
+
+#[test]
+fn order_under_way_needs_no_token() {
+    let under_way = ready().with_order(crate::plan::fixtures::order(
+        crate::order::OrderState::Ready,
+    ));
+    assert_eq!(decide(&under_way.limited_until(600)).step, Step::Finalize);
+}
+
+#[test]
 fn no_order_is_spent_on_a_secret_that_cannot_be_written() {
     let plan = decide(&ready().with_fallback(fallback()).unwritable_since(-10));
     assert_eq!(

@@ -1,0 +1,164 @@
+//! What a run counts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use crate::ca::Seconds;
+use crate::clock::{DAY, HOUR};
+
+/// The length of a bar in the plot.
+const WIDTH: usize = 60;
+
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) orders: usize,
+    pub(crate) issued: usize,
+    /// Orders that the CA refused for a limit, in its words.
+    pub(crate) refused: BTreeMap<String, usize>,
+    pub(crate) failed: usize,
+    pub(crate) probes: usize,
+    pub(crate) lost: usize,
+    pub(crate) restarts: usize,
+    pub(crate) fallbacks: usize,
+    pub(crate) passes: usize,
+    /// How often a certificate expired, and why.
+    pub(crate) expired_by_us: usize,
+    pub(crate) expired_by_outage: usize,
+    pub(crate) expired_dead: usize,
+    /// Seconds without a usable certificate after the first.
+    pub(crate) without: Seconds,
+    firsts: Vec<Seconds>,
+    by_week: Vec<usize>,
+    /// Failures of each name.
+    failures: BTreeMap<String, Vec<Seconds>>,
+    busiest: usize,
+    last_hour: VecDeque<Seconds>,
+}
+
+impl Tally {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a positive number of weeks
+    pub(crate) fn new(days: f64) -> Self {
+        Self {
+            by_week: vec![0; (days / 7.0).ceil() as usize],
+            ..Self::default()
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a positive number of weeks
+    pub(crate) fn order(&mut self, at: Seconds) {
+        self.orders += 1;
+        if let Some(week) = self.by_week.get_mut((at / (7.0 * DAY)) as usize) {
+            *week += 1;
+        }
+        self.last_hour.push_back(at);
+        while self
+            .last_hour
+            .front()
+            .is_some_and(|first| at - first > HOUR)
+        {
+            self.last_hour.pop_front();
+        }
+        self.busiest = self.busiest.max(self.last_hour.len());
+    }
+
+    pub(crate) fn issue(&mut self, _at: Seconds, _took: Seconds) {
+        self.issued += 1;
+    }
+
+    /// A Certificate got its first certificate after so long.
+    pub(crate) fn first(&mut self, after: Seconds) {
+        self.firsts.push(after);
+    }
+
+    pub(crate) fn refuse(&mut self, _at: Seconds, words: &str) {
+        *self.refused.entry(words.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn fail(&mut self, name: &str, at: Seconds) {
+        self.failed += 1;
+        self.failures.entry(name.to_owned()).or_default().push(at);
+    }
+
+    /// The most failures of one name in any hour.
+    pub(crate) fn worst_hour(&self) -> usize {
+        let within = |times: &Vec<Seconds>| {
+            let from = times.iter().map(|from| {
+                times
+                    .iter()
+                    .filter(|t| *from <= **t && **t < from + HOUR)
+                    .count()
+            });
+            from.max().unwrap_or(0)
+        };
+        self.failures.values().map(within).max().unwrap_or(0)
+    }
+
+    fn first_quantile(&self, share: f64) -> Seconds {
+        let mut firsts = self.firsts.clone();
+        firsts.sort_by(f64::total_cmp);
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )] // an index
+        let at = (firsts.len().saturating_sub(1) as f64 * share) as usize;
+        firsts.get(at).copied().unwrap_or_default()
+    }
+
+    /// Orders by week, as bars.
+    pub(crate) fn plot(&self) -> String {
+        let most = self.by_week.iter().copied().max().unwrap_or(0).max(1);
+        let bar = |(week, orders): (usize, &usize)| {
+            format!(
+                "week {week:>3}  {orders:>6}  {}\n",
+                "#".repeat(orders * WIDTH / most)
+            )
+        };
+        self.by_week.iter().enumerate().map(bar).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refused: usize = self.refused.values().sum();
+        writeln!(f, "orders placed                         {}", self.orders)?;
+        writeln!(f, "  the most in an hour                 {}", self.busiest)?;
+        writeln!(f, "  refused by a limit                  {refused}")?;
+        writeln!(f, "  refused since the CA was down       {}", self.probes)?;
+        writeln!(f, "  failed (the name leads elsewhere)   {}", self.failed)?;
+        writeln!(f, "  lost by a crash                     {}", self.lost)?;
+        writeln!(f, "certificates issued                   {}", self.issued)?;
+        let (half, most) = (self.first_quantile(0.5), self.first_quantile(0.99));
+        writeln!(
+            f,
+            "  the first after, median and 99 %    {half:.0} s, {:.1} h",
+            most / HOUR
+        )?;
+        writeln!(
+            f,
+            "expired while CA and operator were up {}",
+            self.expired_by_us
+        )?;
+        writeln!(
+            f,
+            "  amid an outage, or just after       {}",
+            self.expired_by_outage
+        )?;
+        writeln!(
+            f,
+            "  since the name leads elsewhere      {}",
+            self.expired_dead
+        )?;
+        writeln!(
+            f,
+            "hours without a usable certificate    {:.0}",
+            self.without / HOUR
+        )?;
+        writeln!(
+            f,
+            "fallbacks written                     {}",
+            self.fallbacks
+        )?;
+        write!(f, "restarts {}, passes {}", self.restarts, self.passes)
+    }
+}

@@ -1,0 +1,575 @@
+//! Thousands of Certificates, one operator and one CA on a clock of their own. Every decision is `evercert_core`'s; what the
+//! operator does around them (timers, one breaker, places for orders, the ledger that outlives a restart) is played here in a
+//! few lines. An order's own steps are one event: they have properties of their own.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use evercert_api::Reason;
+use evercert_api::certificate::{OrderStatus, whole_seconds};
+use evercert_core::backoff::outage_wait;
+use evercert_core::facts::KeyKind;
+use evercert_core::fault::FaultClass;
+use evercert_core::key::ObjectKey;
+use evercert_core::lanes::{Candidate, Lane, Placed, plan_grants};
+use evercert_core::limits::{Decision, Model, NewOrder, Spent};
+use evercert_core::observe::{Companion, Gate, Marks, SecretObservation, TlsSecret};
+use evercert_core::plan::{Plan, Step, plan};
+use evercert_core::report::{Change, apply_change, build_status};
+use jiff::Timestamp;
+
+use crate::actor::{Actor, DIRECTORY, build_facts, failure, fault};
+use crate::ca::{Ca, Refusal, Seconds};
+use crate::clock::{DAY, HOUR, instant, millis, seconds};
+use crate::dice::Dice;
+use crate::tally::Tally;
+
+const ACCOUNT: &str = "https://acme-v02.api.letsencrypt.org/acme/acct/1";
+const MOST_ORDERS: usize = 100;
+/// A certificate that expires is the operator's fault when CA and operator were up for so long before.
+const FAULT: Seconds = 2.0 * HOUR;
+
+/// What happens in a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Script {
+    pub(crate) seed: u64,
+    pub(crate) certificates: usize,
+    pub(crate) days: f64,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Wake(usize, u64),
+    OrderEnds(usize, u64),
+    Restart,
+    Back,
+    JumpClock,
+}
+
+pub(crate) struct World {
+    script: Script,
+    dice: Dice,
+    now: Seconds,
+    skew: Seconds,
+    events: BinaryHeap<(Reverse<u64>, Reverse<u64>, usize)>,
+    pending: Vec<Option<Event>>,
+    actors: Vec<Actor>,
+    by_key: BTreeMap<ObjectKey, usize>,
+    ca: Ca,
+    /// From when to when the operator does not run.
+    downs: Vec<(Seconds, Seconds)>,
+    model: Model,
+    ledger: Spent,
+    ticked: Option<Timestamp>,
+    breaker: Option<(Timestamp, Timestamp)>,
+    waiting: BTreeMap<ObjectKey, Placed>,
+    under_way: BTreeMap<ObjectKey, Placed>,
+    tally: Tally,
+}
+
+impl World {
+    pub(crate) fn new(script: Script) -> Self {
+        let mut dice = Dice(script.seed);
+        let end = script.days * DAY;
+        let mut ca = Ca::default();
+        let mut at = 20.0 * DAY;
+        while at < end {
+            // Hours mostly, days now and then.
+            let lasts = if dice.is(0.2) {
+                dice.between(1.0, 2.5) * DAY
+            } else {
+                dice.between(0.2, 10.0) * HOUR
+            };
+            ca.outages.push((at, at + lasts));
+            at += lasts + dice.between(10.0, 60.0) * DAY;
+        }
+        let mut downs = Vec::new();
+        let mut at = 9.0 * DAY;
+        while at < end {
+            let lasts = if dice.is(0.1) {
+                dice.between(1.0, 2.0) * DAY
+            } else {
+                dice.between(5.0, 300.0)
+            };
+            downs.push((at, at + lasts));
+            at += lasts + dice.between(10.0, 40.0) * DAY;
+        }
+        let mut world = Self {
+            dice,
+            now: 0.0,
+            skew: 0.0,
+            events: BinaryHeap::new(),
+            pending: Vec::new(),
+            actors: Vec::new(),
+            by_key: BTreeMap::new(),
+            ca,
+            downs: downs.clone(),
+            model: Model::of(DIRECTORY),
+            ledger: Spent::default(),
+            ticked: None,
+            breaker: None,
+            waiting: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            tally: Tally::new(script.days),
+            script,
+        };
+        for index in 0..world.script.certificates {
+            let actor = Actor::build(index, world.script.certificates, &mut world.dice);
+            let born = actor.born;
+            world.by_key.insert(actor.observed.key.clone(), index);
+            world.actors.push(actor);
+            world.at(born, Event::Wake(index, 0));
+        }
+        for (from, to) in downs {
+            world.at(from, Event::Restart);
+            world.at(to, Event::Back);
+        }
+        for jump in 1..6 {
+            let at = end / 6.0 * f64::from(jump);
+            world.at(at, Event::JumpClock);
+        }
+        world
+    }
+
+    pub(crate) fn run(mut self) -> Tally {
+        let end = self.script.days * DAY;
+        while let Some((Reverse(millis), _, index)) = self.events.pop() {
+            self.now = seconds(millis);
+            if self.now >= end {
+                break;
+            }
+            if let Some(event) = self.pending.get_mut(index).and_then(Option::take) {
+                self.happen(event);
+            }
+        }
+        self.now = end;
+        for index in 0..self.actors.len() {
+            self.account_for(index);
+        }
+        self.tally
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake(index, timer) if self.actors[index].timer == timer => {
+                if self.is_running() {
+                    self.pass(index);
+                }
+            }
+            Event::OrderEnds(index, timer) if self.actors[index].timer == timer => {
+                if self.is_running() {
+                    self.end_order(index);
+                }
+            }
+            Event::Wake(..) | Event::OrderEnds(..) => {}
+            Event::Restart => self.stop(),
+            Event::Back => self.start(),
+            Event::JumpClock => {
+                self.skew = if self.skew == 0.0 {
+                    self.dice.between(-5.0, 5.0) * HOUR
+                } else {
+                    0.0
+                };
+                // Timers run by a clock that does not jump; what is due now is seen at the next look.
+                for index in 0..self.actors.len() {
+                    if self.actors[index].born <= self.now {
+                        self.wake(index, self.now + 1.0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The process is gone, amid some orders: whose record was not written yet, is lost.
+    fn stop(&mut self) {
+        let now = self.now;
+        for actor in &mut self.actors {
+            if actor.observed.status.order.is_some() && now - actor.placed_at < 1.0 {
+                actor.observed.status.order = None;
+                actor.observed.intent = Some(instant(actor.placed_at, self.skew));
+                self.tally.lost += 1;
+            }
+        }
+        self.waiting.clear();
+        self.under_way.clear();
+        self.breaker = None;
+        let written = serde_json::to_string(&self.ledger).unwrap();
+        self.ledger = serde_json::from_str(&written).unwrap();
+        self.tally.restarts += 1;
+    }
+
+    /// It reads everything at once.
+    fn start(&mut self) {
+        for index in 0..self.actors.len() {
+            if self.actors[index].born > self.now {
+                continue;
+            }
+            if self.actors[index].observed.status.order.is_some() {
+                let candidate = Candidate::of(&self.actors[index].observed, self.clock());
+                let placed = Placed {
+                    candidate,
+                    since: self.clock(),
+                };
+                self.under_way
+                    .insert(self.actors[index].observed.key.clone(), placed);
+                self.later(index, 5.0, true);
+            } else {
+                self.wake(index, self.now + 1.0);
+            }
+        }
+    }
+
+    /// One pass of one Certificate.
+    fn pass(&mut self, index: usize) {
+        if self.actors[index].observed.status.order.is_some() {
+            return;
+        }
+        self.tally.passes += 1;
+        self.account_for(index);
+        let now = self.clock();
+        self.observe(index, now);
+        let mut next = plan(&self.actors[index].observed, now);
+        if let Step::Queue(candidate) = &next.step {
+            self.ask(candidate.clone(), now);
+            self.observe(index, now);
+            next = plan(&self.actors[index].observed, now);
+        }
+        let key = self.actors[index].observed.key.clone();
+        if !matches!(next.step, Step::Queue(_) | Step::PlaceOrder) {
+            self.free(&key);
+        }
+        let change = self.execute(index, &next, now);
+        let o = &mut self.actors[index].observed;
+        let mut status = build_status(o, &next, now);
+        apply_change(o, &mut status, &change, now);
+        o.status = status;
+        if matches!(change, Change::Failed(_)) {
+            o.intent = None;
+            self.free(&key);
+        }
+        match (&next.step, &self.actors[index].observed.status.order) {
+            (_, Some(_)) => {}
+            (Step::Wait | Step::Queue(_), None) => {
+                let wake = self.true_time(self.wake_of(index, &next));
+                self.wake(index, wake.max(self.now + 0.02));
+            }
+            _ => self.wake(index, self.now + 0.02),
+        }
+    }
+
+    /// The daily look at what is in order sees nothing new: it is left out.
+    fn wake_of(&self, index: usize, next: &Plan) -> Timestamp {
+        let renewal = self.actors[index].observed.status.renewal_time.as_ref();
+        match renewal {
+            Some(at) if next.row == "settle" => next.wake.max(at.0),
+            Some(_) | None => next.wake,
+        }
+    }
+
+    fn observe(&mut self, index: usize, now: Timestamp) {
+        let order = self.new_order(index, now);
+        self.tick(now);
+        let limit = match self.ledger.decide(&self.model, &order, 0, now) {
+            Decision::Granted => None,
+            Decision::NotBefore(denial) => Some(Gate {
+                until: denial.at,
+                reason: Reason::RateLimited,
+                message: denial.message,
+            }),
+        };
+        let gate = self.breaker.map(|(_, until)| Gate {
+            until,
+            reason: Reason::CAUnavailable,
+            message: "the CA does not answer".into(),
+        });
+        let o = &mut self.actors[index].observed;
+        o.slot = self.under_way.contains_key(&o.key);
+        o.limit = limit;
+        o.gate = gate;
+    }
+
+    /// The operator does so once a second; nothing here lasts shorter than a minute.
+    fn tick(&mut self, now: Timestamp) {
+        let ticked = self.ticked.unwrap_or(Timestamp::MIN);
+        if now < ticked || now.duration_since(ticked).as_secs() >= 600 {
+            self.ledger.tick(&self.model, now);
+            self.ticked = Some(now);
+        }
+    }
+
+    fn new_order(&self, index: usize, now: Timestamp) -> NewOrder {
+        let o = &self.actors[index].observed;
+        let names = o.wanted_names();
+        let is_lost = !o.is_served_well(now) && self.ledger.was_issued(&names);
+        NewOrder {
+            account: ACCOUNT.into(),
+            urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
+            names,
+            replaces: false,
+        }
+    }
+
+    fn execute(&mut self, index: usize, next: &Plan, now: Timestamp) -> Change {
+        match &next.step {
+            Step::PlaceOrder => return self.place(index, now),
+            Step::Record(failure) => return Change::Failed(failure.clone()),
+            _ => {}
+        }
+        let o = &mut self.actors[index].observed;
+        match &next.step {
+            Step::PrepareKey => o.companion.pending_key = Some(KeyKind::Ecdsa(256)),
+            Step::DropPendingKey => o.companion.pending_key = None,
+            Step::KeepCopy => {
+                if let SecretObservation::Ours(secret) = &o.secret {
+                    let facts = secret.content.clone().ok();
+                    o.companion.last_good = facts.map(|f| (f, secret.marks.clone()));
+                }
+            }
+            Step::WriteFallback { .. } => {
+                assert!(!o.is_served_well(now), "a usable certificate was given up");
+                self.tally.fallbacks += 1;
+                let facts = build_facts("fa", o.wanted_names(), now, 90.0 * DAY);
+                o.secret = SecretObservation::Ours(TlsSecret {
+                    content: Ok(facts),
+                    marks: Marks::default(),
+                    fallback: true,
+                    marks_in_step: true,
+                });
+            }
+            Step::Wait | Step::Queue(_) => {}
+            step => panic!("not played here: {step:?}"),
+        }
+        Change::None
+    }
+
+    fn place(&mut self, index: usize, now: Timestamp) -> Change {
+        let order = self.new_order(index, now);
+        let taken = self.ledger.take(&self.model, &order, now);
+        self.tally.order(self.now);
+        // A request takes its time on the way.
+        let arrives = self.now + self.dice.between(0.01, 5.0);
+        match self.ca.new_order(ACCOUNT, &order.names, arrives) {
+            Ok(()) => {
+                self.breaker = None;
+                let slow = self.dice.is(0.01);
+                let takes = if slow {
+                    self.dice.between(60.0, 4_000.0)
+                } else {
+                    self.dice.between(0.5, 8.0)
+                };
+                let now_true = self.now;
+                let actor = &mut self.actors[index];
+                actor.placed_at = now_true;
+                actor.taken = taken;
+                let issuer = actor.observed.issuer_id();
+                self.later(index, takes, true);
+                Change::Placed(OrderStatus {
+                    url: format!("{ACCOUNT}/order/{index}"),
+                    issuer,
+                    names: order.names,
+                    created_at: whole_seconds(now),
+                    expires: None,
+                })
+            }
+            Err(Refusal::Down) => {
+                self.ledger.give_back(&self.model, &taken);
+                self.note_outage(now);
+                let key = self.actors[index].observed.key.clone();
+                self.free(&key);
+                Change::None
+            }
+            Err(Refusal::Limit(words, again)) => {
+                self.tally.refuse(self.now, &words);
+                self.ledger.give_back(&self.model, &taken);
+                let mut refused = fault(FaultClass::RateLimited, &words);
+                refused.retry_after = Some(instant(again, self.skew));
+                self.ledger.learn(&self.model, &order, &refused, now);
+                Change::Failed(failure(Reason::RateLimited, refused))
+            }
+        }
+    }
+
+    fn note_outage(&mut self, now: Timestamp) {
+        let since = self.breaker.map_or(now, |(since, _)| since);
+        let until = now.checked_add(outage_wait(since, now)).unwrap();
+        self.breaker = Some((since, until));
+        self.tally.probes += 1;
+    }
+
+    /// The CA has an answer for an order, if it is up.
+    fn end_order(&mut self, index: usize) {
+        if !self.ca.is_up(self.now) {
+            self.later(index, 300.0, true);
+            return;
+        }
+        self.account_for(index);
+        let (now, at) = (self.clock(), self.now);
+        let names = self.actors[index].observed.wanted_names();
+        let taken = std::mem::take(&mut self.actors[index].taken);
+        let is_dead = self.actors[index].is_dead(at);
+        let change = if is_dead {
+            let failed = names.first().cloned().into_iter().collect::<Vec<_>>();
+            self.ca.fail(ACCOUNT, &failed[0], at);
+            self.tally.fail(&failed[0], at);
+            self.ledger.give_back(&self.model, &taken);
+            self.ledger.fail(&self.model, ACCOUNT, &failed, now);
+            let fault = fault(FaultClass::Validation, "it leads elsewhere");
+            Change::Failed(failure(Reason::ValidationFailed, fault))
+        } else {
+            self.ca.issue(&names, at);
+            for name in &names {
+                self.ca.validated(ACCOUNT, name);
+            }
+            self.issue(index, now);
+            Change::Cleared
+        };
+        let o = &mut self.actors[index].observed;
+        let mut status = o.status.clone();
+        apply_change(o, &mut status, &change, now);
+        o.status = status;
+        let key = o.key.clone();
+        self.free(&key);
+        self.wake(index, at + 0.02);
+    }
+
+    fn issue(&mut self, index: usize, now: Timestamp) {
+        let at = self.now;
+        let actor = &mut self.actors[index];
+        let o = &mut actor.observed;
+        let names = o.wanted_names();
+        let facts = build_facts("0c", names.clone(), now, actor.lifetime);
+        self.ledger.succeed(ACCOUNT, &names, facts.not_after, now);
+        let marks = Marks {
+            issuer: Some(o.issuer_id()),
+            directory: Some(DIRECTORY.into()),
+            names: Some(names),
+            issued_at: Some(now),
+        };
+        o.companion = Companion {
+            pending_key: None,
+            last_good: Some((facts.clone(), marks.clone())),
+        };
+        o.secret = SecretObservation::Ours(TlsSecret {
+            content: Ok(facts),
+            marks,
+            fallback: false,
+            marks_in_step: true,
+        });
+        self.tally.issue(at, at - actor.placed_at);
+        if actor.good_until <= actor.born {
+            self.tally.first(at - actor.born);
+        }
+        actor.good_until = at + actor.lifetime;
+        actor.is_without = false;
+    }
+
+    /// Counts the time without a usable certificate since the last look, and whose fault it was.
+    fn account_for(&mut self, index: usize) {
+        let actor = &mut self.actors[index];
+        let (now, ended) = (self.now, actor.good_until);
+        if ended <= actor.born || ended >= now {
+            return;
+        }
+        let is_dead = |at: Seconds| {
+            actor
+                .dead
+                .iter()
+                .any(|(from, to)| *from <= at && at < *to + DAY)
+        };
+        self.tally.without += now - ended;
+        // The first instant tells whose fault it is; the rest is counted from here on next time.
+        if !std::mem::replace(&mut actor.is_without, true) {
+            let up = |spans: &[(Seconds, Seconds)]| {
+                !spans
+                    .iter()
+                    .any(|(from, to)| *from < ended && ended - FAULT < *to)
+            };
+            if is_dead(ended) {
+                self.tally.expired_dead += 1;
+            } else if up(&self.ca.outages) && up(&self.downs) {
+                self.tally.expired_by_us += 1;
+            } else {
+                self.tally.expired_by_outage += 1;
+            }
+        }
+        actor.good_until = now;
+    }
+
+    fn ask(&mut self, candidate: Candidate, now: Timestamp) {
+        let key = candidate.key.clone();
+        let since = self.waiting.get(&key).map_or(now, |placed| placed.since);
+        self.waiting.insert(key, Placed { candidate, since });
+        self.grant(now);
+    }
+
+    fn free(&mut self, key: &ObjectKey) {
+        let waited = self.waiting.remove(key).is_some();
+        let had = self.under_way.remove(key).is_some();
+        if (waited || had) && !self.waiting.is_empty() {
+            let now = self.clock();
+            self.grant(now);
+        }
+    }
+
+    fn grant(&mut self, now: Timestamp) {
+        let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
+        let under_way: Vec<Placed> = self.under_way.values().cloned().collect();
+        for key in plan_grants(&waiting, &under_way, MOST_ORDERS, now) {
+            if let Some(placed) = self.waiting.remove(&key) {
+                let placed = Placed {
+                    since: now,
+                    ..placed
+                };
+                self.under_way.insert(key.clone(), placed);
+                let index = self.by_key[&key];
+                self.wake(index, self.now + 0.01);
+            }
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        !self
+            .downs
+            .iter()
+            .any(|(from, to)| *from <= self.now && self.now < *to)
+    }
+
+    fn wake(&mut self, index: usize, at: Seconds) {
+        self.later(index, at - self.now, false);
+    }
+
+    fn later(&mut self, index: usize, wait: Seconds, ends: bool) {
+        let actor = &mut self.actors[index];
+        if actor.observed.status.order.is_some() && !ends {
+            return;
+        }
+        actor.timer += 1;
+        let timer = actor.timer;
+        let at = self.now + wait;
+        self.at(
+            at,
+            if ends {
+                Event::OrderEnds(index, timer)
+            } else {
+                Event::Wake(index, timer)
+            },
+        );
+    }
+
+    fn at(&mut self, at: Seconds, event: Event) {
+        let index = self.pending.len();
+        self.pending.push(Some(event));
+        let order = u64::try_from(index).unwrap();
+        self.events
+            .push((Reverse(millis(at)), Reverse(order), index));
+    }
+
+    /// What the operator's clock shows.
+    fn clock(&self) -> Timestamp {
+        instant(self.now, self.skew)
+    }
+
+    fn true_time(&self, shown: Timestamp) -> Seconds {
+        shown.duration_since(instant(0.0, 0.0)).as_secs_f64() - self.skew
+    }
+}

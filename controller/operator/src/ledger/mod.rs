@@ -1,0 +1,375 @@
+//! The ledger: what was asked of each CA, kept in the operator's namespace, so that nothing that is restarted or made anew
+//! forgets what was spent (design §6). An order is entered, by a conditional write, before it is placed; whoever waits
+//! meanwhile shares the write. What limits there are, and what is left of them, is decided in `core::limits`.
+
+mod book;
+mod queue;
+mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evercert_core::key::ObjectKey;
+use evercert_core::lanes::Candidate;
+use evercert_core::limits::{Budget, Decision, Denial, Model, NewOrder};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+pub(crate) use self::book::Settlement;
+use self::book::{Book, Entry, What, name_of};
+use self::queue::{Place, Queue};
+use self::store::{Pages, read_all};
+use crate::apply::ApplyError;
+
+/// The shortest time between two writes of one directory's ledger: what comes meanwhile shares the next.
+const PACE: Duration = Duration::from_millis(200);
+/// How long a line waits that nobody waits for, for a write that it can share.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The shortest time between two times that a budget is told.
+pub(crate) const TELL: SignedDuration = SignedDuration::from_mins(1);
+/// How often buckets are looked through for what has passed.
+const TICK: SignedDuration = SignedDuration::from_secs(1);
+
+/// Why an order could not be entered: it may not be placed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum LedgerError {
+    /// The API server refused the write, or did not answer, or another writer won every time.
+    #[error("the ledger cannot be written: {0}")]
+    Write(#[source] ApplyError),
+    /// The operator is stopping.
+    #[error("the ledger is closed: the operator is stopping")]
+    Closed,
+}
+
+/// A handle on the ledger; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Ledger(Arc<Shared>);
+
+struct Shared {
+    accounts: Mutex<BTreeMap<String, Account>>,
+    queued: Notify,
+}
+
+/// One directory's account.
+struct Account {
+    model: Model,
+    /// As it is in the cluster, as far as this process knows.
+    written: Book,
+    /// The same with what waits to be written.
+    current: Book,
+    waiting: Vec<Waiting>,
+    /// When what waits is written.
+    due: Option<Instant>,
+    last_write: Option<Instant>,
+    ticked: Option<Timestamp>,
+    /// Certificates with an intent that a run before this one left behind.
+    left_behind: BTreeSet<String>,
+    queue: Queue,
+    /// What was told of each account's budget, and when.
+    told: BTreeMap<String, (u32, Timestamp)>,
+}
+
+/// A line that waits to be written.
+struct Waiting {
+    entry: Entry,
+    /// Who wants to know.
+    done: Option<oneshot::Sender<Result<Decision, LedgerError>>>,
+}
+
+impl Ledger {
+    /// Reads what earlier runs wrote, and starts the one writer.
+    ///
+    /// # Errors
+    /// When the ConfigMaps cannot be listed: without them nothing may be ordered.
+    pub(crate) async fn open(client: Client, namespace: &str) -> Result<Self, ApplyError> {
+        let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+        let mut pages: BTreeMap<String, Pages> = BTreeMap::new();
+        let mut accounts = BTreeMap::new();
+        for (directory, (of_directory, book)) in read_all(&api).await? {
+            let mut account = Account::new(&directory);
+            account.left_behind = book.intents.keys().cloned().collect();
+            account.adopt(book);
+            accounts.insert(directory.clone(), account);
+            pages.insert(directory, of_directory);
+        }
+        let shared = Arc::new(Shared {
+            accounts: Mutex::new(accounts),
+            queued: Notify::new(),
+        });
+        // Ends with the last handle.
+        tokio::spawn(write::write_all(
+            Arc::downgrade(&shared),
+            api,
+            namespace.to_owned(),
+            pages,
+        ));
+        Ok(Self(shared))
+    }
+
+    /// The last intent for `certificate` at `directory` that a run before this one entered, if nothing is known of it.
+    pub(crate) fn intent(&self, directory: &str, certificate: &ObjectKey) -> Option<Timestamp> {
+        let accounts = self.0.lock();
+        let account = accounts.get(directory)?;
+        let name = name_of(certificate);
+        account.left_behind.get(&name)?;
+        account.current.intents.get(&name).map(|intent| intent.at)
+    }
+
+    /// Whether an order of `candidate` could be placed at `now`; it is behind those that wait already, and come before it.
+    /// Asks nobody.
+    pub(crate) fn decide(
+        &self,
+        directory: &str,
+        order: &NewOrder,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Option<Denial> {
+        let mut accounts = self.0.lock();
+        let account = accounts
+            .entry(directory.to_owned())
+            .or_insert_with(|| Account::new(directory));
+        account.tick(now);
+        let ahead = account
+            .queue
+            .ahead(&order.account, &Place::of(candidate), now);
+        match account
+            .current
+            .limits
+            .decide(&account.model, order, ahead, now)
+        {
+            Decision::Granted => None,
+            Decision::NotBefore(denial) => Some(denial),
+        }
+    }
+
+    /// Whether an order for exactly `names` has led to a certificate before, as far as the ledger looks back.
+    pub(crate) fn was_issued(&self, directory: &str, names: &[String]) -> bool {
+        let accounts = self.0.lock();
+        accounts
+            .get(directory)
+            .is_some_and(|account| account.current.limits.was_issued(names))
+    }
+
+    /// `candidate` waits until `until` for a token of `order_account`.
+    pub(crate) fn queue(
+        &self,
+        directory: &str,
+        order_account: &str,
+        candidate: &Candidate,
+        until: Timestamp,
+    ) {
+        if let Some(account) = self.0.lock().get_mut(directory) {
+            account
+                .queue
+                .join(order_account, Place::of(candidate), until);
+        }
+    }
+
+    /// `certificate` does not wait for a token any more.
+    pub(crate) fn leave(&self, certificate: &ObjectKey) {
+        for account in self.0.lock().values_mut() {
+            account.queue.leave(certificate);
+        }
+    }
+
+    /// Enters an order of `certificate`, decided at `now` by all that is known, of other processes too. When this returns
+    /// [`Decision::Granted`], it is written, and may be placed.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing may be ordered. It may have been entered all the same, and then counts as spent.
+    pub(crate) async fn enter(
+        &self,
+        directory: &str,
+        certificate: &ObjectKey,
+        order: NewOrder,
+        now: Timestamp,
+    ) -> Result<Decision, LedgerError> {
+        let (done, result) = oneshot::channel();
+        let waiting = Waiting {
+            entry: Entry {
+                certificate: name_of(certificate),
+                at: now,
+                what: What::Order(order),
+            },
+            done: Some(done),
+        };
+        {
+            let mut accounts = self.0.lock();
+            let account = accounts
+                .entry(directory.to_owned())
+                .or_insert_with(|| Account::new(directory));
+            account.left_behind.remove(&name_of(certificate));
+            account.push(waiting, Duration::ZERO);
+        }
+        self.0.queued.notify_one();
+        result.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// What became of the last intent of `certificate`, if it has one. It counts at once; when this returns, it is written.
+    ///
+    /// Whoever settles a failure has its record written *before*, else a crash in between would forget the attempt and order
+    /// again at once; whoever gives an order up takes it out of the status *after*, else a crash would take it for lost.
+    pub(crate) async fn settle(
+        &self,
+        certificate: &ObjectKey,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) {
+        for written in self.queue_settled(certificate, settlement, Duration::ZERO, now) {
+            if let Err(error) = written.await.unwrap_or(Err(LedgerError::Closed)) {
+                // It is tried again; until then a later run takes the order for lost, and an attempt waits for nothing.
+                tracing::warn!(%certificate, %error, "what became of an order is not written");
+            }
+        }
+    }
+
+    /// The same without a hurry: written with a later line, since something else tells a later run what became of it.
+    pub(crate) fn settle_later(
+        &self,
+        certificate: &ObjectKey,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) {
+        drop(self.queue_settled(certificate, settlement, PATIENCE, now));
+    }
+
+    fn queue_settled(
+        &self,
+        certificate: &ObjectKey,
+        settlement: &Settlement,
+        patience: Duration,
+        now: Timestamp,
+    ) -> Vec<oneshot::Receiver<Result<Decision, LedgerError>>> {
+        let name = name_of(certificate);
+        let mut answers = Vec::new();
+        for account in self.0.lock().values_mut() {
+            if !account.current.intents.contains_key(&name) {
+                continue;
+            }
+            account.left_behind.remove(&name);
+            let entry = Entry {
+                certificate: name.clone(),
+                at: now,
+                what: What::Settled(settlement.clone()),
+            };
+            account.current.enter(&account.model, &entry);
+            let (done, answer) = oneshot::channel();
+            let done = Some(done);
+            account.push(Waiting { entry, done }, patience);
+            answers.push(answer);
+        }
+        self.0.queued.notify_one();
+        answers
+    }
+
+    /// Whether what is left for an account is another tenth than was told, a minute ago or more.
+    pub(crate) fn has_budget_moved(
+        &self,
+        directory: &str,
+        order_account: &str,
+        now: Timestamp,
+    ) -> bool {
+        let Some(budget) = self.budget(directory, order_account, now) else {
+            return false;
+        };
+        let accounts = self.0.lock();
+        let told = accounts
+            .get(directory)
+            .and_then(|account| account.told.get(order_account));
+        told.is_none_or(|(orders, at)| {
+            *orders != budget.orders && now.duration_since(*at).abs() >= TELL
+        })
+    }
+
+    /// What is left for an account, to be told to people.
+    pub(crate) fn tell_budget(
+        &self,
+        directory: &str,
+        order_account: &str,
+        now: Timestamp,
+    ) -> Option<Budget> {
+        let budget = self.budget(directory, order_account, now)?;
+        if let Some(account) = self.0.lock().get_mut(directory) {
+            let told = (budget.orders, now);
+            account.told.insert(order_account.to_owned(), told);
+        }
+        Some(budget)
+    }
+
+    /// What is left for an account, rounded to tenths, none only where there is none; `None` where no limit is known.
+    fn budget(&self, directory: &str, order_account: &str, now: Timestamp) -> Option<Budget> {
+        let mut accounts = self.0.lock();
+        let account = accounts
+            .entry(directory.to_owned())
+            .or_insert_with(|| Account::new(directory));
+        account.tick(now);
+        let limits = &account.current.limits;
+        let mut budget = limits.budget(&account.model, order_account, now)?;
+        if budget.orders > 0 {
+            let tenth = (budget.capacity / 10).max(1);
+            budget.orders =
+                ((budget.orders + tenth / 2) / tenth * tenth).clamp(tenth, budget.capacity);
+        }
+        Some(budget)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Account>> {
+        // What is kept here is whole after each statement, so a panic elsewhere leaves nothing half done.
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Account {
+    fn new(directory: &str) -> Self {
+        Self {
+            model: Model::of(directory),
+            written: Book::default(),
+            current: Book::default(),
+            waiting: Vec::new(),
+            due: None,
+            last_write: None,
+            ticked: None,
+            left_behind: BTreeSet::new(),
+            queue: Queue::default(),
+            told: BTreeMap::new(),
+        }
+    }
+
+    fn push(&mut self, waiting: Waiting, patience: Duration) {
+        let now = Instant::now();
+        let paced = self.last_write.map_or(now, |at| at + PACE);
+        let at = (now + patience).max(paced);
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        self.waiting.push(waiting);
+    }
+
+    /// `book` is in the cluster; what waits is put on top of it.
+    fn adopt(&mut self, book: Book) {
+        self.current = book.clone();
+        self.written = book;
+        for waiting in &self.waiting {
+            if !matches!(waiting.entry.what, What::Order(_)) {
+                self.current.enter(&self.model, &waiting.entry);
+            }
+        }
+        let intents = &self.current.intents;
+        self.left_behind.retain(|name| intents.contains_key(name));
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        let fresh = |at: &Timestamp| now >= *at && now.duration_since(*at) < TICK;
+        if !self.ticked.as_ref().is_some_and(fresh) {
+            self.current.tick(&self.model, now);
+            self.ticked = Some(now);
+        }
+    }
+}
