@@ -134,6 +134,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         order: OrderObservation::None,
         secret_owner: None,
         refusal: None,
+        unroutable: None,
         intent: None,
         gate: None,
         limit: None,

@@ -61,16 +61,12 @@ impl Tally {
         self.busiest = self.busiest.max(self.last_hour.len());
     }
 
-    pub(crate) fn issue(&mut self, _at: Seconds, _took: Seconds) {
-        self.issued += 1;
-    }
-
     /// A Certificate got its first certificate after so long.
     pub(crate) fn first(&mut self, after: Seconds) {
         self.firsts.push(after);
     }
 
-    pub(crate) fn refuse(&mut self, _at: Seconds, words: &str) {
+    pub(crate) fn refuse(&mut self, words: &str) {
         *self.refused.entry(words.to_owned()).or_default() += 1;
     }
 

@@ -51,8 +51,9 @@ pub(crate) struct World {
     dice: Dice,
     now: Seconds,
     skew: Seconds,
-    events: BinaryHeap<(Reverse<u64>, Reverse<u64>, usize)>,
-    pending: Vec<Option<Event>>,
+    /// By milliseconds, then in the order in which they were planned.
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    planned: u64,
     actors: Vec<Actor>,
     by_key: BTreeMap<ObjectKey, usize>,
     ca: Ca,
@@ -99,7 +100,7 @@ impl World {
             now: 0.0,
             skew: 0.0,
             events: BinaryHeap::new(),
-            pending: Vec::new(),
+            planned: 0,
             actors: Vec::new(),
             by_key: BTreeMap::new(),
             ca,
@@ -133,14 +134,12 @@ impl World {
 
     pub(crate) fn run(mut self) -> Tally {
         let end = self.script.days * DAY;
-        while let Some((Reverse(millis), _, index)) = self.events.pop() {
+        while let Some(Reverse((millis, _, event))) = self.events.pop() {
             self.now = seconds(millis);
             if self.now >= end {
                 break;
             }
-            if let Some(event) = self.pending.get_mut(index).and_then(Option::take) {
-                self.happen(event);
-            }
+            self.happen(&event);
         }
         self.now = end;
         for index in 0..self.actors.len() {
@@ -149,8 +148,8 @@ impl World {
         self.tally
     }
 
-    fn happen(&mut self, event: Event) {
-        match event {
+    fn happen(&mut self, event: &Event) {
+        match *event {
             Event::Wake(index, timer) if self.actors[index].timer == timer => {
                 if self.is_running() {
                     self.pass(index);
@@ -184,7 +183,7 @@ impl World {
     fn stop(&mut self) {
         let now = self.now;
         for actor in &mut self.actors {
-            if actor.observed.status.order.is_some() && now - actor.placed_at < 1.0 {
+            if actor.observed.status.order.is_some() && now - actor.placed_at < 5.0 {
                 actor.observed.status.order = None;
                 actor.observed.intent = Some(instant(actor.placed_at, self.skew));
                 self.tally.lost += 1;
@@ -336,6 +335,16 @@ impl World {
                     marks_in_step: true,
                 });
             }
+            Step::Restore => {
+                if let Some((facts, marks)) = o.companion.last_good.clone() {
+                    o.secret = SecretObservation::Ours(TlsSecret {
+                        content: Ok(facts),
+                        marks,
+                        fallback: false,
+                        marks_in_step: true,
+                    });
+                }
+            }
             Step::Wait | Step::Queue(_) => {}
             step => panic!("not played here: {step:?}"),
         }
@@ -345,11 +354,11 @@ impl World {
     fn place(&mut self, index: usize, now: Timestamp) -> Change {
         let order = self.new_order(index, now);
         let taken = self.ledger.take(&self.model, &order, now);
-        self.tally.order(self.now);
         // A request takes its time on the way.
         let arrives = self.now + self.dice.between(0.01, 5.0);
         match self.ca.new_order(ACCOUNT, &order.names, arrives) {
             Ok(()) => {
+                self.tally.order(self.now);
                 self.breaker = None;
                 let slow = self.dice.is(0.01);
                 let takes = if slow {
@@ -379,7 +388,8 @@ impl World {
                 Change::None
             }
             Err(Refusal::Limit(words, again)) => {
-                self.tally.refuse(self.now, &words);
+                self.tally.order(self.now);
+                self.tally.refuse(&words);
                 self.ledger.give_back(&self.model, &taken);
                 let mut refused = fault(FaultClass::RateLimited, &words);
                 refused.retry_after = Some(instant(again, self.skew));
@@ -437,7 +447,8 @@ impl World {
         let actor = &mut self.actors[index];
         let o = &mut actor.observed;
         let names = o.wanted_names();
-        let facts = build_facts("0c", names.clone(), now, actor.lifetime);
+        // By the CA's clock.
+        let facts = build_facts("0c", names.clone(), instant(at, 0.0), actor.lifetime);
         self.ledger.succeed(ACCOUNT, &names, facts.not_after, now);
         let marks = Marks {
             issuer: Some(o.issuer_id()),
@@ -448,6 +459,7 @@ impl World {
         o.companion = Companion {
             pending_key: None,
             last_good: Some((facts.clone(), marks.clone())),
+            ..Companion::default()
         };
         o.secret = SecretObservation::Ours(TlsSecret {
             content: Ok(facts),
@@ -455,7 +467,7 @@ impl World {
             fallback: false,
             marks_in_step: true,
         });
-        self.tally.issue(at, at - actor.placed_at);
+        self.tally.issued += 1;
         if actor.good_until <= actor.born {
             self.tally.first(at - actor.born);
         }
@@ -470,11 +482,12 @@ impl World {
         if ended <= actor.born || ended >= now {
             return;
         }
+        // The next attempt may come a day after the name leads here again.
         let is_dead = |at: Seconds| {
             actor
                 .dead
                 .iter()
-                .any(|(from, to)| *from <= at && at < *to + DAY)
+                .any(|(from, to)| *from <= at && at < *to + 1.2 * DAY)
         };
         self.tally.without += now - ended;
         // The first instant tells whose fault it is; the rest is counted from here on next time.
@@ -557,11 +570,8 @@ impl World {
     }
 
     fn at(&mut self, at: Seconds, event: Event) {
-        let index = self.pending.len();
-        self.pending.push(Some(event));
-        let order = u64::try_from(index).unwrap();
-        self.events
-            .push((Reverse(millis(at)), Reverse(order), index));
+        self.planned += 1;
+        self.events.push(Reverse((millis(at), self.planned, event)));
     }
 
     /// What the operator's clock shows.
