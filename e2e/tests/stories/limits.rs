@@ -138,10 +138,11 @@ async fn two_writers_that_undo_each_others_names_spend_no_more_than_the_limit_ov
                 "these names are looked at",
                 SOON,
                 |c: &Certificate| {
-                    let looked_at = condition::find(conditions_of(c), condition::READY)
-                        .is_some_and(|ready| ready.observed_generation == c.metadata.generation);
-                    looked_at
-                        && (is_limited(c) || c.status.as_ref().is_some_and(|s| s.order.is_some()))
+                    let ready = condition::find(conditions_of(c), condition::READY);
+                    let looked_at =
+                        ready.filter(|r| r.observed_generation == c.metadata.generation);
+                    let ordered = c.status.as_ref().is_some_and(|s| s.order.is_some());
+                    looked_at.is_some_and(|r| r.status == "True" || ordered || is_limited(c))
                 },
             )
             .await?;
