@@ -22,24 +22,23 @@ pub(super) fn build_denial(model: &Model, scope: &Scope, by_ca: bool, urgent: bo
         format!(" ({} in {})", bucket.capacity, build_period(period))
     });
     if by_ca {
-        return format!("the CA refuses to take more: its limit of {what}{size} is used up");
+        return format!("the CA has said that its limit of {what} is used up");
     }
-    let kept = bucket.map_or(0, |bucket| bucket.reserve);
-    let reserve = match (urgent, kept) {
-        (true, _) | (_, 0) => String::new(),
-        (false, 1) => {
-            ", but for one that is kept for a certificate that is lost or about to expire"
-                .to_owned()
-        }
-        (false, kept) => {
-            format!(
-                ", but for {kept} that are kept for certificates that are lost or about to expire"
-            )
-        }
+    let size = match &scope.limit {
+        Limit::Orders | Limit::RegisteredDomain(_) | Limit::NameSet => size,
+        // Stricter than the CA's own.
+        Limit::Failures(_) | Limit::Streak(_) => String::new(),
     };
-    format!(
-        "no order is placed, for the CA would refuse it: its limit of {what}{size} is used up{reserve}"
-    )
+    let kept = match (urgent, bucket.map_or(0, |bucket| bucket.reserve)) {
+        (true, _) | (_, 0) => "it is used up".to_owned(),
+        (false, 1) => {
+            "it is used up but for one that is kept for a certificate that is lost or about to expire".to_owned()
+        }
+        (false, kept) => format!(
+            "it is used up but for {kept} that are kept for certificates that are lost or about to expire"
+        ),
+    };
+    format!("no order is placed, to stay within the CA's limit of {what}{size}: {kept}")
 }
 
 fn build_period(period: SignedDuration) -> String {

@@ -84,8 +84,8 @@ fn the_fifth_certificate_of_a_set_is_kept_for_an_emergency() {
     assert_eq!(held.at.duration_since(at(0)).as_hours(), 33);
     assert_eq!(
         held.message,
-        "no order is placed, for the CA would refuse it: its limit of certificates for this exact set of names (5 in 7 days) is \
-         used up, but for one that is kept for a certificate that is lost or about to expire"
+        "no order is placed, to stay within the CA's limit of certificates for this exact set of names (5 in 7 days): it is used up \
+         but for one that is kept for a certificate that is lost or about to expire"
     );
     book.place(&urgent(&["a.example"]), at(HOUR));
     let empty = book.decide(&urgent(&["a.example"]), at(HOUR));
