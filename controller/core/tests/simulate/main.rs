@@ -11,6 +11,9 @@ mod world;
 
 use std::time::Instant;
 
+use actor::DIRECTORY;
+use evercert_core::limits::{Bucket, Model};
+
 use tally::Tally;
 use world::{Script, World};
 
@@ -23,6 +26,7 @@ fn setting(name: &str, usual: u32) -> u32 {
 }
 
 fn run(script: &Script) -> Tally {
+    #[allow(clippy::disallowed_methods)] // a run tells how long it took; no decision is made by it
     let begun = Instant::now();
     let tally = World::new(script.clone()).run();
     println!(
@@ -40,11 +44,36 @@ fn run(script: &Script) -> Tally {
 }
 
 #[test]
+fn a_ledger_that_allows_more_than_the_ca_is_found_out() {
+    let lax = |bucket: Option<Bucket>| {
+        bucket.map(|b| Bucket {
+            capacity: 10 * b.capacity,
+            ..b
+        })
+    };
+    let model = Model::of(DIRECTORY);
+    let script = Script {
+        seed: 1,
+        certificates: 2_400,
+        days: 6.0,
+        model: Model {
+            orders: lax(model.orders),
+            domain: lax(model.domain),
+            ..model
+        },
+    };
+    let refused = run(&script).refused;
+    let of = |words: &str| refused.keys().any(|refusal| refusal.contains(words));
+    assert!(of("new orders") && of("already issued"), "{refused:#?}");
+}
+
+#[test]
 fn two_years_of_three_thousand_certificates_break_no_limit_and_lose_no_certificate() {
     let script = Script {
         seed: setting("SEED", 1).into(),
         certificates: usize::try_from(setting("CERTIFICATES", 3_000)).unwrap(),
         days: setting("DAYS", 730).into(),
+        model: Model::of(DIRECTORY),
     };
     let tally = run(&script);
     assert!(

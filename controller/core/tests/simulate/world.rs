@@ -35,6 +35,8 @@ pub(crate) struct Script {
     pub(crate) seed: u64,
     pub(crate) certificates: usize,
     pub(crate) days: f64,
+    /// What the ledger takes for the CA's limits.
+    pub(crate) model: Model,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +107,7 @@ impl World {
             by_key: BTreeMap::new(),
             ca,
             downs: downs.clone(),
-            model: Model::of(DIRECTORY),
+            model: script.model.clone(),
             ledger: Spent::default(),
             ticked: None,
             breaker: None,
@@ -208,6 +210,7 @@ impl World {
                 let placed = Placed {
                     candidate,
                     since: self.clock(),
+                    handed_over: false,
                 };
                 self.under_way
                     .insert(self.actors[index].observed.key.clone(), placed);
@@ -287,10 +290,10 @@ impl World {
         o.gate = gate;
     }
 
-    /// The operator does so once a second; nothing here lasts shorter than a minute.
+    /// The operator does so once a second. What has passed limits nothing, so only a clock that was set back needs it.
     fn tick(&mut self, now: Timestamp) {
         let ticked = self.ticked.unwrap_or(Timestamp::MIN);
-        if now < ticked || now.duration_since(ticked).as_secs() >= 600 {
+        if now < ticked || now.duration_since(ticked).as_secs() >= 86_400 {
             self.ledger.tick(&self.model, now);
             self.ticked = Some(now);
         }
@@ -511,7 +514,14 @@ impl World {
     fn ask(&mut self, candidate: Candidate, now: Timestamp) {
         let key = candidate.key.clone();
         let since = self.waiting.get(&key).map_or(now, |placed| placed.since);
-        self.waiting.insert(key, Placed { candidate, since });
+        self.waiting.insert(
+            key,
+            Placed {
+                candidate,
+                since,
+                handed_over: false,
+            },
+        );
         self.grant(now);
     }
 
