@@ -170,7 +170,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         // What newOrder itself met is known already.
         let settlement = settle_failure(&gathered.observed.order);
         context.memory.update(&key, |e| {
-            e.settlement = e.settlement.take().or(Some(settlement))
+            e.settlement = e.settlement.take().or(Some(settlement));
         });
     }
     match change {

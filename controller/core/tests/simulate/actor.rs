@@ -39,7 +39,7 @@ impl Actor {
     /// The one with `index` of `count`.
     pub(crate) fn build(index: usize, count: usize, dice: &mut Dice) -> Self {
         // A crowd that comes at once, one large domain among it, and the rest over two months.
-        let crowd = index % 6 == 0;
+        let crowd = index.is_multiple_of(6);
         let born = if crowd {
             5.0 * DAY
         } else {

@@ -2,6 +2,9 @@
 //!
 //! `make simulate` tells a larger run with a plot of its load; `SEED`, `CERTIFICATES` and `DAYS` in the environment change it.
 
+// A test fails by panicking, in the functions that tests share too.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod actor;
 mod ca;
 mod clock;

@@ -364,7 +364,7 @@ impl World {
                 self.tally.order(self.now);
                 self.breaker = None;
                 let slow = self.dice.is(0.01);
-                let takes = if slow {
+                let lasts = if slow {
                     self.dice.between(60.0, 4_000.0)
                 } else {
                     self.dice.between(0.5, 8.0)
@@ -374,7 +374,7 @@ impl World {
                 actor.placed_at = now_true;
                 actor.taken = taken;
                 let issuer = actor.observed.issuer_id();
-                self.later(index, takes, true);
+                self.later(index, lasts, true);
                 Change::Placed(OrderStatus {
                     url: format!("{ACCOUNT}/order/{index}"),
                     issuer,

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use tokio::time::{Instant, timeout_at};
 
-use super::book::{Book, Entry, What};
+use super::book::{Book, What};
 use super::store::{Pages, WriteError, read_all};
 use super::{LedgerError, Shared, Waiting};
 use crate::apply::ApplyError;
