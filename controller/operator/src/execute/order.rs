@@ -54,6 +54,29 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
     }
 }
 
+/// After an outage the CA is asked for something that costs nothing before anything that does: a request without an answer may
+/// have made an order all the same.
+async fn ask_after_outage(
+    gathered: &Gathered,
+    url: &str,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    match gathered.session.as_ref().map(|s| &s.signer) {
+        Some(Signer::Acme { directory, .. }) if context.memory.gate(url).is_some() => {
+            // Whatever is wrong with as little as this is the CA's trouble.
+            let unavailable = |fault| Fault {
+                class: FaultClass::Unavailable,
+                ..fault
+            };
+            directory.ask(now).await.map_err(unavailable)?;
+            context.memory.close_breaker(url);
+        }
+        Some(Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }) | None => {}
+    }
+    Ok(())
+}
+
 /// Records the intent in the ledger, then places the order: no order that the ledger does not know.
 pub(super) async fn place(
     gathered: &mut Gathered,
@@ -65,6 +88,13 @@ pub(super) async fn place(
     };
     let key = gathered.observed.key.clone();
     if !context.slots.has(&key) {
+        return Ok(Outcome::moved());
+    }
+    if let Err(fault) = ask_after_outage(gathered, &directory, context, now).await {
+        context.slots.free(&key);
+        context
+            .memory
+            .note_fault(&directory, &fault, Timestamp::now());
         return Ok(Outcome::moved());
     }
     if let Err(error) = context.ledger.record(&directory, &key, now).await {
@@ -125,10 +155,14 @@ pub(super) async fn place(
                     Outcome::moved()
                 }
                 // The CA may have made the order all the same: it counts as spent.
-                FaultClass::Unavailable => failed(Reason::CAUnavailable, &fault),
+                FaultClass::Unavailable => {
+                    let since = context.memory.gate(&directory).map(|gate| gate.message);
+                    let message = since.unwrap_or_else(|| build_fault(&fault));
+                    failed_with(Reason::CAUnavailable, &fault, message)
+                }
                 // Nothing came of it: the issuer registers the account again, and the order follows. Once.
                 FaultClass::Account
-                    if is_unknown_account(&fault)
+                    if fault.is_unknown_account()
                         && !context.memory.entry(&key).unknown_account =>
                 {
                     suspect(gathered, context);
@@ -151,11 +185,6 @@ pub(super) async fn place(
     })
 }
 
-fn is_unknown_account(fault: &Fault) -> bool {
-    let problem = fault.problem.as_ref();
-    problem.is_some_and(|p| p.kind == "accountDoesNotExist")
-}
-
 fn failed(reason: Reason, fault: &Fault) -> Outcome {
     let kind = fault
         .problem
@@ -166,6 +195,10 @@ fn failed(reason: Reason, fault: &Fault) -> Outcome {
         .map(|r| format!(". Remedy: {r}"))
         .unwrap_or_default();
     let message = format!("{}{remedy}", build_fault(fault));
+    failed_with(reason, fault, message)
+}
+
+fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
     let failure = Failure {
         reason,
         message: message.clone(),
