@@ -31,6 +31,8 @@ pub struct Count {
     pub placed: usize,
     /// Challenges that it was told to validate (RFC 8555 §7.5.1).
     pub challenges: usize,
+    /// Authorizations that it found valid.
+    pub validated: usize,
     /// Requests to finalize an order.
     pub finalized: usize,
     /// Certificates that it signed.
@@ -224,7 +226,7 @@ impl Count {
         };
         let told = |what: &str| log.lines().filter(|line| line.contains(what)).count();
         let (orders, placed) = (handled(" POST /order-plz "), told(" Added order "));
-        let (challenges, validated) = (
+        let (challenges, taken) = (
             handled(" POST /chalZ/ "),
             told("Pulled a task from the Tasks queue"),
         );
@@ -236,12 +238,12 @@ impl Count {
             orders,
             placed,
             challenges,
+            validated: told(" set VALID by completed challenge "),
             finalized,
             accounts: handled(" POST /sign-me-up "),
             registered: told("accounts in memory"),
             certificates: told("Issued certificate serial"),
-            turned_away: (orders + challenges + finalized)
-                .saturating_sub(placed + validated + signed),
+            turned_away: (orders + challenges + finalized).saturating_sub(placed + taken + signed),
             requests: handled(""),
         }
     }

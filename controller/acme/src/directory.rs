@@ -192,6 +192,15 @@ impl Directory {
         &self.url
     }
 
+    /// Whether the CA answers: one request that changes nothing there (newNonce, RFC 8555 §7.2).
+    ///
+    /// # Errors
+    /// [`FaultClass::Unavailable`] and the like: it does not, or not as a CA.
+    pub async fn ask(&self, now: Timestamp) -> Result<(), Fault> {
+        let attempt = self.attempt("newNonce", Place::Directory, now);
+        attempt.check(self.transport.ask_nonce().await).map(drop)
+    }
+
     /// The URL of the CA's terms of service, where it names some.
     #[must_use]
     pub fn terms_of_service(&self) -> Option<&str> {

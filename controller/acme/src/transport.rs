@@ -159,6 +159,11 @@ impl Transport {
         Ok(answer)
     }
 
+    /// Asks for a nonce, and keeps it.
+    pub(crate) async fn ask_nonce(&self) -> Outcome {
+        self.ask(Method::HEAD, &self.0.new_nonce, None).await
+    }
+
     /// The newest nonce kept, else one from newNonce (RFC 8555 §7.2).
     async fn nonce(&self) -> Result<Nonce, WireError> {
         let take = || {
@@ -174,7 +179,7 @@ impl Transport {
         if let Some(nonce) = take() {
             return Ok(Nonce::Fresh(nonce));
         }
-        let answer = self.ask(Method::HEAD, &self.0.new_nonce, None).await?;
+        let answer = self.ask_nonce().await?;
         if !answer.status.is_success() {
             return Ok(Nonce::Refused(answer));
         }

@@ -1,6 +1,6 @@
 //! The middle of an order, for as long as a story wants it: no Ingress can be made, so the challenges stay open.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use evercert_api::certificate::OrderStatus;
 use evercert_api::{Certificate, Issuer, condition};
 use evercert_e2e::Story;
@@ -136,6 +136,23 @@ pub(crate) async fn counted(
         .await
 }
 
+/// The log of the CA tells what is wanted, now.
+///
+/// # Errors
+/// It does not: with the evidence.
+pub(crate) async fn count(
+    story: &Story<'_>,
+    ca: &TestCa,
+    what: &str,
+    holds: impl Fn(Count) -> bool,
+) -> Result<()> {
+    let count = ca.count()?;
+    if holds(count) {
+        return Ok(());
+    }
+    Err(story.with_evidence(anyhow!("{what}: {count:?}")).await)
+}
+
 /// The notes of a namespace's events with a reason, about an object of that name.
 pub(crate) async fn events(story: &Story<'_>, about: &str, reason: &str) -> Result<Vec<String>> {
     let events = story.api::<Event>().list(&ListParams::default()).await?;
@@ -144,6 +161,24 @@ pub(crate) async fn events(story: &Story<'_>, about: &str, reason: &str) -> Resu
             && event.reason.as_deref() == Some(reason)
     });
     Ok(concerned.filter_map(|event| event.message).collect())
+}
+
+/// No attempt of a Certificate has failed so far: its status forgets that with the next success, events do not.
+pub(crate) async fn never_failed(story: &Story<'_>, name: &str) -> Result<()> {
+    let events = story.api::<Event>().list(&ListParams::default()).await?;
+    let warnings: Vec<_> = events
+        .items
+        .into_iter()
+        .filter(|event| event.involved_object.name.as_deref() == Some(name))
+        .filter(|event| event.type_.as_deref() == Some("Warning"))
+        .filter(|event| event.reason.as_deref() != Some("FallbackWritten"))
+        .filter_map(|event| event.message)
+        .collect();
+    ensure!(
+        warnings.is_empty(),
+        "{name}: an attempt failed: {warnings:?}"
+    );
+    Ok(())
 }
 
 /// Waits for an event, and gives its note.

@@ -12,6 +12,29 @@ use crate::support::{account_key, now};
 use crate::{NAME, new_order};
 
 #[tokio::test]
+async fn whether_a_ca_answers_costs_one_request_that_changes_nothing() {
+    let ca = ScriptedCa::start().await;
+    let directory = ca.directory().await;
+    ca.asked();
+    directory.ask(now()).await.unwrap();
+    let asked = ca.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!(
+        (asked[0].method.as_str(), asked[0].path.as_str()),
+        ("HEAD", "/nonce")
+    );
+    ca.on(
+        "/nonce",
+        Reply::text(503, "text/html", "").header("retry-after", "7"),
+    );
+    let at = now();
+    let fault = directory.ask(at).await.unwrap_err();
+    assert_eq!(fault.class, FaultClass::Unavailable);
+    let then = at.checked_add(Duration::from_secs(7)).ok();
+    assert_eq!(fault.retry_after, then);
+}
+
+#[tokio::test]
 async fn refused_nonces_are_bounded_and_never_sent_twice() {
     let ca = ScriptedCa::start().await;
     let acme = ca.account().await;

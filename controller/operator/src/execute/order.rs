@@ -55,6 +55,29 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
     }
 }
 
+/// After an outage the CA is asked for something that costs nothing before anything that does: a request without an answer may
+/// have made an order all the same.
+async fn ask_after_outage(
+    gathered: &Gathered,
+    url: &str,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    match gathered.session.as_ref().map(|s| &s.signer) {
+        Some(Signer::Acme { directory, .. }) if context.memory.gate(url).is_some() => {
+            // Whatever is wrong with as little as this is the CA's trouble.
+            let unavailable = |fault| Fault {
+                class: FaultClass::Unavailable,
+                ..fault
+            };
+            directory.ask(now).await.map_err(unavailable)?;
+            context.memory.close_breaker(url);
+        }
+        Some(Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }) | None => {}
+    }
+    Ok(())
+}
+
 /// Enters the order in the ledger, then places it: no order that the ledger does not know, and none that it has no token for.
 pub(super) async fn place(
     gathered: &mut Gathered,
@@ -72,6 +95,13 @@ pub(super) async fn place(
     };
     let key = gathered.observed.key.clone();
     if !context.slots.has(&key) {
+        return Ok(Outcome::moved());
+    }
+    if let Err(fault) = ask_after_outage(gathered, &directory, context, now).await {
+        context.slots.free(&key);
+        context
+            .memory
+            .note_fault(&directory, &fault, Timestamp::now());
         return Ok(Outcome::moved());
     }
     let names = order.names.clone();
@@ -142,7 +172,7 @@ pub(super) async fn place(
                 fault.class == FaultClass::Unavailable && !matches!(settlement, Settlement::Spent);
             // Nothing came of it: the issuer registers the account again, and the order follows. Once.
             let is_forgotten =
-                is_unknown_account(&fault) && !context.memory.entry(&key).unknown_account;
+                fault.is_unknown_account() && !context.memory.entry(&key).unknown_account;
             if is_forgotten {
                 suspect(gathered, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
@@ -157,7 +187,11 @@ pub(super) async fn place(
                 .update(&key, |e| e.settlement = Some(settlement));
             match fault.class {
                 // The CA may have made the order all the same: it counts as spent.
-                FaultClass::Unavailable => failed(Reason::CAUnavailable, &fault),
+                FaultClass::Unavailable => {
+                    let since = context.memory.gate(&directory).map(|gate| gate.message);
+                    let message = since.unwrap_or_else(|| build_fault(&fault));
+                    failed_with(Reason::CAUnavailable, &fault, message)
+                }
                 FaultClass::Account => {
                     suspect(gathered, context);
                     failed(Reason::OrderFailed, &fault)
@@ -171,11 +205,6 @@ pub(super) async fn place(
             }
         }
     })
-}
-
-fn is_unknown_account(fault: &Fault) -> bool {
-    let problem = fault.problem.as_ref();
-    problem.is_some_and(|p| p.kind == "accountDoesNotExist")
 }
 
 /// What a refused newOrder cost. Without an answer of the CA's the order may have been made.
@@ -202,6 +231,10 @@ fn failed(reason: Reason, fault: &Fault) -> Outcome {
         .map(|r| format!(". Remedy: {r}"))
         .unwrap_or_default();
     let message = format!("{}{remedy}", build_fault(fault));
+    failed_with(reason, fault, message)
+}
+
+fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
     let failure = Failure {
         reason,
         message: message.clone(),
