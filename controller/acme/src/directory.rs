@@ -15,7 +15,7 @@ use crate::account::AcmeAccount;
 use crate::client::{Answer, Limits, Wire, WireError};
 use crate::fault::Attempt;
 use crate::jose::Signer;
-use crate::port::Acme;
+use crate::port::{Acme, Leave};
 use crate::transport::{Transport, with_fresh_nonces};
 use crate::trust::build_client_config;
 use crate::wire::{WireAccount, WireDirectory, printable};
@@ -37,6 +37,8 @@ pub struct DirectoryConfig {
     pub request_timeout: Duration,
     /// How often a request is sent when the CA refuses its nonce (RFC 8555 §6.5), the first time counted.
     pub nonce_attempts: u32,
+    /// Without it no request is sent; `None`: it is always given.
+    pub leave: Option<Arc<dyn Leave>>,
 }
 
 impl DirectoryConfig {
@@ -50,6 +52,7 @@ impl DirectoryConfig {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
             nonce_attempts: 9,
+            leave: None,
         }
     }
 }
@@ -150,7 +153,7 @@ impl Directory {
             request: config.request_timeout,
             nonce_attempts: config.nonce_attempts.max(1),
         };
-        let wire = Wire::new(tls, user_agent, limits);
+        let wire = Wire::new(tls, user_agent, config.leave.clone(), limits);
         // As the parser writes it, so that instant-acme's request for it is recognized.
         let url_text = url.to_string();
         let answer =

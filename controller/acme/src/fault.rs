@@ -100,6 +100,7 @@ impl Attempt<'_> {
             | WireError::Untrusted(_)
             | WireError::TooLarge
             | WireError::NoNonce
+            | WireError::NoLeave
             | WireError::Broken(_) => FaultClass::Unavailable,
         };
         let unsent = match error {
@@ -107,7 +108,8 @@ impl Attempt<'_> {
             | WireError::Refused
             | WireError::Untrusted(_)
             | WireError::ForeignOrigin(_)
-            | WireError::NoNonce => true,
+            | WireError::NoNonce
+            | WireError::NoLeave => true,
             WireError::TimedOut | WireError::TooLarge | WireError::Broken(_) => false,
         };
         Fault {

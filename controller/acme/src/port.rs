@@ -48,3 +48,9 @@ pub trait Acme: Send + Sync {
     /// Gives authorizations back (RFC 8555 §7.5.2). Idempotent: one that has ended already, or is gone, counts as done.
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault>;
 }
+
+/// Whether this process may ask a CA anything: asked before each single request, reads among them.
+pub trait Leave: std::fmt::Debug + Send + Sync {
+    /// Whether it may, now.
+    fn is_given(&self) -> bool;
+}

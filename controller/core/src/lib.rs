@@ -10,6 +10,7 @@ pub mod facts;
 pub mod fault;
 pub mod key;
 pub mod lanes;
+pub mod lease;
 pub mod limits;
 pub mod need;
 pub mod observe;

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evercert_core::lease::Candidacy;
+
 /// The operator's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -21,6 +23,17 @@ pub struct Config {
     pub user_agent: String,
     /// Where `/healthz` and `/readyz` are served.
     pub health_listen: SocketAddr,
+    /// The Lease that says which of several processes acts.
+    pub lease: LeaseConfig,
+}
+
+/// The Lease, in the operator's own namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// Its name.
+    pub name: String,
+    /// What this process calls itself in it, and how long its claim lasts: whole seconds.
+    pub candidacy: Candidacy,
 }
 
 /// The shape of the solver's Deployment and Service.

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Config;
 use crate::issuer::Sessions;
+use crate::lease::Mandate;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::projection::Projections;
@@ -19,8 +20,10 @@ use crate::slots::Slots;
 
 /// What every pass shares.
 pub(crate) struct Context {
-    /// The client for calls (watches have one of their own).
+    /// The client for calls (watches have one of their own). It writes while the mandate is held, and not after.
     pub(crate) client: Client,
+    /// The right to act.
+    pub(crate) mandate: Mandate,
     /// What the operator was told at its start.
     pub(crate) config: Config,
     /// What this process remembers.

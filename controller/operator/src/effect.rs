@@ -122,6 +122,13 @@ effects! {
     DeleteSolverDeployment "delete-solver-deployment" Solver
     /// The solver's Service is deleted.
     DeleteSolverService "delete-solver-service" Solver
+
+    /// The Lease is taken.
+    TakeLease "take-lease" Lease
+    /// The claim on the Lease is renewed.
+    RenewLease "renew-lease" Lease
+    /// The Lease is given up, so that another need not wait.
+    ReleaseLease "release-lease" Lease
 }
 
 impl fmt::Display for Effect {

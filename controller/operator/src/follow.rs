@@ -7,6 +7,7 @@ use std::sync::Arc;
 use evercert_api::{Certificate, children, keys};
 use evercert_core::key::ObjectKey;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future;
 use futures::stream::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, PartialObjectMeta};
@@ -15,6 +16,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 
 use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
@@ -33,8 +35,31 @@ pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) gone: UnboundedReceiver<K>,
 }
 
-/// Follows all objects that `api` reaches.
-pub(crate) fn follow<K>(api: Api<K>) -> Followed<K>
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Followed<K> {
+    /// Drops what changes, for ever: nobody acts yet, and whoever begins to finds all of it in the cache.
+    pub(crate) async fn ignore_changes(&mut self) {
+        let (changes, gone) = (&mut self.changes, &mut self.gone);
+        let dropped = changes.for_each(|_| future::ready(()));
+        future::join(dropped, gone.for_each(|_| future::ready(()))).await;
+        // The watch is over, and with it the stint.
+        future::pending().await
+    }
+
+    /// All that is there now, and then each change.
+    pub(crate) fn from_now(
+        cache: &Store<K>,
+        changes: UnboundedReceiver<K>,
+    ) -> impl Stream<Item = K> + Send + Unpin + 'static
+    where
+        K: Send + Sync,
+    {
+        let now: Vec<K> = cache.state().iter().map(|k| k.as_ref().clone()).collect();
+        futures::stream::iter(now).chain(changes)
+    }
+}
+
+/// Follows all objects that `api` reaches, for as long as `tasks` are there.
+pub(crate) fn follow<K>(api: Api<K>, tasks: &mut JoinSet<()>) -> Followed<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -45,7 +70,7 @@ where
         .default_backoff()
         .modify(|object: &mut K| object.meta_mut().managed_fields = None)
         .reflect(writer);
-    tokio::spawn(pass_on(stream, cache.clone(), wanted, removed));
+    tasks.spawn(pass_on(stream, cache.clone(), wanted, removed));
     Followed {
         store: cache,
         changes,

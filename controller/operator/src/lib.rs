@@ -13,6 +13,7 @@ mod follow;
 mod gather;
 mod health;
 mod issuer;
+mod lease;
 mod ledger;
 mod memory;
 pub mod projection;
@@ -20,6 +21,7 @@ mod reconcile;
 mod run;
 mod secrets;
 mod slots;
+mod stint;
 
-pub use config::{Config, SolverConfig};
+pub use config::{Config, LeaseConfig, SolverConfig};
 pub use run::{RunError, run};

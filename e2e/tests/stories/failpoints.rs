@@ -15,7 +15,7 @@ use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::story::SOON;
 use evercert_operator::effect::Effect;
-use evercert_operator::effect::failpoint::{Point, Side, VARIABLE};
+use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
 use futures::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::sync::Mutex;
@@ -50,6 +50,7 @@ fn points() -> impl Iterator<Item = Point> {
             effect: *effect,
             side,
             nth: 1,
+            stop: Stop::Kill,
         })
     })
 }
@@ -77,7 +78,8 @@ fn orders(point: Point) -> usize {
         | Play::Disown
         | Play::StartSolver
         | Play::StopSolver
-        | Play::Leftovers => 1,
+        | Play::Leftovers
+        | Play::End => 1,
     };
     let lost = matches!(
         (point.effect, point.side),
@@ -145,6 +147,11 @@ async fn reach(story: &Story<'_>, point: Point) -> Result<Option<TestCa>> {
     variables.push((VARIABLE, &armed));
     operator.restart_with(&variables)?;
     play.go(story, ca.as_ref()).await?;
+    if play == Play::End {
+        // Only who holds the Lease can give it up.
+        operator.ready().await?;
+        operator.ask_to_end()?;
+    }
     let status = operator
         .ended(SOON)
         .await

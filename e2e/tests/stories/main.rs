@@ -21,6 +21,7 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod leaders;
 mod limits;
 mod memory;
 mod midway;
@@ -89,6 +90,7 @@ fn groups() -> Vec<Group> {
         // The operator is killed, or a pod.
         Group::new("operator")
             .one_by_one(crash::tales())
+            .one_by_one(leaders::tales())
             .one_by_one(vanished::tales())
             .one_by_one(limits::tales())
             .one_by_one(pod::tales())

@@ -214,6 +214,7 @@ async fn connect(
     let url = directory_url(&acme.directory);
     let config = DirectoryConfig {
         ca_bundle: bundle,
+        leave: Some(Arc::new(context.mandate.clone())),
         ..DirectoryConfig::new(url, context.config.user_agent.clone())
     };
     let directory = Directory::connect(config, now)

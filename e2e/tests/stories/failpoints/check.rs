@@ -10,7 +10,7 @@ use evercert_e2e::ca::TestCa;
 use evercert_e2e::history::Version;
 use evercert_e2e::inventory::{self, Item};
 use evercert_e2e::leaf::Leaf;
-use evercert_e2e::operator::NAMESPACE;
+use evercert_e2e::operator::{LEASE, NAMESPACE};
 use evercert_e2e::story::SOON;
 use evercert_operator::effect::failpoint::Point;
 use jiff::{SignedDuration, Timestamp};
@@ -202,6 +202,7 @@ fn is_operators(item: &Item, play: Play) -> bool {
             ["kube-root-ca.crt", CHALLENGES_NAME].contains(&name)
                 || name.starts_with("evercert-ledger-")
         }
+        "Lease" => name == LEASE,
         "Deployment" | "Service" | "Endpoints" => solver && name == SOLVER_NAME,
         "ReplicaSet" | "Pod" | "EndpointSlice" => {
             solver && name.starts_with(&format!("{SOLVER_NAME}-"))

@@ -50,6 +50,8 @@ pub(super) enum Play {
     StopSolver,
     /// While a route is open, routes of an earlier run are there.
     Leftovers,
+    /// The operator is asked to end, in the middle.
+    End,
 }
 
 impl Play {
@@ -76,7 +78,10 @@ impl Play {
             | Effect::ApplyRouteService
             | Effect::ApplyRouteSlice
             | Effect::ApplyRouteIngress
-            | Effect::DeleteRouteService => Self::Issue,
+            | Effect::DeleteRouteService
+            | Effect::TakeLease
+            | Effect::RenewLease => Self::Issue,
+            Effect::ReleaseLease => Self::End,
             Effect::KeepSelfSigned | Effect::StoreSelfSigned => Self::SelfSign,
             Effect::RestoreSecret => Self::Restore,
             Effect::MendMarks => Self::Mend,
@@ -109,7 +114,8 @@ impl Play {
             | Self::Abandon
             | Self::StartSolver
             | Self::StopSolver
-            | Self::Leftovers => story.stage.ca(story.namespace, quick()).await?,
+            | Self::Leftovers
+            | Self::End => story.stage.ca(story.namespace, quick()).await?,
         };
         match self {
             Self::Restore | Self::Mend | Self::Copy | Self::Disown | Self::StopSolver => {
@@ -119,7 +125,7 @@ impl Play {
             }
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
-            Self::Issue | Self::SelfSign | Self::Refuse | Self::StartSolver => {}
+            Self::Issue | Self::SelfSign | Self::Refuse | Self::StartSolver | Self::End => {}
         }
         Ok(Some(ca))
     }
@@ -168,7 +174,8 @@ impl Play {
             | Self::Refuse
             | Self::Abandon
             | Self::StartSolver
-            | Self::Leftovers => Vec::new(),
+            | Self::Leftovers
+            | Self::End => Vec::new(),
         }
     }
 
@@ -176,7 +183,7 @@ impl Play {
     pub(super) async fn go(self, story: &Story<'_>, ca: Option<&TestCa>) -> Result<()> {
         let ca = || ca.context("a play without a CA");
         match self {
-            Self::Issue | Self::StartSolver => begin(story, ca()?, "www").await?,
+            Self::Issue | Self::StartSolver | Self::End => begin(story, ca()?, "www").await?,
             Self::SelfSign => {
                 let issuer = "{apiVersion: evercert.dev/v1, kind: Issuer, metadata: {name: ca}, spec: {selfSigned: {}}}";
                 story.apply(issuer).await?;
