@@ -26,6 +26,7 @@ use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::context::{Context, key_of};
+use crate::echo::Echoes;
 use crate::follow::{
     Followed, call_next, follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented,
     watch_secrets,
@@ -63,9 +64,35 @@ struct Caches {
     cluster_issuers: Followed<ClusterIssuer>,
     namespaces: Followed<Namespace>,
     projections: Projections,
+    echoes: Arc<Echoes>,
 }
 
 impl Caches {
+    fn follow(watching: &Client, projections: Projections, tasks: &mut JoinSet<()>) -> Self {
+        let echoes = Arc::new(Echoes::default());
+        let (of_certificates, of_issuers, of_cluster_issuers) =
+            (echoes.clone(), echoes.clone(), echoes.clone());
+        Self {
+            certificates: follow(Api::all(watching.clone()), tasks, move |c: &Certificate| {
+                of_certificates.is_foreign(&c.metadata, c.status.as_ref())
+            }),
+            issuers: follow(Api::all(watching.clone()), tasks, move |i: &Issuer| {
+                of_issuers.is_foreign(&i.metadata, i.status.as_ref())
+            }),
+            cluster_issuers: follow(
+                Api::all(watching.clone()),
+                tasks,
+                move |i: &ClusterIssuer| {
+                    of_cluster_issuers.is_foreign(&i.metadata, i.status.as_ref())
+                },
+            ),
+            // What stands in a namespace's status is nobody's business here.
+            namespaces: follow(Api::all(watching.clone()), tasks, |_| false),
+            projections,
+            echoes,
+        }
+    }
+
     /// Completes when all of them are filled.
     fn filled(&self) -> impl Future<Output = ()> + use<> {
         let stores = (
@@ -122,13 +149,7 @@ pub(crate) async fn stint(
     let (projections, projection_task) = Projections::new(client.clone(), watching.clone(), config);
     // It watches; it writes only when it is told which Certificates there are.
     tasks.spawn(projection_task.run());
-    let mut caches = Caches {
-        certificates: follow(Api::all(watching.clone()), &mut tasks),
-        issuers: follow(Api::all(watching.clone()), &mut tasks),
-        cluster_issuers: follow(Api::all(watching.clone()), &mut tasks),
-        namespaces: follow(Api::all(watching.clone()), &mut tasks),
-        projections,
-    };
+    let mut caches = Caches::follow(watching, projections, &mut tasks);
     let filled = caches.filled();
     let claim = tokio::select! {
         claim = candidate.acquire(filled, || health.set(Role::Standby)) => claim,
@@ -173,6 +194,7 @@ async fn act(
         cluster_issuers,
         namespaces,
         projections,
+        echoes,
     } = caches;
     let (wake, wakes) = unbounded();
     let (wake_issuer, issuer_wakes) = unbounded();
@@ -181,6 +203,7 @@ async fn act(
         client,
         mandate,
         memory: Memory::default(),
+        echoes,
         workers: Semaphore::new(usize::from(config.concurrency)),
         slots: Slots::new(config.max_orders),
         ledger,
