@@ -234,6 +234,19 @@ impl Operator {
         self.send(Signal::SIGSTOP)
     }
 
+    /// Waits until it stands still, as it was told to.
+    ///
+    /// # Errors
+    /// It does not when time is up, or has ended: the error has the end of its log.
+    pub async fn stands_still(&mut self, within: Duration) -> Result<()> {
+        let pid = self.pid().context("the operator does not run")?;
+        wait_for("the operator stands still", within, async || {
+            Ok(Process(pid).status("State")?.starts_with('T').then_some(()))
+        })
+        .await
+        .with_context(|| tail(&self.log, 40))
+    }
+
     /// Lets it go on.
     ///
     /// # Errors

@@ -273,6 +273,13 @@ pub struct CertificateStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub last_failure: Option<FailureStatus>,
+    /// The last ten attempts to have a certificate of the CA, newest first.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub history: Vec<AttemptStatus>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -314,6 +321,32 @@ pub struct FailureStatus {
     /// Whether nothing but a change helps.
     #[serde(default)]
     pub permanent: bool,
+}
+
+/// An attempt that has ended.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptStatus {
+    /// When it ended.
+    pub time: Time,
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// Why, as one word.
+    pub reason: String,
+    /// What happened, in the CA's own words where it said any.
+    pub message: String,
+}
+
+/// How an attempt ended.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttemptOutcome {
+    /// With a certificate in the Secret.
+    Issued,
+    /// Without one: the CA refused, or could not prove a name.
+    Failed,
+    /// The order was given up, since it was no longer what the spec asks for.
+    Abandoned,
 }
 
 impl CertificateSpec {

@@ -1,7 +1,9 @@
 //! What a pass reports: the status after it, computed from what was observed, planned and done.
 
 use evercert_api::Reason;
-use evercert_api::certificate::{CertificateStatus, FailureStatus, OrderStatus, whole_seconds};
+use evercert_api::certificate::{
+    AttemptOutcome, AttemptStatus, CertificateStatus, FailureStatus, OrderStatus, whole_seconds,
+};
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
@@ -15,6 +17,11 @@ use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObserv
 use crate::plan::{Failure, Plan, State};
 use crate::renewal::plan_renewal_after;
 
+/// How many attempts the history holds.
+const HISTORY: usize = 10;
+/// The longest message of an attempt in the history, in characters.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// What became of a step, as far as the status must know.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -23,9 +30,42 @@ pub enum Change {
     /// An order was placed.
     Placed(OrderStatus),
     /// The order was given up, or its certificate was stored.
-    Cleared,
+    Cleared(Ending),
     /// The attempt failed.
     Failed(Failure),
+}
+
+/// How an attempt ended that did not fail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// In which way.
+    pub outcome: AttemptOutcome,
+    /// The word.
+    pub reason: Reason,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Ending {
+    /// Its certificate was stored.
+    #[must_use]
+    pub fn issued(message: impl Into<String>) -> Self {
+        Self {
+            outcome: AttemptOutcome::Issued,
+            reason: Reason::Issued,
+            message: message.into(),
+        }
+    }
+
+    /// It was given up.
+    #[must_use]
+    pub fn abandoned(message: impl Into<String>) -> Self {
+        Self {
+            outcome: AttemptOutcome::Abandoned,
+            reason: Reason::OrderAbandoned,
+            message: message.into(),
+        }
+    }
 }
 
 /// Merges what a step did onto `status`. Idempotent, so that it can be merged again after a conflict.
@@ -33,7 +73,14 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
     match change {
         Change::None => {}
         Change::Placed(order) => status.order = Some(order.clone()),
-        Change::Cleared => status.order = None,
+        Change::Cleared(Ending {
+            outcome,
+            reason,
+            message,
+        }) => {
+            status.order = None;
+            note_attempt(status, *outcome, *reason, message, now);
+        }
         // A write that went through unanswered: it is there already.
         Change::Failed(_)
             if o.status
@@ -45,6 +92,8 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
         }
         Change::Failed(failure) => {
             let attempts = o.status.failed_attempts.unwrap_or(0).saturating_add(1);
+            let (reason, message) = (failure.reason, &failure.message);
+            note_attempt(status, AttemptOutcome::Failed, reason, message, now);
             status.order = None;
             status.failed_attempts = Some(attempts);
             status.next_attempt_time = Some(Time(whole_up(next_attempt(
@@ -61,6 +110,34 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
                 permanent: failure.fault.class == FaultClass::Permanent,
             });
         }
+    }
+}
+
+/// Puts an attempt that has ended at the head of the history, once.
+fn note_attempt(
+    status: &mut CertificateStatus,
+    outcome: AttemptOutcome,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
+    let attempt = AttemptStatus {
+        time: whole_seconds(now),
+        outcome,
+        reason: reason.as_str().to_owned(),
+        message: cut(message),
+    };
+    if status.history.first() != Some(&attempt) {
+        status.history.insert(0, attempt);
+        status.history.truncate(HISTORY);
+    }
+}
+
+/// At most so much of a sentence as ten of them may take in an object.
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+        None => message.to_owned(),
     }
 }
 

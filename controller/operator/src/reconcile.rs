@@ -175,7 +175,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
     }
     match change {
         Change::Placed(_) => {}
-        Change::None | Change::Cleared | Change::Failed(_) => context.slots.free(&key),
+        Change::None | Change::Cleared(_) | Change::Failed(_) => context.slots.free(&key),
     }
     merge(change, gathered, context, now);
 }
@@ -265,7 +265,7 @@ fn effect_of(change: &Change) -> Effect {
     match change {
         Change::None => Effect::WriteStatus,
         Change::Placed(_) => Effect::RecordOrder,
-        Change::Cleared => Effect::ClearOrder,
+        Change::Cleared(_) => Effect::ClearOrder,
         Change::Failed(_) => Effect::RecordFailure,
     }
 }

@@ -2,9 +2,10 @@
 //! order. Only between the intent in the ledger and the order's URL in the status it cannot be known whether there is an
 //! order: there one more is placed, after the backoff, and the lost one is counted.
 //!
-//! The effects come from the operator's own list; each has a play that leads to it.
+//! The effects come from the operator's own list; each has a play that leads to it. With two replicas the same is told in [`pair`].
 
 mod check;
+pub(crate) mod pair;
 mod play;
 
 use std::os::unix::process::ExitStatusExt;
@@ -94,7 +95,8 @@ async fn killed(story: Story<'_>, point: Point) -> Result<()> {
         let ca = reach(&story, point).await?;
         let reached = began.elapsed();
         Play::of(point.effect).mend(&story).await?;
-        check::whole(&story, point, ca.as_ref(), SOON).await?;
+        let (play, may) = (Play::of(point.effect), orders(point));
+        check::whole(&story, play, ca.as_ref(), SOON, may..=may).await?;
         let all = began.elapsed();
         println!("{point}: reached after {reached:.1?}, whole after {all:.1?}");
         play::end(&story, point).await
@@ -123,7 +125,8 @@ async fn killed_between_intent_and_record_it_counts_an_order_as_spent_and_waits(
             let spent = check::spent(&own, *point, &ca).await?;
             drop(turn);
             check::waits(&own, spent, &ca, AFTER_BACKOFF).await?;
-            check::whole(&own, *point, Some(&ca), SOON).await?;
+            let (play, may) = (Play::of(point.effect), orders(*point));
+            check::whole(&own, play, Some(&ca), SOON, may..=may).await?;
             play::end(&own, *point).await
         };
         match told.await {

@@ -87,9 +87,13 @@ fn groups() -> Vec<Group> {
     // In one of three worlds a minute of backoff passes, so fewer of the other cases are played there.
     let mut known = failpoints::tales();
     let few: Vec<Tale> = known.drain(..known.len() / 5).collect();
-    let gap = Group::new("failpoints-gap").one_by_one(failpoints::of_the_gap());
+    let gap = Group::new("failpoints-gap")
+        .one_by_one(failpoints::of_the_gap())
+        .one_by_one(failpoints::pair::of_the_gap());
     let mut failpoints = vec![gap.one_by_one(few)];
     failpoints.extend(Group::spread("failpoints", 2, known));
+    let pairs = failpoints::pair::tales();
+    failpoints.extend(Group::spread("failpoints-pair", 2, pairs));
     let failpoints = failpoints.into_iter();
     groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.extend([

@@ -13,7 +13,7 @@ use crate::observe::{
     ReadOrder, SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
-use crate::report::{Change, apply_change, build_status};
+use crate::report::{Change, Ending, apply_change, build_status};
 
 /// One Certificate, its cluster and its CA.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ impl World {
             Step::Abandon { .. } => {
                 o.order = OrderObservation::None;
                 self.at_ca = None;
-                return Change::Cleared;
+                return Change::Cleared(Ending::abandoned("x"));
             }
             Step::Record(failure) => {
                 o.order = OrderObservation::None;
@@ -108,7 +108,7 @@ impl World {
             Step::Store => {
                 assert!(o.companion.pending_key.is_some());
                 self.issue("0c");
-                return Change::Cleared;
+                return Change::Cleared(Ending::issued("x"));
             }
             Step::SelfSign => self.issue("0e"),
             Step::Finalize => {

@@ -268,7 +268,7 @@ fn merging_a_change_twice_is_merging_it_once() {
     for change in [
         Change::None,
         Change::Placed(order_status()),
-        Change::Cleared,
+        Change::Cleared(Ending::abandoned("the names changed")),
         Change::Failed(failure(FaultClass::Permanent)),
     ] {
         let mut once = o.status.clone();
@@ -341,4 +341,37 @@ fn rate_limited_is_told_while_it_lasts_with_limit_and_instant() {
     over.status = report(&limited, now());
     let conditions = report(&over, now()).conditions;
     assert!(condition::find(&conditions, RATE_LIMITED).is_none());
+}
+
+#[test]
+fn the_history_holds_the_last_ten_attempts_newest_first() {
+    let mut o = observed();
+    for number in 0..12 {
+        let mut status = o.status.clone();
+        let change = match number % 3 {
+            0 => Change::Failed(failure(FaultClass::Validation)),
+            1 => Change::Cleared(Ending::issued(format!("number {number}"))),
+            _ => Change::Cleared(Ending::abandoned("x".repeat(2000))),
+        };
+        apply_change(&o, &mut status, &change, at(number));
+        o.status = status;
+    }
+    let history = &o.status.history;
+    assert_eq!(history.len(), 10);
+    let times: Vec<_> = history.iter().map(|attempt| attempt.time.0).collect();
+    let wanted: Vec<_> = (2..12).rev().map(at).collect();
+    assert_eq!(times, wanted);
+    let outcomes: Vec<_> = history.iter().take(3).map(|a| a.outcome).collect();
+    let last = [
+        AttemptOutcome::Abandoned,
+        AttemptOutcome::Issued,
+        AttemptOutcome::Failed,
+    ];
+    assert_eq!(outcomes, last);
+    assert_eq!(history[0].message.chars().count(), 1001);
+    assert_eq!(
+        (history[1].reason.as_str(), history[1].message.as_str()),
+        ("Issued", "number 10")
+    );
+    assert_eq!(history[2].message, failure(FaultClass::Validation).message);
 }

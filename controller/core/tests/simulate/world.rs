@@ -15,7 +15,7 @@ use evercert_core::lanes::{Candidate, Lane, Placed, plan_grants};
 use evercert_core::limits::{Decision, Model, NewOrder, Spent};
 use evercert_core::observe::{Companion, Gate, Marks, SecretObservation, TlsSecret};
 use evercert_core::plan::{Plan, Step, plan};
-use evercert_core::report::{Change, apply_change, build_status};
+use evercert_core::report::{Change, Ending, apply_change, build_status};
 use jiff::Timestamp;
 
 use crate::actor::{Actor, DIRECTORY, build_facts, failure, fault};
@@ -434,7 +434,7 @@ impl World {
                 self.ca.validated(ACCOUNT, name);
             }
             self.issue(index, now);
-            Change::Cleared
+            Change::Cleared(Ending::issued("stored"))
         };
         let o = &mut self.actors[index].observed;
         let mut status = o.status.clone();

@@ -12,7 +12,7 @@ use evercert_core::limits::Decision;
 use evercert_core::observe::{Gate, OrderObservation, Reach, ReadOrder};
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
-use evercert_core::report::Change;
+use evercert_core::report::{Change, Ending};
 use evercert_core::routes::CertificateChallenges;
 use evercert_core::sentence::{build_fault, find_remedy};
 use evercert_probe::Finding;
@@ -589,7 +589,8 @@ pub(super) async fn abandon(
     give_back(&entry, context.memory.gate(&directory_of(&entry)), now).await;
     tracing::info!(certificate = %key, why, "order given up");
     let text = format!("the order under way was given up: {why}");
-    Outcome::changed(Change::Cleared).noted(false, Reason::OrderAbandoned, text)
+    let ending = Ending::abandoned(text.clone());
+    Outcome::changed(Change::Cleared(ending)).noted(false, Reason::OrderAbandoned, text)
 }
 
 /// Gives back what the CA holds open for a Certificate that was deleted, as `entry` remembers it. Nobody waits for it.

@@ -6,7 +6,7 @@ use evercert_api::{DnsName, Reason, children, keys};
 use evercert_core::facts::{CertificateFacts, KeyKind};
 use evercert_core::fault::FaultClass;
 use evercert_core::observe::{IssuerObservation, Marks, SecretObservation};
-use evercert_core::report::Change;
+use evercert_core::report::{Change, Ending};
 use evercert_pki::{KeyError, Marking, PrivateKeyPem};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
@@ -305,7 +305,7 @@ pub(super) fn issued(gathered: &Gathered, facts: Option<&CertificateFacts>) -> O
         gathered.observed.spec.secret_name
     );
     Outcome {
-        change: Change::Cleared,
+        change: Change::Cleared(Ending::issued(text.clone())),
         moved: true,
         note: None,
     }
