@@ -14,7 +14,7 @@ use crate::{Tale, tales};
 /// How long the CA wants to be left alone.
 const WAIT: SignedDuration = SignedDuration::from_secs(8);
 /// The same with up to a tenth on top, and the order that follows.
-const LATER: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_mins(1);
 
 pub(crate) fn tales() -> Vec<Tale> {
     let mut all = tales![
