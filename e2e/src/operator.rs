@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use evercert_cluster::{Level, World, address};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -224,6 +224,16 @@ impl Operator {
             (200, "standby") => Some(Role::Standby),
             _ => None,
         })
+    }
+
+    /// The text of its metrics.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let served = curl::get_at(self.health, "localhost", "/metrics")?;
+        ensure!(served.status == 200, "HTTP {}", served.status);
+        Ok(served.body)
     }
 
     /// Freezes it by SIGSTOP.

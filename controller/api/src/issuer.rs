@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::{lenient, schema};
 
 /// The directories that may be named by a word.
-const WELL_KNOWN: [&str; 4] = [
+/// The names of directories that need no URL.
+pub const WELL_KNOWN: [&str; 4] = [
     "LetsEncrypt",
     "LetsEncryptStaging",
     "ZeroSSL",

@@ -46,7 +46,7 @@ pub(crate) struct ControllerArgs {
     )]
     concurrency: u16,
 
-    /// Where /healthz and /readyz are served
+    /// Where /healthz, /readyz (leader or standby) and /metrics are served
     #[arg(
         long,
         env = "EVERCERT_HEALTH_LISTEN",

@@ -42,7 +42,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Followed<K> {
         let dropped = changes.for_each(|_| future::ready(()));
         future::join(dropped, gone.for_each(|_| future::ready(()))).await;
         // The watch is over, and with it the stint.
-        future::pending().await
+        future::pending::<()>().await;
     }
 
     /// All that is there now, and then each change.

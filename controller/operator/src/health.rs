@@ -1,13 +1,18 @@
-//! Health: alive as long as it answers, ready once the caches are filled and the Lease was seen, whoever holds it. Neither depends
+//! Health and metrics: alive as long as it answers, ready once the caches are filled and the Lease was seen, whoever holds it. Neither depends
 //! on a CA.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::metrics::render;
 
 /// What this process is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,27 +27,42 @@ pub(crate) enum Role {
 }
 
 /// Says what this process is.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Health(Arc<Mutex<Role>>);
+#[derive(Clone, Default)]
+pub(crate) struct Health(Arc<Mutex<Present>>);
+
+#[derive(Default)]
+struct Present {
+    role: Role,
+    /// While it acts: what it knows.
+    context: Weak<Context>,
+}
 
 impl Health {
     /// From now on it is this.
     pub(crate) fn set(&self, role: Role) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = role;
+        self.lock().role = role;
     }
 
-    /// What it is.
-    pub(crate) fn role(&self) -> Role {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// From now on it acts, with `context`, until that is dropped.
+    pub(crate) fn acts(&self, context: &Arc<Context>) {
+        let mut state = self.lock();
+        state.role = Role::Leader;
+        state.context = Arc::downgrade(context);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Present> {
+        // What is kept here is whole after each statement, so a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Serves `/healthz` and `/readyz` at `listen`.
+/// Serves `/healthz`, `/readyz` and `/metrics` at `listen`.
 pub(crate) async fn serve(listen: SocketAddr) -> Result<Health, std::io::Error> {
     let health = Health::default();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
         .with_state(health.clone());
     let listener = tokio::net::TcpListener::bind(listen).await?;
     tokio::spawn(async move {
@@ -54,7 +74,8 @@ pub(crate) async fn serve(listen: SocketAddr) -> Result<Health, std::io::Error> 
 }
 
 async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
-    match health.role() {
+    let role = health.lock().role;
+    match role {
         Role::Leader => (StatusCode::OK, "leader\n"),
         Role::Standby => (StatusCode::OK, "standby\n"),
         Role::Starting => (
@@ -62,4 +83,11 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
             "the caches are being filled, and the Lease is looked for\n",
         ),
     }
+}
+
+async fn metrics(State(health): State<Health>) -> impl IntoResponse {
+    let context = health.lock().context.upgrade();
+    let text = render(context.as_deref(), Timestamp::now());
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text)
 }

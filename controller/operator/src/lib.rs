@@ -17,6 +17,7 @@ mod issuer;
 mod lease;
 mod ledger;
 mod memory;
+mod metrics;
 pub mod projection;
 mod reconcile;
 mod run;

@@ -159,6 +159,13 @@ impl Memory {
         lock(&self.breakers).get(directory).map(|b| b.gate.clone())
     }
 
+    /// The directories that no request may be sent to at `now`.
+    pub(crate) fn open_breakers(&self, now: Timestamp) -> Vec<String> {
+        let breakers = lock(&self.breakers);
+        let open = breakers.iter().filter(|(_, b)| now < b.gate.until);
+        open.map(|(directory, _)| directory.clone()).collect()
+    }
+
     /// A request to `directory` was answered as it should be.
     pub(crate) fn close_breaker(&self, directory: &str) {
         lock(&self.breakers).remove(directory);

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
 use crate::gather::{Gathered, gather, gather_again, wait_for_token};
 use crate::ledger::Settlement;
+use crate::metrics::note_attempt;
 
 /// One pass for one Certificate, when there is a place at work.
 pub(crate) async fn reconcile(
@@ -162,6 +163,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
     if *change == Change::None {
         return;
     }
+    note_attempt(change);
     let key = gathered.observed.key.clone();
     context
         .memory

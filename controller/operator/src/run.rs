@@ -163,7 +163,7 @@ pub async fn run(
         .await
         .map_err(RunError::Health)?;
     loop {
-        match stint(&clients, &config, &health, shutdown.clone()).await? {
+        match Box::pin(stint(&clients, &config, &health, shutdown.clone())).await? {
             Ended::Shutdown => return Ok(()),
             Ended::Lost(Lost::RanOut) => {
                 tracing::warn!(

@@ -40,6 +40,12 @@ impl Slots {
         self.lock().under_way.contains_key(key)
     }
 
+    /// How many wait for a place, and how many have one.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiting.len(), state.under_way.len())
+    }
+
     /// Asks for a place; true if there is one at once. Else the candidate waits, and is woken when its turn comes.
     pub(crate) fn ask(&self, candidate: Candidate, now: Timestamp) -> bool {
         let key = candidate.key.clone();

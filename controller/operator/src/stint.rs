@@ -156,7 +156,6 @@ pub(crate) async fn stint(
         () = caches.ignore_changes() => return Ok(Ended::Shutdown),
         () = shutdown.clone() => return Ok(Ended::Shutdown),
     };
-    health.set(Role::Leader);
     let identity = &config.lease.candidacy.identity;
     tracing::info!(
         identity,
@@ -170,7 +169,7 @@ pub(crate) async fn stint(
     };
     let ended = tokio::select! {
         lost = candidate.keep(claim) => Ok(Ended::Lost(lost)),
-        acted = act(client, watching.clone(), mandate, caches, config.clone(), shutdown.clone()) => acted.map(|()| Ended::Shutdown),
+        acted = act(client, watching.clone(), mandate, caches, config.clone(), health, shutdown.clone()) => acted.map(|()| Ended::Shutdown),
         () = grace => Ok(Ended::Shutdown),
     };
     tasks.shutdown().await;
@@ -185,6 +184,7 @@ async fn act(
     mandate: Mandate,
     caches: Caches,
     config: Config,
+    health: &Health,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let ledger = open_ledger(&client, &config.namespace).await?;
@@ -228,6 +228,7 @@ async fn act(
         .map(|c| key_of(c))
         .collect();
     context.projections.retain_existing(&existing);
+    health.acts(&context);
     tracing::info!(
         certificates = existing.len(),
         "caches are filled, the loops begin"

@@ -33,11 +33,13 @@ mod outside;
 mod permission;
 mod pod;
 mod preflight;
+mod quota;
 mod refused;
 mod renew;
 mod restored;
 mod schema;
 mod solver;
+mod told;
 mod unreachable;
 mod vanished;
 
@@ -72,6 +74,7 @@ fn groups() -> Vec<Group> {
         issue::tales(),
         damage::tales(),
         days::tales(),
+        quota::tales(),
         foreign::tales(),
         forged::tales(),
         edited::tales(),
@@ -105,6 +108,7 @@ fn groups() -> Vec<Group> {
         Group::new("operator")
             .one_by_one(crash::tales())
             .one_by_one(leaders::tales())
+            .one_by_one(told::tales())
             .one_by_one(vanished::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())

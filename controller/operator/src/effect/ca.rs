@@ -16,6 +16,7 @@ use evercert_core::order::OrderView;
 use jiff::Timestamp;
 
 use super::{Effect, perform};
+use crate::metrics::{Endpoint, note_request};
 
 /// Looks the account of `key` up, makes it where the CA does not know the key, and gives it `contact` where it has another.
 /// Idempotent.
@@ -28,15 +29,21 @@ pub(crate) async fn ensure_account(
     contact: Option<&str>,
     now: Timestamp,
 ) -> Result<Arc<dyn Acme>, Fault> {
-    let account = match directory.account(key, None, now).await {
+    let found = directory.account(key, None, now).await;
+    note_request(Endpoint::Account, &found);
+    let account = match found {
         Err(fault) if fault.is_unknown_account() => {
-            perform(Effect::NewAccount, directory.new_account(key, now)).await?
+            let made = perform(Effect::NewAccount, directory.new_account(key, now)).await;
+            note_request(Endpoint::NewAccount, &made);
+            made?
         }
         found => found?,
     };
     if let Some(contact) = contact.filter(|c| !account.has_contact(c)) {
         let update = account.update_contact(contact, now);
-        perform(Effect::UpdateContact, update).await?;
+        let updated = perform(Effect::UpdateContact, update).await;
+        note_request(Endpoint::Account, &updated);
+        updated?;
     }
     Ok(Arc::new(Named(account.into_acme())))
 }
@@ -51,16 +58,22 @@ impl Acme for Named {
     }
 
     async fn new_order(&self, names: &[DnsName], now: Timestamp) -> Result<OrderView, Fault> {
-        perform(Effect::NewOrder, self.0.new_order(names, now)).await
+        let placed = perform(Effect::NewOrder, self.0.new_order(names, now)).await;
+        note_request(Endpoint::NewOrder, &placed);
+        placed
     }
 
     async fn read_order(&self, url: &str, now: Timestamp) -> Result<OrderView, Fault> {
-        self.0.read_order(url, now).await
+        let read = self.0.read_order(url, now).await;
+        note_request(Endpoint::Order, &read);
+        read
     }
 
     async fn accept(&self, challenge_urls: &[String], now: Timestamp) -> Result<(), Fault> {
         let accept = self.0.accept(challenge_urls, now);
-        perform(Effect::AcceptChallenges, accept).await
+        let accepted = perform(Effect::AcceptChallenges, accept).await;
+        note_request(Endpoint::Challenge, &accepted);
+        accepted
     }
 
     async fn finalize(
@@ -70,15 +83,21 @@ impl Acme for Named {
         now: Timestamp,
     ) -> Result<OrderView, Fault> {
         let finalize = self.0.finalize(order_url, csr_der, now);
-        perform(Effect::Finalize, finalize).await
+        let finalized = perform(Effect::Finalize, finalize).await;
+        note_request(Endpoint::Finalize, &finalized);
+        finalized
     }
 
     async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<String, Fault> {
-        self.0.certificate(order_url, now).await
+        let chain = self.0.certificate(order_url, now).await;
+        note_request(Endpoint::Certificate, &chain);
+        chain
     }
 
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault> {
         let deactivate = self.0.deactivate(authorization_urls, now);
-        perform(Effect::DeactivateAuthorizations, deactivate).await
+        let given_back = perform(Effect::DeactivateAuthorizations, deactivate).await;
+        note_request(Endpoint::Authorization, &given_back);
+        given_back
     }
 }

@@ -180,6 +180,15 @@ impl Sessions {
         read(&self.sessions).get(id).cloned()
     }
 
+    /// The accounts that sessions order with, each with its directory's URL.
+    pub(crate) fn accounts(&self) -> Vec<(String, String)> {
+        let sessions = read(&self.sessions);
+        let accounts = sessions.values().filter_map(Session::account);
+        accounts
+            .map(|(account, directory)| (account.to_owned(), directory.to_owned()))
+            .collect()
+    }
+
     /// Replaces the session of `id`.
     pub(crate) fn set(&self, id: IssuerId, session: Session) {
         write(&self.sessions).insert(id, session);

@@ -120,7 +120,7 @@ async fn cold_caches_take_nothing() {
     let server = begin();
     let mut cold = candidate(&server, "a");
     let said = Cell::new(false);
-    let waiting = cold.acquire(std::future::pending(), || said.set(true));
+    let waiting = Box::pin(cold.acquire(std::future::pending(), || said.set(true)));
     assert!(timeout(Duration::from_mins(1), waiting).await.is_err());
     assert!(server.requests().is_empty() && !said.get());
 }

@@ -304,7 +304,12 @@ impl Ledger {
     }
 
     /// What is left for an account, rounded to tenths, none only where there is none; `None` where no limit is known.
-    fn budget(&self, directory: &str, order_account: &str, now: Timestamp) -> Option<Budget> {
+    pub(crate) fn budget(
+        &self,
+        directory: &str,
+        order_account: &str,
+        now: Timestamp,
+    ) -> Option<Budget> {
         let mut accounts = self.0.lock();
         let account = accounts
             .entry(directory.to_owned())

@@ -1,5 +1,6 @@
-//! The same table with two replicas. At each effect the leader stands still, another leads, and the first goes on: with a claim
-//! that is over, it does nothing more; with one that lasts, since its Lease was taken from under it, two lead at once.
+//! The same table with two replicas. At each effect the leader stands still, its Lease is deleted, another leads, and the first
+//! goes on: with a claim that is over by then, it does nothing more; with one that lasts, two lead at once. How another takes over
+//! by itself is in [`leaders`](crate::leaders).
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -20,7 +21,6 @@ use tokio::sync::Mutex;
 
 use super::play::Play;
 use super::{AFTER_BACKOFF, check, is_gap, orders, play};
-use crate::issue::no_route_stays;
 use crate::{Tale, tales};
 
 /// How the first goes on.
@@ -39,7 +39,7 @@ impl Claim {
     fn duration(self) -> &'static str {
         match self {
             Self::Old => SHORT,
-            Self::Lasting => "1m",
+            Self::Lasting => "30s",
         }
     }
 
@@ -52,6 +52,8 @@ impl Claim {
 }
 
 const SHORT: &str = "4s";
+/// The same, and what is lost on the way.
+const OVER: Duration = Duration::from_secs(5);
 const DURATION: &str = "EVERCERT_LEASE_DURATION";
 /// The longest time until another leads: a claim of the usual length may stand in the Lease from before.
 const TAKEN_OVER: Duration = Duration::from_secs(15);
@@ -75,7 +77,10 @@ pub(crate) fn tales() -> Vec<Tale> {
 
 /// Where it is not.
 pub(crate) fn of_the_gap() -> Vec<Tale> {
-    tales![frozen_between_intent_and_record_an_order_counts_as_spent_and_waits]
+    tales![
+        frozen_between_intent_and_record_an_order_counts_as_spent_and_waits,
+        two_that_lead_between_intent_and_record_place_one_order_or_count_one_as_spent,
+    ]
 }
 
 /// Every effect, before it: then the first thing that it does afterwards is the effect itself.
@@ -127,10 +132,9 @@ async fn told(story: Story<'_>, point: Point, claim: Claim) -> Result<()> {
 fn may_order(point: Point, claim: Claim) -> RangeInclusive<usize> {
     let one = orders(point);
     match claim {
-        Claim::Old => one..=one,
         // Whichever of the two is faster with its record.
         Claim::Lasting if is_gap(point) => 1..=2,
-        Claim::Lasting => one..=one,
+        Claim::Lasting | Claim::Old => one..=one,
     }
 }
 
@@ -138,13 +142,19 @@ fn may_order(point: Point, claim: Claim) -> RangeInclusive<usize> {
 struct Pair<'a> {
     first: tokio::sync::MutexGuard<'a, Operator>,
     second: Operator,
+    /// Since when the first stands still.
+    stood_still: Option<Instant>,
 }
 
 impl<'a> Pair<'a> {
     async fn begin(story: &Story<'a>) -> Result<Self> {
         let first = story.stage.operator.lock().await;
         let second = first.second();
-        Ok(Self { first, second })
+        Ok(Self {
+            first,
+            second,
+            stood_still: None,
+        })
     }
 
     /// Plays until the first stands still at `point`, and the second leads. The story's CA, if it needs one.
@@ -180,12 +190,11 @@ impl<'a> Pair<'a> {
             .stands_still(SOON)
             .await
             .with_context(|| format!("{point} was not reached"))?;
-        if claim == Claim::Lasting {
-            let leases: Api<Lease> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
-            match leases.delete(LEASE, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                other => drop(other?),
-            }
+        self.stood_still = Some(Instant::now());
+        let leases: Api<Lease> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
+        match leases.delete(LEASE, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => drop(other?),
         }
         self.second.is(Role::Leader, TAKEN_OVER).await?;
         Ok(ca)
@@ -198,7 +207,13 @@ impl<'a> Pair<'a> {
         point: Point,
         ca: Option<&TestCa>,
     ) -> Result<()> {
-        let requests = || ca.map(|ca| ca.count()).transpose();
+        let since = self.stood_still.context("it never stood still")?;
+        story
+            .wait_for("its claim is over", OVER * 2, async || {
+                Ok((since.elapsed() >= OVER).then_some(()))
+            })
+            .await?;
+        let requests = || ca.map(TestCa::count).transpose();
         let (audit, before) = (story.stage.audit()?, requests()?);
         self.first.thaw()?;
         if Play::of(point.effect) == Play::End {
@@ -239,74 +254,44 @@ fn writes(audit: &Audit, identity: &str) -> Result<Vec<Call>> {
     Ok(calls)
 }
 
+/// Between the intent in the ledger and the order's URL in the status.
+fn gap() -> Vec<Point> {
+    let both = |effect: &Effect| {
+        Side::ALL.map(|side| Point {
+            effect: *effect,
+            side,
+            nth: 1,
+            stop: Stop::Freeze,
+        })
+    };
+    let points = Effect::ALL.iter().flat_map(both);
+    points.filter(|point| is_gap(*point)).collect()
+}
+
 async fn frozen_between_intent_and_record_an_order_counts_as_spent_and_waits(
     story: Story<'_>,
 ) -> Result<()> {
-    let gap: Vec<Point> = Effect::ALL
-        .iter()
-        .flat_map(|effect| {
-            Side::ALL.map(|side| Point {
-                effect: *effect,
-                side,
-                nth: 1,
-                stop: Stop::Freeze,
-            })
-        })
-        .filter(|point| is_gap(*point))
-        .collect();
-    ensure!(gap.len() == 4, "{gap:?}");
-    let rows: Vec<(Point, Claim, String)> = gap
-        .iter()
-        .flat_map(|point| Claim::ALL.map(|claim| (*point, claim)))
-        .map(|(point, claim)| {
-            let (effect, side) = (point.effect, point.side);
-            let kind = if claim == Claim::Old { "f" } else { "t" };
-            (point, claim, format!("{kind}-{side}-{effect}-pair"))
-        })
-        .collect();
     let turns = &Mutex::new(());
-    let told = rows.iter().map(|(point, claim, name)| async move {
-        let own = Story::begin(story.stage, name).await?;
-        let told = row_of_the_gap(&own, *point, *claim, turns).await;
-        match told {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let error = error.context(format!("{point}, {claim:?}"));
-                Err(own.with_evidence(error).await)
-            }
-        }
+    let rows = gap().into_iter().map(|point| async move {
+        let name = format!("f-{}-{}-pair", point.side, point.effect);
+        let own = Story::begin(story.stage, &name).await?;
+        let told = frozen_in_the_gap(&own, point, turns).await;
+        evidence(&own, point, told).await
     });
-    let told: Result<Vec<()>> = join_all(told).await.into_iter().collect();
+    let told: Result<Vec<()>> = join_all(rows).await.into_iter().collect();
     told.map(drop)
 }
 
 /// One after the other they stand still; the minutes pass side by side.
-async fn row_of_the_gap(
-    story: &Story<'_>,
-    point: Point,
-    claim: Claim,
-    turns: &Mutex<()>,
-) -> Result<()> {
+async fn frozen_in_the_gap(story: &Story<'_>, point: Point, turns: &Mutex<()>) -> Result<()> {
     let turn = turns.lock().await;
     let mut pair = Pair::begin(story).await?;
     let told = async {
-        let ca = pair.reach(story, point, claim).await?;
+        let ca = pair.reach(story, point, Claim::Old).await?;
         let ca = ca.context("a play without a CA")?;
-        let spent = match claim {
-            Claim::Old => {
-                let spent = check::spent(story, point, &ca).await?;
-                no_route_stays(story).await?;
-                pair.goes_on_with_an_old_claim(story, point, Some(&ca))
-                    .await?;
-                Some(spent)
-            }
-            Claim::Lasting => {
-                pair.first.thaw()?;
-                // Whatever the two make of it is settled when the first has found the Lease another's.
-                pair.first.is(Role::Standby, SOON).await?;
-                None
-            }
-        };
+        let spent = check::spent(story, point, &ca).await?;
+        pair.goes_on_with_an_old_claim(story, point, Some(&ca))
+            .await?;
         anyhow::Ok((ca, spent))
     }
     .await;
@@ -314,10 +299,46 @@ async fn row_of_the_gap(
     drop(pair);
     drop(turn);
     let (ca, spent) = told?;
-    if let Some(spent) = spent {
-        check::waits(story, spent, &ca, AFTER_BACKOFF).await?;
+    check::waits(story, spent, &ca, AFTER_BACKOFF).await?;
+    whole_at_last(story, point, Claim::Old, &ca).await
+}
+
+async fn two_that_lead_between_intent_and_record_place_one_order_or_count_one_as_spent(
+    story: Story<'_>,
+) -> Result<()> {
+    for point in gap() {
+        let name = format!("t-{}-{}-pair", point.side, point.effect);
+        let own = Story::begin(story.stage, &name).await?;
+        let told = two_lead_in_the_gap(&own, point).await;
+        evidence(&own, point, told).await?;
     }
-    let may = may_order(point, claim);
-    check::whole(story, Play::of(point.effect), Some(&ca), AFTER_BACKOFF, may).await?;
+    Ok(())
+}
+
+async fn two_lead_in_the_gap(story: &Story<'_>, point: Point) -> Result<()> {
+    let mut pair = Pair::begin(story).await?;
+    let told = async {
+        let ca = pair.reach(story, point, Claim::Lasting).await?;
+        let ca = ca.context("a play without a CA")?;
+        pair.first.thaw()?;
+        // What the two make of it is settled when the first has found the Lease another's.
+        pair.first.is(Role::Standby, SOON).await?;
+        whole_at_last(story, point, Claim::Lasting, &ca).await
+    }
+    .await;
+    pair.end().await?;
+    told
+}
+
+async fn whole_at_last(story: &Story<'_>, point: Point, claim: Claim, ca: &TestCa) -> Result<()> {
+    let (play, may) = (Play::of(point.effect), may_order(point, claim));
+    check::whole(story, play, Some(ca), AFTER_BACKOFF, may).await?;
     play::end(story, point).await
+}
+
+async fn evidence(story: &Story<'_>, point: Point, told: Result<()>) -> Result<()> {
+    match told {
+        Ok(()) => Ok(()),
+        Err(error) => Err(story.with_evidence(error.context(point.to_string())).await),
+    }
 }
