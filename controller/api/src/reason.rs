@@ -126,6 +126,10 @@ reasons! {
     InvalidAccountKey,
     /// The CA wants an external account binding.
     ExternalAccountRequired,
+    /// The CA refuses the external account binding.
+    EABRejected,
+    /// The key of the external account binding cannot be read.
+    InvalidExternalAccount,
     /// The CA refuses the account.
     AccountRefused,
     /// The CA asks for a person's action.

@@ -5,6 +5,7 @@
 //! (`--nocapture`: at once).
 
 mod account_key;
+mod accounts;
 mod app;
 mod ca_outage;
 mod crash;
@@ -76,6 +77,7 @@ fn groups() -> Vec<Group> {
         edited::tales(),
         deleted::tales(),
         account_key::tales(),
+        accounts::tales(),
         restored::tales(),
     ];
     let mut groups = vec![

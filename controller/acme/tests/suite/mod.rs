@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evercert_acme::{Acme, ConnectError, Directory, DirectoryConfig};
+use evercert_acme::{Acme, ConnectError, Directory, DirectoryConfig, ExternalAccount};
 use evercert_api::DnsName;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
@@ -79,6 +79,7 @@ macro_rules! adapter_tests {
             order_goes_through_although_three_of_four_nonces_are_refused,
             request_mostly_goes_through_although_four_of_five_nonces_are_refused,
             external_account_that_is_wanted_and_lacking_is_the_issuers_matter,
+            account_is_bound_to_the_external_account_that_the_ca_wants,
             refused_name_is_named,
             request_for_other_names_is_refused_at_finalize,
             authorization_given_back_has_ended,
@@ -373,6 +374,46 @@ pub(crate) async fn external_account_that_is_wanted_and_lacking_is_the_issuers_m
         .unwrap();
     assert_eq!(fault.class, FaultClass::Account);
     assert_eq!(fault.problem.unwrap().kind, "externalAccountRequired");
+}
+
+pub(crate) async fn account_is_bound_to_the_external_account_that_the_ca_wants<A: Authority>() {
+    let Some(ca) = A::start(&Shape {
+        external_account: true,
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let directory = connect(&ca).await;
+    let key = account_key();
+    let (kid, mac_key) = EXTERNAL_ACCOUNT;
+    let external =
+        |kid: &str, mac_key: &str| ExternalAccount::parse(kid, mac_key.as_bytes()).unwrap();
+    for wrong in [
+        external("kid-2", mac_key),
+        external(kid, "d3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmc"),
+    ] {
+        let fault = directory
+            .new_account(&key, Some(&wrong), now())
+            .await
+            .err()
+            .unwrap();
+        assert!(fault.http_status.is_some_and(|s| s < 500), "{fault:?}");
+        assert_ne!(fault.class, FaultClass::Unavailable, "{fault:?}");
+    }
+    assert_eq!(ca.count(Counted::Accounts), 0);
+    let made = directory
+        .new_account(&key, Some(&external(kid, mac_key)), now())
+        .await
+        .unwrap();
+    let found = directory.account(&key, None, now()).await.unwrap();
+    assert_eq!(found.account_uri(), made.account_uri());
+    let order = found
+        .into_acme()
+        .new_order(&names(&["a.example.test"]), now());
+    assert_eq!(order.await.unwrap().state, OrderState::Pending);
+    assert_eq!(ca.count(Counted::Accounts), 1);
 }
 
 pub(crate) async fn refused_name_is_named<A: Authority>() {

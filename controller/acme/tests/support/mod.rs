@@ -24,7 +24,7 @@ pub(crate) async fn ensure_account(
     contact: Option<&str>,
 ) -> Result<Arc<dyn Acme>, Fault> {
     let account = match directory.account(key, None, now()).await {
-        Err(fault) if fault.is_unknown_account() => directory.new_account(key, now()).await?,
+        Err(fault) if fault.is_unknown_account() => directory.new_account(key, None, now()).await?,
         found => found?,
     };
     if let Some(contact) = contact.filter(|c| !account.has_contact(c)) {

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use evercert_acme::{Acme, Directory};
+use evercert_acme::{Acme, Directory, ExternalAccount, FoundAccount};
 use evercert_api::DnsName;
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
@@ -17,28 +17,39 @@ use jiff::Timestamp;
 
 use super::{Effect, perform};
 
-/// Looks the account of `key` up, makes it where the CA does not know the key, and gives it `contact` where it has another.
-/// Idempotent.
+/// Makes the account of `key` at the CA, bound to `external` where there is one. Idempotent.
 ///
 /// # Errors
-/// What the CA says; see [`Directory::account`].
-pub(crate) async fn ensure_account(
+/// What the CA says; see [`Directory::new_account`].
+pub(crate) async fn register(
     directory: &Arc<Directory>,
     key: &[u8],
-    contact: Option<&str>,
+    external: Option<&ExternalAccount>,
     now: Timestamp,
-) -> Result<Arc<dyn Acme>, Fault> {
-    let account = match directory.account(key, None, now).await {
-        Err(fault) if fault.is_unknown_account() => {
-            perform(Effect::NewAccount, directory.new_account(key, now)).await?
-        }
-        found => found?,
-    };
-    if let Some(contact) = contact.filter(|c| !account.has_contact(c)) {
-        let update = account.update_contact(contact, now);
-        perform(Effect::UpdateContact, update).await?;
+) -> Result<FoundAccount, Fault> {
+    let made = directory.new_account(key, external, now);
+    perform(Effect::NewAccount, made).await
+}
+
+/// Gives the account `contact` where it has another. Idempotent.
+///
+/// # Errors
+/// What the CA says; see [`FoundAccount::update_contact`].
+pub(crate) async fn ensure_contact(
+    account: &FoundAccount,
+    contact: &str,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    if account.has_contact(contact) {
+        return Ok(());
     }
-    Ok(Arc::new(Named(account.into_acme())))
+    let update = account.update_contact(contact, now);
+    perform(Effect::UpdateContact, update).await
+}
+
+/// The port to the account. Nothing is sent.
+pub(crate) fn open(account: FoundAccount) -> Arc<dyn Acme> {
+    Arc::new(Named(account.into_acme()))
 }
 
 /// An account whose changes have names.

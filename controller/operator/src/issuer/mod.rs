@@ -1,5 +1,6 @@
 //! Issuers: key first, stored before it is used; the account looked up or made; the session that Certificates order with.
 
+mod external;
 mod key;
 mod object;
 mod ready;
@@ -195,6 +196,7 @@ fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Sign
             Again::AsInAnOutage => outage_wait(since, now),
             Again::AsInALongOutage => outage_wait(since, now).max(SignedDuration::from_mins(1)),
             Again::Seldom => SELDOM,
+            Again::OnChange => evercert_core::fault::LONGEST_WAIT,
         },
     }
 }
@@ -213,6 +215,9 @@ fn build_next_try(not: &NotReady, now: Timestamp) -> String {
         }
         (None, Again::Seldom) => {
             "It is tried again when the spec changes, and every 5 min".to_owned()
+        }
+        (None, Again::OnChange) => {
+            "It is tried again when the spec or its Secrets change, and once a day".to_owned()
         }
     }
 }

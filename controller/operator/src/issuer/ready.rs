@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evercert_acme::{ConnectError, Directory, DirectoryConfig};
+use evercert_acme::{ConnectError, Directory, DirectoryConfig, ExternalAccount};
 use evercert_api::Reason;
 use evercert_api::children::stable_hash;
 use evercert_api::issuer::{AcmeIssuer, directory_url};
@@ -13,13 +13,16 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::sync::SemaphorePermit;
 
+use super::external;
 use super::key::{KeyChange, ensure_key};
 use super::object::IssuerObject;
 use super::session::{Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
-use crate::effect::ca::ensure_account;
+use crate::effect::ca;
 use crate::secrets::data;
+
+const EXTERNAL_ACCOUNT_REQUIRED: &str = "externalAccountRequired";
 
 /// Whether an issuer can sign.
 pub(crate) enum Readiness {
@@ -65,6 +68,8 @@ pub(crate) enum Again {
     AsInALongOutage,
     /// The CA answered, and a person must act: a change of the spec wakes the issuer.
     Seldom,
+    /// The CA refused for good: asking the same again leads nowhere.
+    OnChange,
 }
 
 /// Why an issuer cannot sign now.
@@ -109,7 +114,7 @@ impl NotReady {
         }
     }
 
-    fn refused(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn refused(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             again: Again::Seldom,
             ..Self::here(reason, message)
@@ -176,23 +181,33 @@ async fn try_ready(
         (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
     }
+    let external = external::gather(object, acme, &secrets).await?;
+    // Needed only where an account is registered: a session in use does not depend on it.
+    let asked = stable_hash(&[
+        &fingerprint.to_string(),
+        &match &external {
+            Ok(external) => external::fingerprint(external.as_ref()),
+            Err(not) => not.message.clone(),
+        },
+    ]);
+    let unwatched_now = unwatched || acme.external_account_binding.is_some();
     let held_back = before
         .filter(|b| b.generation == object.generation)
         .and_then(|b| b.held_back.as_ref())
-        .filter(|held| held.fingerprint == fingerprint && now < held.until);
+        .filter(|held| held.fingerprint == asked && now < held.until);
     if let Some(held) = held_back {
         return Err(Stop::NotReady(NotReady {
             until: Some(held.until),
-            unwatched,
+            unwatched: unwatched_now,
             ..held.not.clone()
         }));
     }
     // A CA may take its time; whoever waits for it keeps nobody waiting.
     drop(place);
-    let signer = connect(object, acme, bundle, &key.der, context, now).await;
+    let signer = connect(object, acme, bundle, &key.der, external, context, now).await;
     let signer = signer.map_err(|not| NotReady {
-        asked: Some(fingerprint),
-        unwatched,
+        asked: Some(asked),
+        unwatched: unwatched_now,
         ..not
     })?;
     Ok(Readiness::Ready(Session {
@@ -208,6 +223,7 @@ async fn connect(
     acme: &AcmeIssuer,
     bundle: Option<Vec<u8>>,
     key: &[u8],
+    external: Result<Option<ExternalAccount>, NotReady>,
     context: &Context,
     now: Timestamp,
 ) -> Result<Signer, NotReady> {
@@ -230,14 +246,26 @@ async fn connect(
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
         return Err(NotReady { terms, ..not });
     }
-    let account = ensure_account(&directory, key, acme.email.as_deref(), now).await;
-    let account = account.map_err(|fault| {
+    let refused = |fault: Fault, at: At<'_>| {
         context.memory.note_fault(directory.url(), &fault, now);
         NotReady {
-            terms,
-            ..explain_account(&fault, &directory)
+            terms: terms.clone(),
+            ..explain_account(&fault, &at, &directory, acme)
         }
-    })?;
+    };
+    let account = match directory.account(key, None, now).await {
+        Err(fault) if fault.is_unknown_account() => {
+            let external = external?;
+            let made = ca::register(&directory, key, external.as_ref(), now).await;
+            made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
+        }
+        found => found.map_err(|fault| refused(fault, At::LookUp))?,
+    };
+    if let Some(contact) = &acme.email {
+        let told = ca::ensure_contact(&account, contact, now).await;
+        told.map_err(|fault| refused(fault, At::Contact))?;
+    }
+    let account = ca::open(account);
     context.memory.close_breaker(directory.url());
     tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
     Ok(Signer::Acme {
@@ -328,46 +356,70 @@ fn explain_connect(error: &ConnectError) -> NotReady {
     }
 }
 
-fn explain_account(fault: &Fault, directory: &Arc<Directory>) -> NotReady {
+/// Where on the way to an account the CA refused.
+enum At<'a> {
+    /// The account of a key was looked up.
+    LookUp,
+    /// An account was to be made, bound to this one where there is one.
+    Registration(Option<&'a ExternalAccount>),
+    /// The account was given its contact.
+    Contact,
+}
+
+fn explain_account(
+    fault: &Fault,
+    at: &At<'_>,
+    directory: &Arc<Directory>,
+    acme: &AcmeIssuer,
+) -> NotReady {
     let kind = fault
         .problem
         .as_ref()
         .map(|p| p.kind.as_str())
         .unwrap_or_default();
-    let reason = match fault.class {
-        FaultClass::Unavailable => Reason::CAUnavailable,
-        FaultClass::RateLimited => Reason::RateLimited,
-        _ if kind == "externalAccountRequired" || directory.external_account_required() => {
-            Reason::ExternalAccountRequired
+    let wants = directory.external_account_required();
+    let (reason, again) = match (fault.class, at) {
+        (FaultClass::Unavailable, _) => (Reason::CAUnavailable, Again::AsInALongOutage),
+        (FaultClass::RateLimited, _) => (Reason::RateLimited, Again::Seldom),
+        _ if kind == "userActionRequired" => (Reason::UserActionRequired, Again::Seldom),
+        (_, At::Registration(Some(_))) if is_about_binding(kind) => {
+            (Reason::EABRejected, Again::OnChange)
         }
-        _ if kind == "userActionRequired" => Reason::UserActionRequired,
-        FaultClass::Validation
-        | FaultClass::Account
-        | FaultClass::Permanent
-        | FaultClass::Transient
-        | FaultClass::Gone
-        | FaultClass::NotReady => Reason::AccountRefused,
+        (_, At::Registration(None)) if wants || kind == EXTERNAL_ACCOUNT_REQUIRED => {
+            (Reason::ExternalAccountRequired, Again::Seldom)
+        }
+        (FaultClass::Transient, _) => (Reason::AccountRefused, Again::AsInALongOutage),
+        (
+            FaultClass::Validation
+            | FaultClass::Account
+            | FaultClass::Permanent
+            | FaultClass::Gone
+            | FaultClass::NotReady,
+            _,
+        ) => (Reason::AccountRefused, Again::Seldom),
     };
     let remedy = match reason {
-        Reason::ExternalAccountRequired => find_remedy("externalAccountRequired"),
-        _ => find_remedy(kind),
+        Reason::EABRejected => Some(external::build_remedy(acme)),
+        Reason::ExternalAccountRequired => {
+            find_remedy(EXTERNAL_ACCOUNT_REQUIRED).map(str::to_owned)
+        }
+        _ => find_remedy(kind).map(str::to_owned),
     };
     let remedy = remedy.map(|r| format!(". Remedy: {r}")).unwrap_or_default();
-    let again = match fault.class {
-        FaultClass::Unavailable | FaultClass::Transient => Again::AsInALongOutage,
-        FaultClass::RateLimited
-        | FaultClass::Validation
-        | FaultClass::Account
-        | FaultClass::Permanent
-        | FaultClass::Gone
-        | FaultClass::NotReady => Again::Seldom,
-    };
     let message = format!("{}{remedy}", build_fault(fault));
     NotReady {
         retry_after: fault.retry_after,
         again,
         ..NotReady::here(reason, message)
     }
+}
+
+/// Whether a refusal of a bound registration is about the binding. CAs have no type of their own for it.
+fn is_about_binding(kind: &str) -> bool {
+    !matches!(
+        kind,
+        "invalidContact" | "unsupportedContact" | "badPublicKey" | "badSignatureAlgorithm"
+    )
 }
 
 #[cfg(test)]
