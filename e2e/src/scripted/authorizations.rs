@@ -197,6 +197,7 @@ impl State {
             }
         }
         if verdict.is_ok() {
+            self.made.validated += 1;
             authorization.state = AuthorizationState::Valid;
             authorization.expires = now + lifetime;
         } else {

@@ -46,6 +46,7 @@ pub(super) struct State {
 pub(super) struct Made {
     pub(super) accounts: usize,
     pub(super) orders: usize,
+    pub(super) validated: usize,
 }
 
 #[derive(Debug, Clone)]
