@@ -362,22 +362,21 @@ impl FoundAccount {
         self.account.id()
     }
 
-    /// Whether `contact`, an e-mail address, is the one contact that the CA has told of; false when it has told nothing.
+    /// The account's contacts, `mailto:` URLs, as the CA has told them; empty when it has told nothing.
     #[must_use]
-    pub fn has_contact(&self, contact: &str) -> bool {
-        self.contact.as_deref() == Some(std::slice::from_ref(&mailto(contact)))
+    pub fn contacts(&self) -> &[String] {
+        self.contact.as_deref().unwrap_or_default()
     }
 
-    /// Replaces the account's contacts by `contact`, an e-mail address (RFC 8555 §7.3.2). One request. Idempotent.
+    /// Replaces the account's contacts by these `mailto:` URLs (RFC 8555 §7.3.2). One request. Idempotent.
     ///
     /// # Errors
     /// [`FaultClass::Account`] when the CA refuses the address.
-    pub async fn update_contact(&self, contact: &str, now: Timestamp) -> Result<(), Fault> {
+    pub async fn update_contacts(&self, contacts: &[String], now: Timestamp) -> Result<(), Fault> {
         let attempt = self
             .directory
             .attempt("contact of the account", Place::Account, now);
-        let contact = mailto(contact);
-        let contacts = [contact.as_str()];
+        let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
         let call = with_fresh_nonces!(
             &self.directory.transport,
             self.account.update_contacts(&contacts)
@@ -389,14 +388,6 @@ impl FoundAccount {
     #[must_use]
     pub fn into_acme(self) -> Arc<dyn Acme> {
         Arc::new(AcmeAccount::new(self.directory, self.account, self.signer))
-    }
-}
-
-fn mailto(contact: &str) -> String {
-    if contact.starts_with("mailto:") {
-        contact.to_owned()
-    } else {
-        format!("mailto:{contact}")
     }
 }
 

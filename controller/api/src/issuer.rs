@@ -125,6 +125,16 @@ pub struct AcmeIssuer {
     /// What a new account is bound to, for a CA that wants it (RFC 8555 §7.3.4). Needed once, when the account is registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_account_binding: Option<ExternalAccountBinding>,
+    /// The root that certificates should lead to, by its common name, where the CA offers several chains; its default chain
+    /// when absent, and when the CA does not offer it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    #[x_kube(
+        validation = Rule::new("self.matches('[^[:space:]]') && !self.matches('-----BEGIN')")
+            .message("must be the common name of a root certificate, such as ISRG Root X1")
+            .reason(Reason::FieldValueInvalid)
+    )]
+    pub preferred_chain: Option<String>,
     /// Root certificates, PEM, that the directory's TLS certificate is checked against beside the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
@@ -261,6 +271,13 @@ pub struct IssuerStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub account_uri: Option<String>,
+    /// The contact that the account was last given.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub contact: Option<String>,
     /// Where the CA's terms of service can be read.
     #[serde(
         default,

@@ -99,6 +99,8 @@ reasons! {
     RateLimited,
     /// The CA does not answer as it should.
     CAUnavailable,
+    /// The CA does not offer the chain that the issuer prefers.
+    ChainNotOffered,
     /// The order was lost at the CA, or its record by a crash.
     OrderLost,
     /// The order's time ran out.
@@ -130,6 +132,8 @@ reasons! {
     EABRejected,
     /// The key of the external account binding cannot be read.
     InvalidExternalAccount,
+    /// The CA has ended the account, for good.
+    AccountDeactivated,
     /// The CA refuses the account.
     AccountRefused,
     /// The CA asks for a person's action.

@@ -102,6 +102,9 @@ pub fn find_remedy(kind: &str) -> Option<&'static str> {
         "userActionRequired" => {
             "open the page that the CA names and do what it asks, such as agreeing to new terms"
         }
+        "invalidContact" | "unsupportedContact" => {
+            "write another address into spec.acme.email, or leave it out"
+        }
         "accountDoesNotExist" => "the account will be registered again with the same key",
         "badPublicKey" | "badCSR" => "choose another spec.privateKey",
         "rateLimited" => "nothing: the next attempt waits until the CA allows it",

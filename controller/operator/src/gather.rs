@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use evercert_api::certificate::IssuerKind;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, ClusterIssuer, Issuer, Reason, children, keys};
+use evercert_core::chain::find_chain_note;
 use evercert_core::key::ObjectKey;
 use evercert_core::lanes::{Candidate, Lane};
 use evercert_core::limits::NewOrder;
@@ -26,7 +27,7 @@ use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::issuer::{IssuerId, Session, Signer};
 use crate::projection::{Presentation, SolverReadiness};
-use crate::secrets::{observe_companion, observe_secret};
+use crate::secrets::{data, observe_companion, observe_secret};
 
 /// How long what was read may serve further passes, whatever the watches tell.
 const CURRENT: Duration = Duration::from_secs(30);
@@ -249,6 +250,10 @@ fn observe(
             .order(key, status.order.as_ref().map(|o| o.url.as_str())),
         secret_owner: find_rival(key, context, certificate, secret, created_at),
         refusal: None,
+        chain_note: find_chain_note(
+            session.and_then(|s| s.preferred_chain.as_deref()),
+            root_of(secret).as_deref(),
+        ),
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
         gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
@@ -263,6 +268,11 @@ fn observe(
     observed.refusal = find_refusal(&observed, context, session, now);
     observed.limit = find_limit(&observed, context, session, now);
     observed
+}
+
+/// The root that the chain in the TLS Secret leads to.
+fn root_of(secret: Option<&Secret>) -> Option<String> {
+    evercert_pki::find_root(data(secret?, keys::TLS_CRT))
 }
 
 /// Why the ledger has no token for an order.

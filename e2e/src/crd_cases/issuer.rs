@@ -86,7 +86,20 @@ fn account() -> Vec<Wrong> {
     let directory = "must be an https:// URL, or one of LetsEncrypt, LetsEncryptStaging, ZeroSSL, GoogleTrustServices";
     let email =
         "must be one mail address, such as certificates@example.com, without a name or mailto:";
+    let chain = "must be the common name of a root certificate, such as ISRG Root X1";
     let mut all = vec![
+        acme(
+            "spec.acme.preferredChain",
+            "maxLength",
+            json!({"preferredChain": long("R", 201)}),
+            "spec.acme.preferredChain: Too long: may not be more than 200 bytes",
+        ),
+        acme(
+            "spec.acme.preferredChain",
+            CEL,
+            json!({"preferredChain": " "}),
+            format!("spec.acme.preferredChain: Invalid value: \" \": {chain}"),
+        ),
         acme(
             "spec.acme",
             "required directory",
@@ -423,6 +436,7 @@ pub(super) fn good(kind: &'static str) -> Vec<Value> {
         json!({"acme": {"externalAccountBinding": {
             "keyID": long("k", 1024), "keySecretRef": {"name": long("e", 253), "key": long("m", 253)},
         }}}),
+        json!({"acme": {"preferredChain": long("Root ", 200)}}),
         // Not agreeing is a condition with the terms' URL, which only the CA can tell.
         json!({"acme": {"termsOfServiceAgreed": false}}),
         json!({"acme": {"caBundle": long("-----BEGIN CERTIFICATE-----", 262_144)}}),

@@ -177,7 +177,7 @@ async fn processing_is_told_with_and_without_a_time_and_a_lost_answer_loses_noth
     let early = acme.certificate(&url, now()).await.unwrap_err();
     assert_eq!(early.class, FaultClass::NotReady);
     ca.script().finish_processing();
-    let chain = acme.certificate(&url, now()).await.unwrap();
+    let chain = acme.certificate(&url, now()).await.unwrap().pem;
     assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 2);
     assert_eq!(
         ca.journal().of(Endpoint::Finalize).len(),

@@ -1,12 +1,15 @@
 //! Accounts that a CA binds, forgets, ends: the key is the account's identity, and whatever the CA refuses is said once.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use evercert_api::{Issuer, condition};
+use evercert_api::{CertificateSpec, Issuer, condition};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
-use evercert_e2e::scripted::{Answer, Endpoint, ExternalAccounts, ScriptedCa, Settings};
+use evercert_e2e::scripted::{
+    Answer, Endpoint, ExternalAccounts, Limit, Limits, Problem, ScriptedCa, Settings,
+};
 use evercert_e2e::story::{SOON, issuer_yaml};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -24,7 +27,16 @@ pub(crate) fn tales() -> Vec<Tale> {
         a_key_id_that_is_used_up_is_said_and_not_tried_again_until_there_is_another,
         a_ca_that_forgot_a_bound_account_binds_the_same_key_again,
         a_ca_that_answers_500_to_a_known_account_is_an_outage_and_nothing_is_registered,
+        a_changed_contact_is_told_to_the_ca_once,
+        changed_terms_are_the_issuers_to_say_with_their_page_and_no_attempt_that_failed,
+        an_account_that_the_ca_has_ended_is_said_with_the_way_to_another_one,
+        two_issuers_with_one_key_have_one_account_and_one_budget,
     ]
+}
+
+/// These end the operator.
+pub(crate) fn without_operator() -> Vec<Tale> {
+    tales![an_account_whose_url_is_lost_is_found_by_its_key_and_told_nothing_twice]
 }
 
 async fn a_ca_that_wants_an_external_account_says_which_field_and_is_bound_once(
@@ -158,6 +170,218 @@ async fn a_ca_that_answers_500_to_a_known_account_is_an_outage_and_nothing_is_re
         "the account was looked up again:\n{journal}"
     );
     Ok(())
+}
+
+async fn a_changed_contact_is_told_to_the_ca_once(story: Story<'_>) -> Result<()> {
+    let ca = story.scripted_ca(Settings::default()).await?;
+    let told = || ca.journal().of(Endpoint::Account).len();
+    ensure!(told() == 0, "{}", ca.journal());
+    for (round, address) in [(1, "ops@example.test"), (2, "certificates@example.test")] {
+        change(&story, &json!({ "email": address })).await?;
+        contact(&story, Some(address)).await?;
+        ensure!(told() == round, "{}", ca.journal());
+    }
+    // What changes nothing at the CA is not told to it.
+    change(&story, &json!({"http01": {"ingressClassName": null}})).await?;
+    change(&story, &json!({"email": null})).await?;
+    contact(&story, None).await?;
+    ensure!(told() == 3, "{}", ca.journal());
+
+    change(&story, &json!({"email": "nobody@localhost.x"})).await?;
+    contact(&story, Some("nobody@localhost.x")).await?;
+    ca.script()
+        .on(Endpoint::Account)
+        .once(Answer::problem(&Problem::new(
+            400,
+            "invalidContact",
+            "no such domain",
+        )));
+    change(&story, &json!({"email": "nobody@nowhere.test"})).await?;
+    let message = said(&story, "False", "AccountRefused").await?;
+    ensure!(
+        message.contains("no such domain") && message.contains("spec.acme.email"),
+        "{message}"
+    );
+    Ok(())
+}
+
+async fn changed_terms_are_the_issuers_to_say_with_their_page_and_no_attempt_that_failed(
+    story: Story<'_>,
+) -> Result<()> {
+    const TERMS: &str = "https://scripted.example/terms/2";
+    let ca = story.scripted_ca(Settings::default()).await?;
+    ca.script().change_terms(TERMS);
+    story.certificate("site", &[story.host("www")]).await?;
+    let message = said(&story, "False", "UserActionRequired").await?;
+    ensure!(message.contains(TERMS), "{message}");
+    story
+        .condition_says("site", condition::READY, TERMS, SOON)
+        .await?;
+    let asked = ca.count().orders;
+    ensure!(asked == 1, "{}", ca.journal());
+    let touch = json!({"metadata": {"annotations": {"example.test/round": "1"}}});
+    patch(&story, &touch).await?;
+    story.certificate("more", &[story.host("more")]).await?;
+    story
+        .condition_says("more", condition::READY, TERMS, SOON)
+        .await?;
+    ensure!(ca.count().orders == asked, "{}", ca.journal());
+
+    ca.script().agree_to_terms();
+    // Whoever has agreed does not have to wait: a change of the spec has the CA asked again.
+    change(&story, &json!({"email": "ops@example.test"})).await?;
+    for name in ["site", "more"] {
+        story.ready(name, SOON).await?;
+        never_failed(&story, name).await?;
+    }
+    let count = ca.count();
+    ensure!(
+        count.registered == 1 && count.placed == 2,
+        "{count:?}\n{}",
+        ca.journal()
+    );
+    Ok(())
+}
+
+async fn an_account_that_the_ca_has_ended_is_said_with_the_way_to_another_one(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.scripted_ca(Settings::default()).await?;
+    story.certificate("good", &[story.host("good")]).await?;
+    story.ready("good", SOON).await?;
+    let good = story.secret("good").await?;
+    ca.script().deactivate_accounts();
+    story.certificate("site", &[story.host("www")]).await?;
+    let message = said(&story, "False", "AccountDeactivated").await?;
+    for word in ["deactivated", "spec.acme.accountKeySecretRef", "ca-account"] {
+        ensure!(message.contains(word), "{word} is not in: {message}");
+    }
+    let asked = ca.journal().of(Endpoint::NewAccount).len();
+    for round in ["1", "2"] {
+        let touch = json!({"metadata": {"annotations": {"example.test/round": round}}});
+        patch(&story, &touch).await?;
+    }
+    story.certificate("more", &[story.host("more")]).await?;
+    story
+        .condition_says("more", condition::READY, "AccountDeactivated", SOON)
+        .await?;
+    ensure!(
+        ca.journal().of(Endpoint::NewAccount).len() == asked,
+        "{}",
+        ca.journal()
+    );
+    ensure!(
+        story.secret("good").await? == good,
+        "a good certificate was touched"
+    );
+
+    change(
+        &story,
+        &json!({"accountKeySecretRef": {"name": "another-account"}}),
+    )
+    .await?;
+    story.ready("more", SOON).await?;
+    story.ready("site", SOON).await?;
+    story.secret("ca-account").await?;
+    let count = ca.count();
+    ensure!(
+        count.registered == 2 && count.certificates == 3,
+        "{count:?}\n{}",
+        ca.journal()
+    );
+    Ok(())
+}
+
+async fn two_issuers_with_one_key_have_one_account_and_one_budget(story: Story<'_>) -> Result<()> {
+    let limits = Limits::none().with(Limit::Orders, 1, Duration::from_hours(10));
+    let ca = story
+        .scripted_ca(Settings {
+            limits,
+            ..Settings::default()
+        })
+        .await?;
+    let asked = ca.count().requests;
+    let issuer = issuer_yaml("Issuer", "too", &ca.directory(), ca.bundle());
+    let mut issuer: Value = serde_json::from_str(&issuer)?;
+    let acme = issuer.pointer_mut("/spec/acme").context("no acme")?;
+    acme["accountKeySecretRef"] = json!({"name": "ca-account"});
+    story.apply(&issuer.to_string()).await?;
+    let too = story.issuer_ready("too").await?;
+    let first = story.api::<Issuer>().get("ca").await?;
+    let uri = |issuer: &Issuer| issuer.status.as_ref()?.account_uri.clone();
+    ensure!(uri(&too).is_some() && uri(&too) == uri(&first));
+    ensure!(
+        ca.count().requests == asked,
+        "the CA was asked something for the second:\n{}",
+        ca.journal()
+    );
+
+    let by_too = |spec: &mut CertificateSpec| spec.issuer_ref.name = "too".to_owned();
+    let www = [story.host("www")];
+    story.certificate_with("one", &www, by_too).await?;
+    story.ready("one", SOON).await?;
+    // What the CA says of the account to the first is heeded by the second.
+    story.certificate("two", &[story.host("two")]).await?;
+    story
+        .condition("two", condition::RATE_LIMITED, "True", SOON)
+        .await?;
+    let three = [story.host("three")];
+    story.certificate_with("three", &three, by_too).await?;
+    story
+        .condition("three", condition::RATE_LIMITED, "True", SOON)
+        .await?;
+    let count = ca.count();
+    ensure!(
+        count.registered == 1 && count.orders == 2 && count.placed == 1,
+        "{count:?}\n{}",
+        ca.journal()
+    );
+    Ok(())
+}
+
+async fn an_account_whose_url_is_lost_is_found_by_its_key_and_told_nothing_twice(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.scripted_ca(Settings::default()).await?;
+    change(&story, &json!({"email": "ops@example.test"})).await?;
+    contact(&story, Some("ops@example.test")).await?;
+    let uri = |issuer: Issuer| issuer.status.and_then(|status| status.account_uri);
+    let before = uri(story.api::<Issuer>().get("ca").await?);
+    let told = ca.journal().of(Endpoint::Account).len();
+
+    let mut operator = story.stage.operator.lock().await;
+    operator.kill()?;
+    let gone = json!({"status": null});
+    let issuers = story.api::<Issuer>();
+    issuers
+        .patch_status("ca", &PatchParams::default(), &Patch::Merge(&gone))
+        .await?;
+    operator.restart()?;
+    operator.ready().await?;
+    drop(operator);
+
+    let after = story.issuer_ready("ca").await?;
+    ensure!(before.is_some() && uri(after) == before);
+    ensure!(
+        ca.count().registered == 1 && ca.journal().of(Endpoint::Account).len() == told,
+        "{}",
+        ca.journal()
+    );
+    story.certificate("site", &[story.host("www")]).await?;
+    story.ready("site", SOON).await?;
+    Ok(())
+}
+
+/// Waits until the Issuer is Ready and its account has this contact.
+async fn contact(story: &Story<'_>, address: Option<&str>) -> Result<()> {
+    let what = format!("the account's contact is {address:?}");
+    let told = |issuer: &Issuer| {
+        issuer.status.as_ref().is_some_and(|status| {
+            status.contact.as_deref() == address
+                && condition::is_true(&status.conditions, condition::READY)
+        })
+    };
+    story.until("ca", &what, SOON, told).await.map(drop)
 }
 
 /// A scripted CA that wants external accounts, and the Issuer `ca` that is bound to `kid-1`.

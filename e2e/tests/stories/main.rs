@@ -8,6 +8,7 @@ mod account_key;
 mod accounts;
 mod app;
 mod ca_outage;
+mod chains;
 mod crash;
 mod crowds;
 mod damage;
@@ -78,6 +79,7 @@ fn groups() -> Vec<Group> {
         deleted::tales(),
         account_key::tales(),
         accounts::tales(),
+        chains::tales(),
         restored::tales(),
     ];
     let mut groups = vec![
@@ -95,7 +97,8 @@ fn groups() -> Vec<Group> {
             .one_by_one(limits::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
-            .one_by_one(account_key::without_operator()),
+            .one_by_one(account_key::without_operator())
+            .one_by_one(accounts::without_operator()),
     ];
     // In one of three worlds a minute of backoff passes, so fewer of the other cases are played there.
     let mut known = failpoints::tales();

@@ -36,6 +36,8 @@ pub(crate) struct Shape {
     pub(crate) external_account: bool,
     /// Names that are refused, with all below them.
     pub(crate) blocked: &'static [&'static str],
+    /// Chains beside the default one.
+    pub(crate) alternates: usize,
 }
 
 /// Key id, and MAC key in base64url.
@@ -80,6 +82,7 @@ macro_rules! adapter_tests {
             request_mostly_goes_through_although_four_of_five_nonces_are_refused,
             external_account_that_is_wanted_and_lacking_is_the_issuers_matter,
             account_is_bound_to_the_external_account_that_the_ca_wants,
+            chains_beside_the_default_one_are_read_from_the_links,
             refused_name_is_named,
             request_for_other_names_is_refused_at_finalize,
             authorization_given_back_has_ended,
@@ -143,7 +146,7 @@ pub(crate) async fn issue(acme: &dyn Acme, url: &str, texts: &[&str]) -> String 
     read_until(acme, url, OrderState::Ready).await;
     acme.finalize(url, &csr(texts), now()).await.unwrap();
     read_until(acme, url, OrderState::Valid).await;
-    acme.certificate(url, now()).await.unwrap()
+    acme.certificate(url, now()).await.unwrap().pem
 }
 
 const TEN: [&str; 10] = [
@@ -189,7 +192,8 @@ pub(crate) async fn ten_names_go_from_order_to_chain<A: Authority>() {
 
     let chain = issue(&*acme, &order.url, &TEN).await;
     assert!(chain.starts_with("-----BEGIN CERTIFICATE-----"), "{chain}");
-    assert_eq!(acme.certificate(&order.url, now()).await.unwrap(), chain);
+    let again = acme.certificate(&order.url, now()).await.unwrap();
+    assert_eq!(again.pem, chain);
     assert_eq!(ca.count(Counted::NewOrderRequests), 1);
 }
 
@@ -275,6 +279,7 @@ pub(crate) async fn another_process_finishes_an_order_by_its_url<A: Authority>()
             .certificate(&order.url, now())
             .await
             .unwrap()
+            .pem
             .contains("BEGIN CERTIFICATE")
     );
     assert_eq!(ca.count(Counted::NewOrderRequests), 1);
@@ -411,9 +416,42 @@ pub(crate) async fn account_is_bound_to_the_external_account_that_the_ca_wants<A
     assert_eq!(found.account_uri(), made.account_uri());
     let order = found
         .into_acme()
-        .new_order(&names(&["a.example.test"]), now());
-    assert_eq!(order.await.unwrap().state, OrderState::Pending);
+        .new_order(&names(&["a.example.test"]), now())
+        .await
+        .unwrap();
+    assert_eq!(order.state, OrderState::Pending);
     assert_eq!(ca.count(Counted::Accounts), 1);
+}
+
+pub(crate) async fn chains_beside_the_default_one_are_read_from_the_links<A: Authority>() {
+    let Some(ca) = A::start(&Shape {
+        alternates: 2,
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let acme = account(&ca).await;
+    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    let default = issue(&*acme, &order.url, &TEN).await;
+    let chain = acme.certificate(&order.url, now()).await.unwrap();
+    assert_eq!((&chain.pem, chain.alternates.len()), (&default, 2));
+    let leaf = |pem: &str| {
+        pem.split_inclusive("-----END CERTIFICATE-----")
+            .next()
+            .map(str::to_owned)
+    };
+    let mut all = vec![chain.pem];
+    for url in &chain.alternates {
+        all.push(acme.alternate(url, now()).await.unwrap());
+    }
+    assert!(all.iter().all(|pem| leaf(pem) == leaf(&default)), "{all:?}");
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 3, "{all:?}");
+    let foreign = acme.alternate("https://elsewhere.example/1", now()).await;
+    assert_eq!(foreign.unwrap_err().class, FaultClass::Gone);
 }
 
 pub(crate) async fn refused_name_is_named<A: Authority>() {

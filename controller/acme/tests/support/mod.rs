@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use evercert_acme::{Acme, Directory};
+use evercert_core::contact::plan_contact;
 use evercert_core::fault::Fault;
 use jiff::Timestamp;
 use rcgen::KeyPair;
@@ -27,8 +28,9 @@ pub(crate) async fn ensure_account(
         Err(fault) if fault.is_unknown_account() => directory.new_account(key, None, now()).await?,
         found => found?,
     };
-    if let Some(contact) = contact.filter(|c| !account.has_contact(c)) {
-        account.update_contact(contact, now()).await?;
+    let contacts = plan_contact(contact, account.contacts(), None);
+    if let Some(contacts) = contacts {
+        account.update_contacts(&contacts, now()).await?;
     }
     Ok(account.into_acme())
 }

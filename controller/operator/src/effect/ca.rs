@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use evercert_acme::{Acme, Directory, ExternalAccount, FoundAccount};
+use evercert_acme::{Acme, Chain, Directory, ExternalAccount, FoundAccount};
 use evercert_api::DnsName;
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
@@ -31,19 +31,16 @@ pub(crate) async fn register(
     perform(Effect::NewAccount, made).await
 }
 
-/// Gives the account `contact` where it has another. Idempotent.
+/// Replaces the account's contacts. Idempotent.
 ///
 /// # Errors
-/// What the CA says; see [`FoundAccount::update_contact`].
-pub(crate) async fn ensure_contact(
+/// What the CA says; see [`FoundAccount::update_contacts`].
+pub(crate) async fn update_contacts(
     account: &FoundAccount,
-    contact: &str,
+    contacts: &[String],
     now: Timestamp,
 ) -> Result<(), Fault> {
-    if account.has_contact(contact) {
-        return Ok(());
-    }
-    let update = account.update_contact(contact, now);
+    let update = account.update_contacts(contacts, now);
     perform(Effect::UpdateContact, update).await
 }
 
@@ -84,8 +81,12 @@ impl Acme for Named {
         perform(Effect::Finalize, finalize).await
     }
 
-    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<String, Fault> {
+    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<Chain, Fault> {
         self.0.certificate(order_url, now).await
+    }
+
+    async fn alternate(&self, url: &str, now: Timestamp) -> Result<String, Fault> {
+        self.0.alternate(url, now).await
     }
 
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evercert_acme::Acme;
+use evercert_acme::{Acme, Chain};
 use evercert_api::certificate::{OrderStatus, whole_seconds};
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
@@ -14,7 +14,7 @@ use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
 use evercert_core::report::Change;
 use evercert_core::routes::CertificateChallenges;
-use evercert_core::sentence::{build_fault, find_remedy};
+use evercert_core::sentence::{build_fault, find_remedy, list, quote};
 use evercert_probe::Finding;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -30,6 +30,9 @@ use crate::ledger::{LedgerError, Settlement};
 use crate::memory::{Entry, Placed};
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
+
+/// The most chains of a certificate that are looked at; CAs offer two or three.
+const MOST_CHAINS: usize = 8;
 
 /// The account that orders, and its directory's URL.
 fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
@@ -173,11 +176,16 @@ pub(super) async fn place(
             // Nothing came of it: the issuer registers the account again, and the order follows. Once.
             let is_forgotten =
                 fault.is_unknown_account() && !context.memory.entry(&key).unknown_account;
+            // What a person has to do at the CA is the issuer's to say, and no attempt that failed.
+            let is_persons = fault.wants_a_person();
+            if is_persons {
+                suspect(gathered, &fault, context);
+            }
             if is_forgotten {
-                suspect(gathered, context);
+                suspect(gathered, &fault, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
-            if is_directorys || is_forgotten {
+            if is_directorys || is_forgotten || is_persons {
                 context.ledger.settle(&key, &settlement, now).await;
                 return Ok(Outcome::moved());
             }
@@ -193,7 +201,7 @@ pub(super) async fn place(
                     failed_with(Reason::CAUnavailable, &fault, message)
                 }
                 FaultClass::Account => {
-                    suspect(gathered, context);
+                    suspect(gathered, &fault, context);
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
@@ -243,9 +251,16 @@ fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
     Outcome::changed(Change::Failed(failure)).noted(true, reason, message)
 }
 
-fn suspect(gathered: &Gathered, context: &Context) {
-    context.sessions.suspect(&gathered.issuer);
-    context.wake_issuers.wake(&gathered.issuer);
+/// The CA refuses the account: every issuer that has it looks it up again, or waits for a person where the CA says so.
+fn suspect(gathered: &Gathered, fault: &Fault, context: &Context) {
+    let concerned = if fault.wants_a_person() {
+        context.sessions.refuse(&gathered.issuer, fault)
+    } else {
+        context.sessions.suspect(&gathered.issuer)
+    };
+    for issuer in &concerned {
+        context.wake_issuers.wake(issuer);
+    }
 }
 
 /// A request that should have moved the order on met `fault`. A good read in between does not end the row of refusals, else a
@@ -274,8 +289,10 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     tracing::warn!(certificate = %key, order = %url, fault = %build_fault(&fault), "the CA refused a request");
     context.memory.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
-        suspect(gathered, context);
+        suspect(gathered, &fault, context);
     }
+    // The order waits for that person as the issuer does.
+    let times = if fault.wants_a_person() { 1 } else { times };
     context.memory.set_order(
         key,
         &url,
@@ -537,8 +554,8 @@ pub(super) async fn store(
     ) else {
         return Ok(Outcome::waits());
     };
-    let chain = match acme.certificate(&url, now).await {
-        Ok(chain) => chain.into_bytes(),
+    let (chain, missing) = match acme.certificate(&url, now).await {
+        Ok(chain) => choose_chain(gathered, &acme, chain, &key, now).await,
         Err(fault) => return Ok(refused(gathered, fault, context)),
     };
     if let Err(error) = evercert_pki::check_chain(&chain, &key, &secret::names(gathered), now) {
@@ -567,7 +584,59 @@ pub(super) async fn store(
     };
     let key = &gathered.observed.key;
     context.ledger.settle_later(key, &settlement, now);
-    Ok(secret::issued(gathered, facts.as_ref()))
+    let outcome = secret::issued(gathered, facts.as_ref());
+    Ok(match missing {
+        Some(text) => outcome.noted(true, Reason::ChainNotOffered, text),
+        None => outcome,
+    })
+}
+
+/// The chain to the root that the issuer prefers, else the CA's default one; and then what it offers instead. No chain is worth
+/// a certificate: an alternate that cannot be read is none.
+async fn choose_chain(
+    gathered: &Gathered,
+    acme: &Arc<dyn Acme>,
+    chain: Chain,
+    key: &[u8],
+    now: Timestamp,
+) -> (Vec<u8>, Option<String>) {
+    let default = chain.pem.into_bytes();
+    let session = gathered.session.as_ref();
+    let Some(preferred) = session.and_then(|s| s.preferred_chain.as_deref()) else {
+        return (default, None);
+    };
+    let root = evercert_pki::find_root(&default).unwrap_or_default();
+    if root == preferred {
+        return (default, None);
+    }
+    let names = secret::names(gathered);
+    let mut offered = vec![root.clone()];
+    for url in chain.alternates.iter().take(MOST_CHAINS) {
+        let pem = match acme.alternate(url, now).await {
+            Ok(pem) => pem.into_bytes(),
+            Err(fault) => {
+                tracing::warn!(url, fault = %build_fault(&fault), "a chain could not be read");
+                continue;
+            }
+        };
+        match evercert_pki::find_root(&pem) {
+            Some(root)
+                if root == preferred
+                    && evercert_pki::check_chain(&pem, key, &names, now).is_ok() =>
+            {
+                return (pem, None);
+            }
+            other => offered.extend(other),
+        }
+    }
+    let text = format!(
+        "the certificate has the CA's default chain, which leads to {}: a chain to {} (spec.acme.preferredChain) is not offered, only \
+         to {}",
+        quote(&root),
+        quote(preferred),
+        list(&offered)
+    );
+    (default, Some(text))
 }
 
 /// Gives the order up; what the CA still holds open for it is given back where it can be.

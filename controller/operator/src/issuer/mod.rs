@@ -275,6 +275,7 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
         Signer::Acme { acme, directory } => {
             status.account_uri = Some(acme.account_uri().to_owned());
             status.directory = Some(directory.url().to_owned());
+            status.contact.clone_from(&session.contact);
             status.terms_of_service = directory.terms_of_service().map(str::to_owned);
             let text = format!(
                 "the account {} is registered at {}",

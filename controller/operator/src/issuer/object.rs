@@ -60,6 +60,11 @@ impl IssuerObject {
         Some(&self.acme.as_ref()?.account_key_secret_ref.name)
     }
 
+    /// The root that its certificates should lead to, where it names one.
+    pub(crate) fn preferred_chain(&self) -> Option<String> {
+        self.acme.as_ref()?.preferred_chain.clone()
+    }
+
     /// The ingress class of its routes, where it names one.
     pub(crate) fn ingress_class(&self) -> Option<String> {
         self.acme

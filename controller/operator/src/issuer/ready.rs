@@ -1,11 +1,10 @@
 //! What makes an issuer ready, in order: bundle, key (stored before it is used), directory, terms, account.
 
-use std::sync::Arc;
-
 use evercert_acme::{ConnectError, Directory, DirectoryConfig, ExternalAccount};
 use evercert_api::Reason;
 use evercert_api::children::stable_hash;
 use evercert_api::issuer::{AcmeIssuer, directory_url};
+use evercert_core::contact::plan_contact;
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::sentence::{build_fault, find_remedy};
 use jiff::Timestamp;
@@ -151,9 +150,12 @@ async fn try_ready(
         signer,
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
+        preferred_chain: object.preferred_chain(),
         generation: object.generation,
         fingerprint,
         suspect: false,
+        refused: None,
+        contact: object.acme.as_ref().and_then(|acme| acme.email.clone()),
         unwatched: false,
         note: None,
         held_back: None,
@@ -173,11 +175,13 @@ async fn try_ready(
         &format!("{:x}", stable_bytes(&key.der)),
         &format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default())),
     ]);
-    if let Some(before) = before.filter(|b| b.fingerprint == fingerprint && !b.suspect) {
+    let same = before.filter(|b| b.fingerprint == fingerprint);
+    if let Some(before) = same.filter(|b| !b.suspect && b.refused.is_none()) {
         let mut same = before.clone();
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
         same.ingress_class = object.ingress_class();
+        same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
     }
@@ -200,6 +204,20 @@ async fn try_ready(
             until: Some(held.until),
             unwatched: unwatched_now,
             ..held.not.clone()
+        }));
+    }
+    if let Some(fault) = same.and_then(|b| b.refused.as_ref()) {
+        return Err(Stop::NotReady(NotReady {
+            asked: Some(asked),
+            unwatched: unwatched_now,
+            ..explain_account(fault, &At::Request, false, acme)
+        }));
+    }
+    if let Some(like) = context.sessions.find_like(&object.id, fingerprint) {
+        return Ok(Readiness::Ready(Session {
+            unwatched,
+            note: key.note,
+            ..session(like.signer, fingerprint)
         }));
     }
     // A CA may take its time; whoever waits for it keeps nobody waiting.
@@ -250,7 +268,7 @@ async fn connect(
         context.memory.note_fault(directory.url(), &fault, now);
         NotReady {
             terms: terms.clone(),
-            ..explain_account(&fault, &at, &directory, acme)
+            ..explain_account(&fault, &at, directory.external_account_required(), acme)
         }
     };
     let account = match directory.account(key, None, now).await {
@@ -261,8 +279,12 @@ async fn connect(
         }
         found => found.map_err(|fault| refused(fault, At::LookUp))?,
     };
-    if let Some(contact) = &acme.email {
-        let told = ca::ensure_contact(&account, contact, now).await;
+    // What was told to another account counts for nothing.
+    let is_known = object.status.account_uri.as_deref() == Some(account.account_uri());
+    let given = object.status.contact.as_deref().filter(|_| is_known);
+    let contacts = plan_contact(acme.email.as_deref(), account.contacts(), given);
+    if let Some(contacts) = contacts {
+        let told = ca::update_contacts(&account, &contacts, now).await;
         told.map_err(|fault| refused(fault, At::Contact))?;
     }
     let account = ca::open(account);
@@ -364,12 +386,14 @@ enum At<'a> {
     Registration(Option<&'a ExternalAccount>),
     /// The account was given its contact.
     Contact,
+    /// The account asked for something.
+    Request,
 }
 
 fn explain_account(
     fault: &Fault,
     at: &At<'_>,
-    directory: &Arc<Directory>,
+    is_binding_wanted: bool,
     acme: &AcmeIssuer,
 ) -> NotReady {
     let kind = fault
@@ -377,7 +401,6 @@ fn explain_account(
         .as_ref()
         .map(|p| p.kind.as_str())
         .unwrap_or_default();
-    let wants = directory.external_account_required();
     let (reason, again) = match (fault.class, at) {
         (FaultClass::Unavailable, _) => (Reason::CAUnavailable, Again::AsInALongOutage),
         (FaultClass::RateLimited, _) => (Reason::RateLimited, Again::Seldom),
@@ -385,7 +408,10 @@ fn explain_account(
         (_, At::Registration(Some(_))) if is_about_binding(kind) => {
             (Reason::EABRejected, Again::OnChange)
         }
-        (_, At::Registration(None)) if wants || kind == EXTERNAL_ACCOUNT_REQUIRED => {
+        (FaultClass::Account, At::LookUp) if kind.is_empty() || kind == "unauthorized" => {
+            (Reason::AccountDeactivated, Again::OnChange)
+        }
+        (_, At::Registration(None)) if is_binding_wanted || kind == EXTERNAL_ACCOUNT_REQUIRED => {
             (Reason::ExternalAccountRequired, Again::Seldom)
         }
         (FaultClass::Transient, _) => (Reason::AccountRefused, Again::AsInALongOutage),
@@ -400,6 +426,11 @@ fn explain_account(
     };
     let remedy = match reason {
         Reason::EABRejected => Some(external::build_remedy(acme)),
+        Reason::AccountDeactivated => Some(format!(
+            "an account that its CA has ended does not come back; to have another one, write the name of a Secret that does not \
+             exist yet into spec.acme.accountKeySecretRef in place of {}",
+            acme.account_key_secret_ref.name
+        )),
         Reason::ExternalAccountRequired => {
             find_remedy(EXTERNAL_ACCOUNT_REQUIRED).map(str::to_owned)
         }

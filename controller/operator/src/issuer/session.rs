@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use evercert_acme::{Acme, Directory};
 use evercert_api::Reason;
 use evercert_api::issuer::PolicyRule;
+use evercert_core::fault::Fault;
 use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation, SELF_SIGNED};
+use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
 
 use super::object::{IssuerId, IssuerObject};
@@ -42,12 +44,18 @@ pub(crate) struct Session {
     pub(crate) policy: Vec<PolicyRule>,
     /// The ingress class of its routes, where it names one.
     pub(crate) ingress_class: Option<String>,
+    /// The root that its certificates should lead to, where it names one.
+    pub(crate) preferred_chain: Option<String>,
     /// The generation of the spec that it was made from.
     pub(crate) generation: i64,
     /// A hash of all that it was made from: spec, key, bundle.
     pub(crate) fingerprint: u64,
     /// The CA has said that it does not know the account: it is looked up again.
     pub(crate) suspect: bool,
+    /// The CA wants a person to act before it hears the account again.
+    pub(crate) refused: Option<Box<Fault>>,
+    /// The contact that the account has been given.
+    pub(crate) contact: Option<String>,
     /// It was made from a Secret that no watch covers, which is to be read again soon.
     pub(crate) unwatched: bool,
     /// What a person should know of it all the same.
@@ -77,9 +85,12 @@ impl Session {
             },
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
+            preferred_chain: object.preferred_chain(),
             generation: object.generation,
             fingerprint: 0,
             suspect: false,
+            refused: None,
+            contact: None,
             unwatched: not.unwatched,
             note: None,
             held_back: not.asked.map(|fingerprint| HeldBack {
@@ -120,6 +131,12 @@ impl Session {
 
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        if let Some(fault) = &self.refused {
+            return IssuerObservation::NotReady {
+                reason: Reason::UserActionRequired.as_str().to_owned(),
+                message: build_fault(fault),
+            };
+        }
         if self.suspect {
             return IssuerObservation::NotReady {
                 reason: CHECKING_ACCOUNT.to_owned(),
@@ -189,11 +206,46 @@ impl Sessions {
         write(&self.keys).remove(id);
     }
 
-    /// Has the account of `id` looked up again at the issuer's next pass.
-    pub(crate) fn suspect(&self, id: &IssuerId) {
-        if let Some(session) = write(&self.sessions).get_mut(id) {
-            session.suspect = true;
-        }
+    /// The session of another issuer that was made from the very same: spec, key, bundle.
+    pub(crate) fn find_like(&self, id: &IssuerId, fingerprint: u64) -> Option<Session> {
+        let sessions = read(&self.sessions);
+        let other = sessions.iter().find(|(other, session)| {
+            *other != id
+                && session.fingerprint == fingerprint
+                && session.account().is_some()
+                && !session.suspect
+                && session.refused.is_none()
+        });
+        other.map(|(_, session)| session.clone())
+    }
+
+    /// Has the account of `id` looked up again at the next pass of each issuer that has it; gives these.
+    pub(crate) fn suspect(&self, id: &IssuerId) -> Vec<IssuerId> {
+        self.change_account(id, |session| session.suspect = true)
+    }
+
+    /// Has the account of `id` wait for a person, who has to do what `fault` says; gives the issuers that have it.
+    pub(crate) fn refuse(&self, id: &IssuerId, fault: &Fault) -> Vec<IssuerId> {
+        self.change_account(id, |session| {
+            session.refused = Some(Box::new(fault.clone()))
+        })
+    }
+
+    fn change_account(&self, id: &IssuerId, change: impl Fn(&mut Session)) -> Vec<IssuerId> {
+        let mut sessions = write(&self.sessions);
+        let Some((account, _)) = sessions.get(id).and_then(Session::account) else {
+            return vec![id.clone()];
+        };
+        let account = account.to_owned();
+        let sharing = sessions
+            .iter_mut()
+            .filter(|(_, session)| session.account().is_some_and(|(other, _)| other == account));
+        sharing
+            .map(|(id, session)| {
+                change(session);
+                id.clone()
+            })
+            .collect()
     }
 
     /// The account's key of `id`, as last seen.
