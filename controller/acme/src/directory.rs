@@ -291,8 +291,7 @@ impl Directory {
         let url = &self.content.new_account;
         let answer = attempt.check(self.transport.post(&signer, url, &payload).await)?;
         let Some(uri) = answer.header("location") else {
-            let why = "the answer names no account";
-            return Err(attempt.local(FaultClass::Transient, why));
+            return Err(attempt.unexpected(&answer, "it names no account"));
         };
         if !self.transport.allows(uri) {
             return Err(attempt.local(

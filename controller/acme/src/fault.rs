@@ -66,7 +66,7 @@ impl Attempt<'_> {
     }
 
     /// A good status with a body that is none of ours: a CA with something new, or no CA at all.
-    fn unexpected(&self, answer: &Answer, why: &str) -> Fault {
+    pub(crate) fn unexpected(&self, answer: &Answer, why: &str) -> Fault {
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok();
         let (class, body) = if is_json {
             (FaultClass::Transient, "JSON")
