@@ -383,6 +383,27 @@ impl FoundAccount {
         attempt.check_call(call).map(|_| ())
     }
 
+    /// Gives the account another key, a P-256 key in PKCS#8 (RFC 8555 §7.3.5), and gives the account with that key. One request.
+    /// Not idempotent: whether a request without an answer was heeded shows when either key's account is looked up.
+    ///
+    /// # Errors
+    /// [`FaultClass::Permanent`] when the CA offers no change of keys, or the key is of another kind; else what it says.
+    pub async fn change_key(self, next_pkcs8_der: &[u8], now: Timestamp) -> Result<Self, Fault> {
+        let directory = Arc::clone(&self.directory);
+        let attempt = directory.attempt("keyChange", Place::Account, now);
+        let Some(url) = &directory.content.key_change else {
+            return Err(attempt.local(FaultClass::Permanent, "the CA does not offer it"));
+        };
+        let change = Signer::of_key(next_pkcs8_der)
+            .and_then(|next| self.signer.change_to(&next, url))
+            .ok_or_else(|| attempt.local(FaultClass::Permanent, NOT_P256))?;
+        attempt.check(directory.transport.post(&self.signer, url, &change).await)?;
+        let uri = self.account.id();
+        directory
+            .restore(next_pkcs8_der, uri, self.contact, &attempt)
+            .await
+    }
+
     /// The port to it.
     #[must_use]
     pub fn into_acme(self) -> Arc<dyn Acme> {

@@ -130,6 +130,30 @@ impl Signer {
         })
     }
 
+    /// The request that the account of `self` gets the key of `next`, signed by that one (RFC 8555 §7.3.5); `url` is keyChange.
+    /// It is signed by the account's present key like any other request.
+    pub(crate) fn change_to(&self, next: &Self, url: &str) -> Option<Vec<u8>> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Change<'a> {
+            account: &'a str,
+            old_key: Jwk,
+        }
+        let header = Protected {
+            alg: "ES256",
+            kid: None,
+            jwk: Some(next.jwk()?),
+            nonce: None,
+            url,
+        };
+        let change = Change {
+            account: self.account_uri.as_deref()?,
+            old_key: self.jwk()?,
+        };
+        let payload = serde_json::to_vec(&change).ok()?;
+        serde_json::to_vec(&next.seal(&header, &payload)?).ok()
+    }
+
     /// The key's public half.
     pub(crate) fn jwk(&self) -> Option<Jwk> {
         // An uncompressed point: 4, then 32 bytes of each coordinate.

@@ -142,6 +142,10 @@ reasons! {
     AccountReplaced,
     /// The account's key was put back into its Secret.
     AccountKeyRestored,
+    /// The account has another key, as was asked for.
+    AccountKeyChanged,
+    /// The CA refuses another key for the account.
+    AccountKeyNotChanged,
     // Events
     /// An order was placed.
     OrderPlaced,

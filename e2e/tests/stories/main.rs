@@ -5,6 +5,7 @@
 //! (`--nocapture`: at once).
 
 mod account_key;
+mod account_keys;
 mod accounts;
 mod app;
 mod ca_outage;
@@ -78,6 +79,7 @@ fn groups() -> Vec<Group> {
         edited::tales(),
         deleted::tales(),
         account_key::tales(),
+        account_keys::tales(),
         accounts::tales(),
         chains::tales(),
         restored::tales(),

@@ -83,6 +83,7 @@ macro_rules! adapter_tests {
             external_account_that_is_wanted_and_lacking_is_the_issuers_matter,
             account_is_bound_to_the_external_account_that_the_ca_wants,
             chains_beside_the_default_one_are_read_from_the_links,
+            account_gets_another_key_and_stays_the_same,
             refused_name_is_named,
             request_for_other_names_is_refused_at_finalize,
             authorization_given_back_has_ended,
@@ -452,6 +453,32 @@ pub(crate) async fn chains_beside_the_default_one_are_read_from_the_links<A: Aut
     assert_eq!(all.len(), 3, "{all:?}");
     let foreign = acme.alternate("https://elsewhere.example/1", now()).await;
     assert_eq!(foreign.unwrap_err().class, FaultClass::Gone);
+}
+
+pub(crate) async fn account_gets_another_key_and_stays_the_same<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let directory = connect(&ca).await;
+    let (old, new) = (account_key(), account_key());
+    let before = directory.new_account(&old, None, now()).await.unwrap();
+    let uri = before.account_uri().to_owned();
+    let changed = before.change_key(&new, now()).await.unwrap();
+    assert_eq!(changed.account_uri(), uri);
+    let acme = changed.into_acme();
+    acme.new_order(&names(&["a.example.test"]), now())
+        .await
+        .unwrap();
+
+    let found = directory.account(&new, None, now()).await.unwrap();
+    assert_eq!(found.account_uri(), uri);
+    let fault = directory.account(&old, None, now()).await.err().unwrap();
+    assert!(fault.is_unknown_account(), "{fault:?}");
+    // A key that has an account already is not given to another one.
+    let other = directory.new_account(&old, None, now()).await.unwrap();
+    let fault = other.change_key(&new, now()).await.err().unwrap();
+    assert_eq!(fault.http_status, Some(409), "{fault:?}");
+    assert_eq!(ca.count(Counted::Accounts), 2);
 }
 
 pub(crate) async fn refused_name_is_named<A: Authority>() {

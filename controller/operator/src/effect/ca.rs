@@ -44,6 +44,18 @@ pub(crate) async fn update_contacts(
     perform(Effect::UpdateContact, update).await
 }
 
+/// Gives the account another key.
+///
+/// # Errors
+/// What the CA says; see [`FoundAccount::change_key`].
+pub(crate) async fn change_key(
+    account: FoundAccount,
+    next: &[u8],
+    now: Timestamp,
+) -> Result<FoundAccount, Fault> {
+    perform(Effect::ChangeAccountKey, account.change_key(next, now)).await
+}
+
 /// The port to the account. Nothing is sent.
 pub(crate) fn open(account: FoundAccount) -> Arc<dyn Acme> {
     Arc::new(Named(account.into_acme()))

@@ -170,6 +170,7 @@ pub(super) async fn place(
                 .memory
                 .note_fault(&directory, &fault, Timestamp::now());
             let settlement = settle_refusal(names, &fault);
+            let is_outdated = is_outdated(gathered, &fault, context);
             // The directory's trouble is not the Certificate's: its gate says when it goes on.
             let is_directorys =
                 fault.class == FaultClass::Unavailable && !matches!(settlement, Settlement::Spent);
@@ -185,7 +186,7 @@ pub(super) async fn place(
                 suspect(gathered, &fault, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
-            if is_directorys || is_forgotten || is_persons {
+            if is_directorys || is_forgotten || is_persons || is_outdated {
                 context.ledger.settle(&key, &settlement, now).await;
                 return Ok(Outcome::moved());
             }
@@ -251,6 +252,17 @@ fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
     Outcome::changed(Change::Failed(failure)).noted(true, reason, message)
 }
 
+/// Whether the account that a request was made with is no longer the one that the issuer orders with, or is being looked up: what
+/// the CA says to it then, with an old key say, is said of nothing else.
+fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
+    let now = context.sessions.get(&gathered.issuer);
+    let same = now
+        .as_ref()
+        .zip(gathered.session.as_ref())
+        .is_some_and(|(now, then)| !now.suspect && now.is_like(then));
+    !same && fault.http_status.is_some_and(|s| (400..429).contains(&s))
+}
+
 /// The CA refuses the account: every issuer that has it looks it up again, or waits for a person where the CA says so.
 fn suspect(gathered: &Gathered, fault: &Fault, context: &Context) {
     let concerned = if fault.wants_a_person() {
@@ -287,6 +299,9 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     };
     let key = &gathered.observed.key;
     tracing::warn!(certificate = %key, order = %url, fault = %build_fault(&fault), "the CA refused a request");
+    if is_outdated(gathered, &fault, context) {
+        return Outcome::moved();
+    }
     context.memory.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
         suspect(gathered, &fault, context);

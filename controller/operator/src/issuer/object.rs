@@ -4,7 +4,7 @@ use std::fmt;
 
 use evercert_api::certificate::{IssuerKind, IssuerRef};
 use evercert_api::issuer::{AcmeIssuer, PolicyRule};
-use evercert_api::{ClusterIssuer, Issuer, IssuerStatus};
+use evercert_api::{ClusterIssuer, Issuer, IssuerStatus, keys};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,6 +52,13 @@ pub(crate) struct IssuerObject {
     pub(crate) status: IssuerStatus,
     /// Where its Secrets are.
     pub(crate) secrets_namespace: String,
+    /// The value for which its account gets another key, if it is to get one.
+    pub(crate) key_rotation: Option<String>,
+}
+
+fn key_rotation<K: Resource>(object: &K) -> Option<String> {
+    let asked = object.annotations().get(keys::ROTATE_ACCOUNT_KEY)?;
+    (!asked.is_empty()).then(|| asked.clone())
 }
 
 impl IssuerObject {
@@ -109,6 +116,7 @@ impl IssuerResource for Issuer {
             policy: Vec::new(),
             status: self.status.clone().unwrap_or_default(),
             secrets_namespace: namespace,
+            key_rotation: key_rotation(self),
         }
     }
 
@@ -134,6 +142,7 @@ impl IssuerResource for ClusterIssuer {
             policy: self.spec.policy.clone(),
             status: self.status.clone().unwrap_or_default(),
             secrets_namespace: operator_namespace.to_owned(),
+            key_rotation: key_rotation(self),
         }
     }
 

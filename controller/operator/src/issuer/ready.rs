@@ -1,6 +1,8 @@
 //! What makes an issuer ready, in order: bundle, key (stored before it is used), directory, terms, account.
 
-use evercert_acme::{ConnectError, Directory, DirectoryConfig, ExternalAccount};
+use std::sync::Arc;
+
+use evercert_acme::{ConnectError, Directory, DirectoryConfig, ExternalAccount, FoundAccount};
 use evercert_api::Reason;
 use evercert_api::children::stable_hash;
 use evercert_api::issuer::{AcmeIssuer, directory_url};
@@ -13,8 +15,9 @@ use kube::Api;
 use tokio::sync::SemaphorePermit;
 
 use super::external;
-use super::key::{KeyChange, ensure_key};
+use super::key::{AccountKey, KeyChange, ensure_key};
 use super::object::IssuerObject;
+use super::rotation;
 use super::session::{Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
@@ -166,17 +169,23 @@ async fn try_ready(
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &object.secrets_namespace);
     let bundle = gather_bundle(object, acme, &secrets).await?;
     let key = ensure_key(object, acme, &secrets, context, key_change).await?;
+    let mut key = rotation::begin(object, key, &secrets, context).await?;
     let unwatched = key.unwatched || acme.ca_bundle_secret_ref.is_some();
     let url = directory_url(&acme.directory);
-    let fingerprint = stable_hash(&[
-        url,
-        acme.email.as_deref().unwrap_or_default(),
-        &acme.terms_of_service_agreed.to_string(),
-        &format!("{:x}", stable_bytes(&key.der)),
-        &format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default())),
-    ]);
+    let trust = format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default()));
+    let fingerprint_of = |key: &[u8]| {
+        stable_hash(&[
+            url,
+            acme.email.as_deref().unwrap_or_default(),
+            &acme.terms_of_service_agreed.to_string(),
+            &format!("{:x}", stable_bytes(key)),
+            &trust,
+        ])
+    };
+    let fingerprint = fingerprint_of(&key.der);
     let same = before.filter(|b| b.fingerprint == fingerprint);
-    if let Some(before) = same.filter(|b| !b.suspect && b.refused.is_none()) {
+    let is_good = |b: &&Session| !b.suspect && b.refused.is_none() && key.next.is_none();
+    if let Some(before) = same.filter(is_good) {
         let mut same = before.clone();
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
@@ -213,7 +222,8 @@ async fn try_ready(
             ..explain_account(fault, &At::Request, false, acme)
         }));
     }
-    if let Some(like) = context.sessions.find_like(&object.id, fingerprint) {
+    let like = context.sessions.find_like(&object.id, fingerprint);
+    if let Some(like) = like.filter(|_| key.next.is_none()) {
         return Ok(Readiness::Ready(Session {
             unwatched,
             note: key.note,
@@ -222,12 +232,17 @@ async fn try_ready(
     }
     // A CA may take its time; whoever waits for it keeps nobody waiting.
     drop(place);
-    let signer = connect(object, acme, bundle, &key.der, external, context, now).await;
-    let signer = signer.map_err(|not| NotReady {
+    let connected = connect(object, acme, bundle, &key, external, context, now).await;
+    let (signer, changed) = connected.map_err(|not| NotReady {
         asked: Some(asked),
         unwatched: unwatched_now,
         ..not
     })?;
+    if let Some(changed) = changed {
+        rotation::settle(&mut key, &changed, &secrets).await?;
+        *key_change = Some(changed);
+    }
+    let fingerprint = fingerprint_of(&key.der);
     Ok(Readiness::Ready(Session {
         unwatched,
         note: key.note,
@@ -240,11 +255,11 @@ async fn connect(
     object: &IssuerObject,
     acme: &AcmeIssuer,
     bundle: Option<Vec<u8>>,
-    key: &[u8],
+    key: &AccountKey,
     external: Result<Option<ExternalAccount>, NotReady>,
     context: &Context,
     now: Timestamp,
-) -> Result<Signer, NotReady> {
+) -> Result<(Signer, Option<KeyChange>), NotReady> {
     let url = directory_url(&acme.directory);
     let config = DirectoryConfig {
         ca_bundle: bundle,
@@ -271,13 +286,44 @@ async fn connect(
             ..explain_account(&fault, &at, directory.external_account_required(), acme)
         }
     };
-    let account = match directory.account(key, None, now).await {
-        Err(fault) if fault.is_unknown_account() => {
-            let external = external?;
-            let made = ca::register(&directory, key, external.as_ref(), now).await;
-            made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
+    let unknown = |fault| refused(fault, At::LookUp);
+    let mut changed = None;
+    // With two keys it is not known which of them the account has.
+    let by_next = match &key.next {
+        Some(next) => look_up(&directory, next, now).await.map_err(unknown)?,
+        None => None,
+    };
+    let account = if let Some(account) = by_next {
+        changed = Some(KeyChange::Changed);
+        account
+    } else {
+        let found = look_up(&directory, &key.der, now).await;
+        let account = match found.map_err(unknown)? {
+            Some(account) => account,
+            None => {
+                let external = external?;
+                let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
+                made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
+            }
+        };
+        match &key.next {
+            None => account,
+            Some(next) => {
+                let uri = account.account_uri().to_owned();
+                let given = rotation::ensure_changed(object, account, next, context, now).await;
+                match given.map_err(|fault| refused(fault, At::Request))? {
+                    Ok(account) => {
+                        changed = Some(KeyChange::Changed);
+                        account
+                    }
+                    Err(why) => {
+                        changed = Some(KeyChange::NotChanged(why));
+                        let same = directory.account(&key.der, Some(&uri), now).await;
+                        same.map_err(|fault| refused(fault, At::LookUp))?
+                    }
+                }
+            }
         }
-        found => found.map_err(|fault| refused(fault, At::LookUp))?,
     };
     // What was told to another account counts for nothing.
     let is_known = object.status.account_uri.as_deref() == Some(account.account_uri());
@@ -290,10 +336,23 @@ async fn connect(
     let account = ca::open(account);
     context.memory.close_breaker(directory.url());
     tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
-    Ok(Signer::Acme {
+    let signer = Signer::Acme {
         acme: account,
         directory,
-    })
+    };
+    Ok((signer, changed))
+}
+
+/// The account of a key, if the CA knows one.
+async fn look_up(
+    directory: &Arc<Directory>,
+    key: &[u8],
+    now: Timestamp,
+) -> Result<Option<FoundAccount>, Fault> {
+    match directory.account(key, None, now).await {
+        Err(fault) if fault.is_unknown_account() => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 fn stable_bytes(bytes: &[u8]) -> u64 {

@@ -170,6 +170,10 @@ pub(crate) struct HeldKey {
     pub(crate) secret: String,
     /// The key, PEM.
     pub(crate) pem: Vec<u8>,
+    /// The next key, PEM, while it is not known whether the CA has taken it.
+    pub(crate) next: Option<Vec<u8>>,
+    /// The value for which it was last replaced.
+    pub(crate) rotation: Option<String>,
     /// The account that it replaced.
     pub(crate) replaces: Option<String>,
 }

@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use super::orders;
 use super::play::{OLD, Play, SITE, is_labelled};
+use crate::account_keys;
 use crate::issue::{data, no_route_stays};
 
 /// An entry of the ledger.
@@ -54,6 +55,9 @@ pub(super) async fn whole(
     let failed = certificate.status.and_then(|status| status.failed_attempts);
     ensure!(failed.is_none(), "{failed:?} attempts count as failed");
     let Some(ca) = ca else { return Ok(()) };
+    if play == Play::Rotate {
+        account_keys::one_key_that_the_account_has(story, ca).await?;
+    }
     // Last, so that whatever is wrong had its time.
     let count = ca.count()?;
     let may = orders(point);
