@@ -250,10 +250,7 @@ fn observe(
             .order(key, status.order.as_ref().map(|o| o.url.as_str())),
         secret_owner: find_rival(key, context, certificate, secret, created_at),
         refusal: None,
-        chain_note: find_chain_note(
-            session.and_then(|s| s.preferred_chain.as_deref()),
-            root_of(secret).as_deref(),
-        ),
+        chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
         gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
@@ -270,9 +267,11 @@ fn observe(
     observed
 }
 
-/// The root that the chain in the TLS Secret leads to.
-fn root_of(secret: Option<&Secret>) -> Option<String> {
-    evercert_pki::find_root(data(secret?, keys::TLS_CRT))
+/// What is to be said of the chain in the TLS Secret.
+fn observe_chain(session: Option<&Session>, secret: Option<&Secret>) -> Option<String> {
+    let preferred = session?.preferred_chain.as_deref()?;
+    let root = evercert_pki::find_root(data(secret?, keys::TLS_CRT))?;
+    find_chain_note(preferred, &root)
 }
 
 /// Why the ledger has no token for an order.
@@ -541,6 +540,7 @@ impl Gathered {
         self.observed.secret =
             observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
         self.observed.companion = companion;
+        self.observed.chain_note = observe_chain(self.session.as_ref(), self.secret.as_ref());
     }
 
     /// What was read, for the next pass.

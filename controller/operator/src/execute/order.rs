@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evercert_acme::{Acme, Chain};
+use evercert_acme::Acme;
 use evercert_api::certificate::{OrderStatus, whole_seconds};
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
@@ -14,13 +14,14 @@ use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
 use evercert_core::report::Change;
 use evercert_core::routes::CertificateChallenges;
-use evercert_core::sentence::{build_fault, find_remedy, list, quote};
+use evercert_core::sentence::{build_fault, find_remedy};
 use evercert_probe::Finding;
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::chain::choose;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
@@ -30,9 +31,6 @@ use crate::ledger::{LedgerError, Settlement};
 use crate::memory::{Entry, Placed};
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
-
-/// The most chains of a certificate that are looked at; CAs offer two or three.
-const MOST_CHAINS: usize = 8;
 
 /// The account that orders, and its directory's URL.
 fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
@@ -570,7 +568,7 @@ pub(super) async fn store(
         return Ok(Outcome::waits());
     };
     let (chain, missing) = match acme.certificate(&url, now).await {
-        Ok(chain) => choose_chain(gathered, &acme, chain, &key, now).await,
+        Ok(chain) => choose(gathered, &acme, chain, &key, now).await,
         Err(fault) => return Ok(refused(gathered, fault, context)),
     };
     if let Err(error) = evercert_pki::check_chain(&chain, &key, &secret::names(gathered), now) {
@@ -604,54 +602,6 @@ pub(super) async fn store(
         Some(text) => outcome.noted(true, Reason::ChainNotOffered, text),
         None => outcome,
     })
-}
-
-/// The chain to the root that the issuer prefers, else the CA's default one; and then what it offers instead. No chain is worth
-/// a certificate: an alternate that cannot be read is none.
-async fn choose_chain(
-    gathered: &Gathered,
-    acme: &Arc<dyn Acme>,
-    chain: Chain,
-    key: &[u8],
-    now: Timestamp,
-) -> (Vec<u8>, Option<String>) {
-    let default = chain.pem.into_bytes();
-    let session = gathered.session.as_ref();
-    let Some(preferred) = session.and_then(|s| s.preferred_chain.as_deref()) else {
-        return (default, None);
-    };
-    let root = evercert_pki::find_root(&default).unwrap_or_default();
-    if root == preferred {
-        return (default, None);
-    }
-    let names = secret::names(gathered);
-    let mut offered = vec![root.clone()];
-    for url in chain.alternates.iter().take(MOST_CHAINS) {
-        let pem = match acme.alternate(url, now).await {
-            Ok(pem) => pem.into_bytes(),
-            Err(fault) => {
-                tracing::warn!(url, fault = %build_fault(&fault), "a chain could not be read");
-                continue;
-            }
-        };
-        match evercert_pki::find_root(&pem) {
-            Some(root)
-                if root == preferred
-                    && evercert_pki::check_chain(&pem, key, &names, now).is_ok() =>
-            {
-                return (pem, None);
-            }
-            other => offered.extend(other),
-        }
-    }
-    let text = format!(
-        "the certificate has the CA's default chain, which leads to {}: a chain to {} (spec.acme.preferredChain) is not offered, only \
-         to {}",
-        quote(&root),
-        quote(preferred),
-        list(&offered)
-    );
-    (default, Some(text))
 }
 
 /// Gives the order up; what the CA still holds open for it is given back where it can be.
