@@ -178,10 +178,10 @@ pub(super) async fn place(
             // What a person has to do at the CA is the issuer's to say, and no attempt that failed.
             let is_persons = fault.wants_a_person();
             if is_persons {
-                suspect(gathered, &fault, context);
+                suspect(gathered, &acme, &fault, context);
             }
             if is_forgotten {
-                suspect(gathered, &fault, context);
+                suspect(gathered, &acme, &fault, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
             if is_directorys || is_forgotten || is_persons || is_outdated {
@@ -200,7 +200,7 @@ pub(super) async fn place(
                     failed_with(Reason::CAUnavailable, &fault, message)
                 }
                 FaultClass::Account => {
-                    suspect(gathered, &fault, context);
+                    suspect(gathered, &acme, &fault, context);
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
@@ -262,11 +262,11 @@ fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
 }
 
 /// The CA refuses the account: every issuer that has it looks it up again, or waits for a person where the CA says so.
-fn suspect(gathered: &Gathered, fault: &Fault, context: &Context) {
+fn suspect(gathered: &Gathered, account: &Arc<dyn Acme>, fault: &Fault, context: &Context) {
     let concerned = if fault.wants_a_person() {
-        context.sessions.refuse(&gathered.issuer, fault)
+        context.sessions.refuse(&gathered.issuer, account, fault)
     } else {
-        context.sessions.suspect(&gathered.issuer)
+        context.sessions.suspect(&gathered.issuer, Some(account))
     };
     for issuer in &concerned {
         context.wake_issuers.wake(issuer);
@@ -292,7 +292,7 @@ fn refused(gathered: &Gathered, fault: Fault, context: &Context) -> Outcome {
 fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outcome {
     // The answer may have taken its time, and a wait begins with it.
     let now = Timestamp::now();
-    let (Some((_, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
+    let (Some((acme, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
         return Outcome::waits();
     };
     let key = &gathered.observed.key;
@@ -302,7 +302,7 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     }
     context.memory.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
-        suspect(gathered, &fault, context);
+        suspect(gathered, &acme, &fault, context);
     }
     // The order waits for that person as the issuer does.
     let times = if fault.wants_a_person() { 1 } else { times };

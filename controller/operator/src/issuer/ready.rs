@@ -154,6 +154,7 @@ async fn try_ready(
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
         preferred_chain: object.preferred_chain(),
+        directory: object.directory().to_owned(),
         generation: object.generation,
         fingerprint,
         suspect: false,
@@ -189,6 +190,7 @@ async fn try_ready(
         let mut same = before.clone();
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
+        object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
         same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);
