@@ -300,13 +300,12 @@ async fn connect(
         account
     } else {
         let found = look_up(&directory, &key.der, now).await;
-        let account = match found.map_err(unknown)? {
-            Some(account) => account,
-            None => {
-                let external = external?;
-                let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
-                made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
-            }
+        let account = if let Some(account) = found.map_err(unknown)? {
+            account
+        } else {
+            let external = external?;
+            let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
+            made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
         };
         match &key.next {
             None => account,

@@ -241,7 +241,7 @@ impl Sessions {
         fault: &Fault,
     ) -> Vec<IssuerId> {
         self.change_account(id, Some(account), |session| {
-            session.refused = Some(Box::new(fault.clone()))
+            session.refused = Some(Box::new(fault.clone()));
         })
     }
 
