@@ -35,6 +35,7 @@ mod outside;
 mod permission;
 mod pod;
 mod preflight;
+mod quota;
 mod refused;
 mod renew;
 mod restored;
@@ -74,6 +75,7 @@ fn groups() -> Vec<Group> {
         issue::tales(),
         damage::tales(),
         days::tales(),
+        quota::tales(),
         foreign::tales(),
         forged::tales(),
         edited::tales(),
