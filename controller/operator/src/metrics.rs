@@ -31,8 +31,10 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 /// What a request to a CA is about (RFC 8555 §7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Endpoint {
-    /// The account is looked up.
+    /// An account is given other contacts.
     Account,
+    /// An account is given another key.
+    KeyChange,
     /// An account is registered.
     NewAccount,
     /// An order is placed.
@@ -62,6 +64,7 @@ macro_rules! words {
 
 words!(Endpoint {
     Account "account",
+    KeyChange "keyChange",
     NewAccount "newAccount",
     NewOrder "newOrder",
     Order "order",
