@@ -87,6 +87,10 @@ reasons! {
     WaitingForSlot,
     /// The API server refuses the Secret.
     SecretNotWritable,
+    /// Another writer keeps changing the Secret.
+    SecretContested,
+    /// The Secret is immutable, and another certificate is needed.
+    SecretImmutable,
     /// No order ready: the solver does not become ready.
     SolverNotReady,
     /// A failed attempt.
@@ -137,6 +141,8 @@ reasons! {
     // Events
     /// An order was placed.
     OrderPlaced,
+    /// A Secret that somebody else made was taken over.
+    SecretAdopted,
     /// The Secret was restored from the companion.
     SecretRestored,
     /// A fallback was written.

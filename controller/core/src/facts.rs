@@ -42,6 +42,8 @@ pub struct CertificateFacts {
     pub key: KeyKind,
     /// Whether it is signed by its own key.
     pub self_signed: bool,
+    /// Whether it carries the name that only fallbacks carry.
+    pub stands_in: bool,
 }
 
 /// Why a Secret's content is no certificate with its key.

@@ -5,7 +5,9 @@
 // A new variant must be decided about wherever a decision is made.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod adopt;
 pub mod backoff;
+pub mod circuit;
 pub mod facts;
 pub mod fault;
 pub mod key;

@@ -4,7 +4,7 @@ use evercert_api::Reason;
 use jiff::Timestamp;
 
 use crate::facts::{Damage, KeyKind};
-use crate::observe::{IssuerObservation, Observed, SecretObservation, TlsSecret};
+use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, TlsSecret};
 use crate::renewal::plan_renewal_after;
 use crate::sentence::list;
 
@@ -28,7 +28,7 @@ pub fn find_need(o: &Observed, now: Timestamp) -> Option<Need> {
             message: format!("Secret {} does not exist yet", o.spec.secret_name),
             still_good: false,
         }),
-        SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+        SecretObservation::WrongType(_) | SecretObservation::Foreign(_) => None,
         SecretObservation::Ours(secret) => find_need_of(o, secret, now),
     }
 }
@@ -74,7 +74,9 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
         .or_else(|| names_changed(o, secret))
         .or_else(|| {
             let wanted = KeyKind::wanted(&o.spec.key());
-            (facts.key != wanted).then(|| Need {
+            // Nobody asked for another key than the one that an adopted certificate came with.
+            let adopted = secret.marks.issuer.is_none() && o.spec.private_key.is_none();
+            (facts.key != wanted && !adopted).then(|| Need {
                 reason: Reason::KeySpecChanged,
                 message: format!(
                     "the key in Secret {name} is {}, the spec asks for {wanted}",
@@ -127,6 +129,15 @@ fn issuer_changed(o: &Observed, secret: &TlsSecret) -> Option<Need> {
         IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
     };
     let marks = &secret.marks;
+    // A certificate that somebody put there counts as from the right issuer until its renewal, but not one that nobody trusts.
+    let signed_by_itself = secret.content.as_ref().is_ok_and(|c| c.self_signed);
+    if marks.issuer.is_none() && signed_by_itself && directory.is_some_and(|d| d != SELF_SIGNED) {
+        return Some(Need {
+            reason: Reason::IssuerChanged,
+            message: format!("the certificate in place is self-signed, the spec names {id}"),
+            still_good: false,
+        });
+    }
     let other = |was: &Option<String>, is: &str| was.as_deref().is_some_and(|was| was != is);
     let at = |directory: Option<&str>| directory.map(|d| format!(" at {d}")).unwrap_or_default();
     (other(&marks.issuer, &id) || directory.is_some_and(|is| other(&marks.directory, is))).then(
@@ -176,9 +187,10 @@ mod tests {
     use evercert_api::certificate::KeyAlgorithm;
 
     use super::*;
+    use crate::facts::CertificateFacts;
     use crate::observe::Marks;
     use crate::plan::fixtures::{
-        DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
+        DAY, at, certificate, due, expired, fallback, foreign, good, marks, now, observed,
     };
 
     fn reason(o: &Observed) -> Option<Reason> {
@@ -268,6 +280,38 @@ mod tests {
     }
 
     #[test]
+    fn adopted_certificate_counts_as_from_the_right_issuer_with_the_key_that_it_came_with() {
+        let rsa = CertificateFacts {
+            key: KeyKind::Rsa(2048),
+            ..good()
+        };
+        let adopted = || {
+            observed()
+                .with_certificate(rsa.clone())
+                .with_marks(Marks::default())
+        };
+        assert_eq!(reason(&adopted()), None);
+        assert_eq!(
+            reason(&adopted().with_key(KeyAlgorithm::Ecdsa, 256)),
+            Some(Reason::KeySpecChanged),
+            "asked for"
+        );
+    }
+
+    #[test]
+    fn self_signed_certificate_that_somebody_put_there_is_not_what_a_ca_was_asked_for() {
+        let own = CertificateFacts {
+            self_signed: true,
+            ..good()
+        };
+        let put = observed()
+            .with_certificate(own)
+            .with_marks(Marks::default());
+        assert_eq!(reason(&put), Some(Reason::IssuerChanged));
+        assert_eq!(reason(&put.self_signed()), None);
+    }
+
+    #[test]
     fn issuer_that_is_down_stays_the_one_that_signed() {
         let o = observed().with_certificate(good());
         assert_eq!(reason(&o.clone().without_issuer()), None);
@@ -290,7 +334,7 @@ mod tests {
     #[test]
     fn secret_of_somebody_else_is_no_reason() {
         let mut o = observed();
-        o.secret = SecretObservation::Foreign;
+        o.secret = SecretObservation::Foreign(foreign(Ok(good())));
         assert_eq!(reason(&o), None);
     }
 

@@ -51,8 +51,10 @@ pub struct Observed {
     pub reach: Vec<(String, Reach)>,
     /// Whether the scheduler grants an order now.
     pub slot: bool,
-    /// Why the last write of the TLS Secret was refused, with the instant.
-    pub unwritable: Option<(Timestamp, String)>,
+    /// Why the TLS Secret is not written now: it was refused, or another writer keeps changing it.
+    pub unwritable: Option<Gate>,
+    /// Whether a dry run told a while ago that the TLS Secret can be written.
+    pub tried: bool,
 }
 
 /// The issuer that the spec names.
@@ -96,9 +98,20 @@ pub enum SecretObservation {
     /// It exists with another type, which cannot be changed.
     WrongType(String),
     /// It is somebody else's.
-    Foreign,
+    Foreign(ForeignSecret),
     /// It is ours.
     Ours(TlsSecret),
+}
+
+/// A TLS Secret of somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignSecret {
+    /// The leaf, if key and certificate are whole and belong together.
+    pub content: Result<CertificateFacts, Damage>,
+    /// Whether the leaf is a fallback, of a Certificate that was there once.
+    pub fallback: bool,
+    /// The living controller that it belongs to, in words.
+    pub claim: Option<String>,
 }
 
 /// A TLS Secret of ours.
@@ -108,9 +121,11 @@ pub struct TlsSecret {
     pub content: Result<CertificateFacts, Damage>,
     /// What its annotations say, completed from the companion where the leaf is the same.
     pub marks: Marks,
-    /// Whether the leaf is a marked fallback.
+    /// Whether the leaf is a fallback, its mark in step or not.
     pub fallback: bool,
-    /// Whether label and annotations stand as we would write them.
+    /// Whether its data cannot be changed.
+    pub immutable: bool,
+    /// Whether label and annotations, and what follows from the spec, stand as we would write them.
     pub marks_in_step: bool,
 }
 
@@ -272,7 +287,7 @@ impl Observed {
             SecretObservation::Ours(_)
             | SecretObservation::Missing
             | SecretObservation::WrongType(_)
-            | SecretObservation::Foreign => None,
+            | SecretObservation::Foreign(_) => None,
         }
     }
 
@@ -288,7 +303,7 @@ impl Observed {
             SecretObservation::Ours(_)
             | SecretObservation::Missing
             | SecretObservation::WrongType(_)
-            | SecretObservation::Foreign => None,
+            | SecretObservation::Foreign(_) => None,
         }
     }
 

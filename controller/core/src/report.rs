@@ -128,7 +128,11 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         || failed_for_good.is_some()
         || matches!(
             plan.say.reason,
-            Reason::NameNotAllowed | Reason::NameHeldElsewhere | Reason::NoIngressClass
+            Reason::NameNotAllowed
+                | Reason::NameHeldElsewhere
+                | Reason::NoIngressClass
+                | Reason::SecretNotWritable
+                | Reason::SecretContested
         )
         || is_for_a_person(&o.issuer);
     set(Claim {
@@ -195,7 +199,7 @@ fn issued_at(o: &Observed) -> Option<Timestamp> {
         SecretObservation::Ours(secret) => secret.marks.issued_at,
         SecretObservation::Missing
         | SecretObservation::WrongType(_)
-        | SecretObservation::Foreign => None,
+        | SecretObservation::Foreign(_) => None,
     }
 }
 

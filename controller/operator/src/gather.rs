@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use evercert_api::certificate::IssuerKind;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, ClusterIssuer, Issuer, Reason, children, keys};
+use evercert_core::circuit::build_refused;
 use evercert_core::key::ObjectKey;
 use evercert_core::lanes::{Candidate, Lane};
 use evercert_core::limits::NewOrder;
@@ -16,20 +17,25 @@ use evercert_core::observe::{
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
 use evercert_core::routes::is_route;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
 use crate::apply::{self, ApplyError};
+use crate::claim::gather_claim;
 use crate::context::Context;
 use crate::issuer::{IssuerId, Session, Signer};
+use crate::memory::Entry;
 use crate::projection::{Presentation, SolverReadiness};
 use crate::secrets::{observe_companion, observe_secret};
 
 /// How long what was read may serve further passes, whatever the watches tell.
 const CURRENT: Duration = Duration::from_secs(30);
+
+/// How long a dry run tells that the TLS Secret can be written.
+const TRIED: SignedDuration = SignedDuration::from_mins(10);
 
 /// What was read at the API server.
 #[derive(Debug, Clone)]
@@ -37,6 +43,8 @@ pub(crate) struct Reads {
     certificate: Certificate,
     secret: Option<Secret>,
     companion: Option<Secret>,
+    /// The living controller that the TLS Secret belongs to.
+    claim: Option<String>,
     read_at: Instant,
 }
 
@@ -48,6 +56,7 @@ pub(crate) struct Gathered {
     pub(crate) secret: Option<Secret>,
     /// The companion Secret.
     pub(crate) companion: Option<Secret>,
+    claim: Option<String>,
     read_at: Instant,
     /// The issuer that the spec names.
     pub(crate) issuer: IssuerId,
@@ -92,6 +101,7 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        claim,
         read_at,
     } = reads;
     let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
@@ -107,6 +117,7 @@ async fn look_at(
         &certificate,
         secret.as_ref(),
         companion.as_ref(),
+        claim.as_deref(),
         session.as_ref(),
         generation,
         now,
@@ -115,6 +126,7 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        claim,
         read_at,
         issuer,
         session,
@@ -138,10 +150,15 @@ impl Reads {
         };
         let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
         let companion = companion.filter(|c| is_companion_of(c, &certificate));
+        let claim = match &secret {
+            Some(secret) => gather_claim(secret, key, &context.client).await,
+            None => None,
+        };
         Ok(Some(Self {
             certificate,
             secret,
             companion,
+            claim,
             read_at,
         }))
     }
@@ -213,6 +230,7 @@ fn observe(
     certificate: &Certificate,
     secret: Option<&Secret>,
     companion: Option<&Secret>,
+    claim: Option<&str>,
     session: Option<&Session>,
     live_generation: Option<i64>,
     now: Timestamp,
@@ -242,7 +260,7 @@ fn observe(
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
-        secret: observe_secret(&key.name, secret, &companion),
+        secret: observe_secret(key, secret, &companion, claim),
         companion,
         order: context
             .memory
@@ -255,9 +273,10 @@ fn observe(
         limit: None,
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
-        reach: entry.reach.into_iter().collect(),
+        reach: entry.reach.clone().into_iter().collect(),
         slot: context.slots.has(key),
-        unwritable: entry.unwritable,
+        unwritable: observe_unwritable(&entry, certificate, now),
+        tried: entry.tried.is_some_and(|at| now.duration_since(at) < TRIED),
         status,
     };
     observed.refusal = find_refusal(&observed, context, session, now);
@@ -341,6 +360,17 @@ fn observe_issuer(
         },
         Some(_) | None => session.observe(id),
     }
+}
+
+/// Why the TLS Secret is not written now.
+fn observe_unwritable(entry: &Entry, certificate: &Certificate, now: Timestamp) -> Option<Gate> {
+    let name = &certificate.spec.secret_name;
+    let generation = certificate.metadata.generation.unwrap_or_default();
+    let refused = entry.unwritable.as_ref();
+    entry
+        .circuit
+        .gate(name, generation, now)
+        .or_else(|| refused.map(|(at, why)| build_refused(name, *at, why)))
 }
 
 fn observe_solver(solver: SolverReadiness) -> SolverState {
@@ -528,8 +558,12 @@ impl Gathered {
     pub(crate) fn observe_again(&mut self) {
         let uid = self.certificate.metadata.uid.as_deref();
         let companion = observe_companion(self.companion.as_ref(), uid);
-        self.observed.secret =
-            observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
+        self.observed.secret = observe_secret(
+            &self.observed.key,
+            self.secret.as_ref(),
+            &companion,
+            self.claim.as_deref(),
+        );
         self.observed.companion = companion;
     }
 
@@ -539,6 +573,7 @@ impl Gathered {
             certificate: self.certificate,
             secret: self.secret,
             companion: self.companion,
+            claim: self.claim,
             read_at: self.read_at,
         }
     }
@@ -570,6 +605,7 @@ mod tests {
             certificate: certificate(2, None),
             secret: None,
             companion: None,
+            claim: None,
             read_at,
         };
         let now = reads(Instant::now());
@@ -598,6 +634,7 @@ mod tests {
                 certificate: Certificate::new("c", spec.unwrap()),
                 secret: Some(secret("s")),
                 companion: Some(secret("s-companion")),
+                claim: None,
                 read_at: Instant::now(),
             };
             memory.keep_reads(&key, reads);

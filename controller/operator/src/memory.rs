@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use evercert_acme::Acme;
 use evercert_api::Reason;
 use evercert_core::backoff::outage_wait;
+use evercert_core::circuit::Circuit;
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{Gate, OrderObservation, Reach};
@@ -29,6 +30,10 @@ pub(crate) struct Entry {
     pub(crate) last_write: Option<Timestamp>,
     /// Why the TLS Secret could not be written.
     pub(crate) unwritable: Option<(Timestamp, String)>,
+    /// When a dry run told that it can be written.
+    pub(crate) tried: Option<Timestamp>,
+    /// How often it was put in step.
+    pub(crate) circuit: Circuit,
     /// What a step did that the status does not hold yet, and when.
     pub(crate) unreported: Option<(Change, Timestamp)>,
     /// What a failed attempt cost, which the ledger does not know yet.

@@ -140,8 +140,10 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::KeepCopy
         | Step::MendCompanion
         | Step::DropPendingKey
+        | Step::Adopt
         | Step::MendMarks
         | Step::PrepareKey
+        | Step::TryWrite
         | Step::StartSolver
         | Step::SelfSign => false,
     };

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use evercert_api::keys;
 use evercert_api::{Certificate, children};
+use evercert_core::facts::CertificateFacts;
 use evercert_core::key::ObjectKey;
-use evercert_core::observe::{Companion, Marks, SecretObservation, TlsSecret};
-use evercert_core::ownership::is_ours;
+use evercert_core::observe::{Companion, ForeignSecret, Marks, SecretObservation, TlsSecret};
+use evercert_core::ownership::{is_fallback, is_ours};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -71,54 +72,58 @@ fn is_owned_by(secret: &Secret, uid: Option<&str>) -> bool {
     owners.any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
-/// What the TLS Secret holds, and whose it is.
+/// What the TLS Secret of the Certificate `key` holds, and whose it is; `claim` is the living controller that one of somebody
+/// else belongs to.
 pub(crate) fn observe_secret(
-    certificate: &str,
+    key: &ObjectKey,
     secret: Option<&Secret>,
     companion: &Companion,
+    claim: Option<&str>,
 ) -> SecretObservation {
     let Some(secret) = secret else {
         return SecretObservation::Missing;
     };
-    let content = evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY));
-    let leaf = evercert_pki::read_leaf(data(secret, keys::TLS_CRT)).ok();
-    let stored = companion.last_good.as_ref();
-    let owner = annotation(secret, keys::CERTIFICATE_NAME);
     if let Some(kind) = secret.type_.as_deref().filter(|kind| *kind != TLS_TYPE) {
         return SecretObservation::WrongType(kind.to_owned());
     }
+    let content = evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY));
+    let leaf = evercert_pki::read_leaf(data(secret, keys::TLS_CRT)).ok();
+    let stored = companion.last_good.as_ref();
+    let mark = annotation(secret, keys::FALLBACK);
+    let fallback = content.as_ref().is_ok_and(|c| is_fallback(c, mark));
     if !is_ours(
-        certificate,
-        owner,
+        &key.name,
+        annotation(secret, keys::CERTIFICATE_NAME),
         leaf.as_ref().map(|f| f.fingerprint.as_str()),
         stored.map(|(f, _)| f.fingerprint.as_str()),
     ) {
-        return SecretObservation::Foreign;
+        return SecretObservation::Foreign(ForeignSecret {
+            content,
+            fallback,
+            claim: claim.map(str::to_owned),
+        });
     }
     let same = stored.filter(|(f, _)| {
         content
             .as_ref()
             .is_ok_and(|c| c.fingerprint == f.fingerprint)
     });
-    let own = marks(secret);
-    let fallback = content
-        .as_ref()
-        .is_ok_and(|facts| annotation(secret, keys::FALLBACK) == Some(facts.fingerprint.as_str()));
-    let whole_marks = same.map_or_else(|| own.clone(), |(_, marks)| marks.clone());
-    let label = secret
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|l| l.get(keys::SECRET_ROLE_LABEL))
-        .map(String::as_str);
+    let marks = same.map_or_else(|| marks(secret), |(_, marks)| marks.clone());
+    let stands_in = content.as_ref().ok().filter(|_| fallback);
+    let mended = build_tls(key, "", Some(secret), &Content::Marks(&marks, stands_in));
     SecretObservation::Ours(TlsSecret {
-        marks_in_step: owner == Some(certificate)
-            && label == Some(keys::ROLE_TLS)
-            && own == whole_marks,
-        marks: whole_marks,
+        marks_in_step: is_same(secret, &mended),
+        immutable: secret.immutable == Some(true),
+        marks,
         fallback,
         content,
     })
+}
+
+/// Whether two versions of a Secret say and hold the same.
+fn is_same(a: &Secret, b: &Secret) -> bool {
+    let (x, y) = (&a.metadata, &b.metadata);
+    x.labels == y.labels && x.annotations == y.annotations && a.data == b.data
 }
 
 /// A certificate with its key, as it goes into a Secret.
@@ -150,8 +155,8 @@ pub(crate) enum Content<'a> {
     Issued(&'a KeyPairPem, &'a Marks),
     /// A fallback with the fingerprint of its leaf.
     Fallback(&'a KeyPairPem, &'a str),
-    /// The marks alone are put in step.
-    Marks(&'a Marks),
+    /// The marks alone are put in step, with the leaf in place if that is a fallback.
+    Marks(&'a Marks, Option<&'a CertificateFacts>),
 }
 
 /// The TLS Secret with `content`: all that somebody else put on `existing` stays, our marks and keys are replaced.
@@ -177,10 +182,13 @@ pub(crate) fn build_tls(
     );
     let annotations = secret.metadata.annotations.get_or_insert_default();
     annotations.insert(keys::CERTIFICATE_NAME.to_owned(), key.name.clone());
-    if !matches!(content, Content::Marks(_)) {
-        annotations.remove(keys::FALLBACK);
-    }
-    for mark in [keys::ISSUER, keys::DIRECTORY, keys::NAMES, keys::ISSUED_AT] {
+    for mark in [
+        keys::FALLBACK,
+        keys::ISSUER,
+        keys::DIRECTORY,
+        keys::NAMES,
+        keys::ISSUED_AT,
+    ] {
         annotations.remove(mark);
     }
     let pair = match content {
@@ -192,8 +200,10 @@ pub(crate) fn build_tls(
             annotations.insert(keys::FALLBACK.to_owned(), (*leaf).to_owned());
             Some(*pair)
         }
-        Content::Marks(marks) => {
+        Content::Marks(marks, fallback) => {
             annotations.extend(mark_annotations(marks));
+            let leaf = fallback.map(|facts| facts.fingerprint.clone());
+            annotations.extend(leaf.map(|leaf| (keys::FALLBACK.to_owned(), leaf)));
             None
         }
     };
@@ -206,7 +216,7 @@ pub(crate) fn build_tls(
 }
 
 /// A change of the companion.
-pub(crate) enum Kept<'a> {
+pub(crate) enum Change<'a> {
     /// The key of the next certificate.
     PendingKey(&'a [u8]),
     /// No key of a next certificate.
@@ -221,7 +231,7 @@ pub(crate) enum Kept<'a> {
 pub(crate) fn build_companion(
     certificate: &Certificate,
     existing: Option<&Secret>,
-    change: &Kept<'_>,
+    change: &Change<'_>,
 ) -> Secret {
     let namespace = certificate.metadata.namespace.clone().unwrap_or_default();
     let name = certificate.metadata.name.clone().unwrap_or_default();
@@ -251,14 +261,14 @@ pub(crate) fn build_companion(
     annotations.insert(keys::CERTIFICATE_NAME.to_owned(), name);
     let data = secret.data.get_or_insert_default();
     match change {
-        Kept::PendingKey(key) => {
+        Change::PendingKey(key) => {
             data.insert(keys::PENDING_KEY.to_owned(), ByteString(key.to_vec()));
         }
-        Kept::NoPendingKey => {
+        Change::NoPendingKey => {
             data.remove(keys::PENDING_KEY);
         }
-        Kept::Owner => {}
-        Kept::LastGood(pair, marks) => {
+        Change::Owner => {}
+        Change::LastGood(pair, marks) => {
             annotations.extend(mark_annotations(marks));
             data.insert(keys::TLS_CRT.to_owned(), ByteString(pair.chain.clone()));
             data.insert(keys::TLS_KEY.to_owned(), ByteString(pair.key.clone()));
@@ -275,14 +285,17 @@ mod tests {
     use evercert_pki::Marking;
 
     fn pair() -> KeyPairPem {
+        pair_of(Marking::Fallback)
+    }
+
+    fn pair_of(marking: Marking) -> KeyPairPem {
         let key = evercert_pki::generate_key(&PrivateKey::default()).unwrap();
         let names = [DnsName::parse("a.example").unwrap()];
         let (from, to) = (
             "2026-01-01T00:00:00Z".parse().unwrap(),
             "2027-01-01T00:00:00Z".parse().unwrap(),
         );
-        let chain =
-            evercert_pki::self_signed(key.as_bytes(), &names, from, to, Marking::Fallback).unwrap();
+        let chain = evercert_pki::self_signed(key.as_bytes(), &names, from, to, marking).unwrap();
         KeyPairPem {
             chain: chain.into_bytes(),
             key: key.into_bytes(),
@@ -294,18 +307,49 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_of_a_fallback_holds_only_while_it_equals_the_leaf() {
+    fn the_mark_of_a_fallback_is_in_step_only_while_it_equals_the_leaf() {
         let pair = pair();
         let leaf = evercert_pki::read_leaf(&pair.chain).unwrap().fingerprint;
-        let is_fallback = |mark: &str| {
+        let observed = |mark: &str| {
             let secret = build_tls(&key(), "tls", None, &Content::Fallback(&pair, mark));
-            match observe_secret("site", Some(&secret), &Companion::default()) {
-                SecretObservation::Ours(s) => s.fallback,
+            match observe_secret(&key(), Some(&secret), &Companion::default(), None) {
+                SecretObservation::Ours(s) => (s.fallback, s.marks_in_step),
                 other => panic!("{other:?}"),
             }
         };
-        assert!(is_fallback(&leaf));
-        assert!(!is_fallback("00"));
+        assert_eq!(observed(&leaf), (true, true));
+        assert_eq!(
+            observed("00"),
+            (true, false),
+            "its name tells, and the mark is put back"
+        );
+    }
+
+    #[test]
+    fn a_good_certificate_put_over_a_fallback_is_none_and_loses_the_mark() {
+        let fallback = pair();
+        let leaf = evercert_pki::read_leaf(&fallback.chain)
+            .unwrap()
+            .fingerprint;
+        let mut secret = build_tls(&key(), "tls", None, &Content::Fallback(&fallback, &leaf));
+        let own = pair_of(Marking::SelfSignedIssuer);
+        let data = secret.data.get_or_insert_default();
+        data.insert(keys::TLS_CRT.to_owned(), ByteString(own.chain));
+        data.insert(keys::TLS_KEY.to_owned(), ByteString(own.key));
+        let SecretObservation::Ours(seen) =
+            observe_secret(&key(), Some(&secret), &Companion::default(), None)
+        else {
+            panic!("it is ours");
+        };
+        assert_eq!((seen.fallback, seen.marks_in_step), (false, false));
+        let mended = build_tls(
+            &key(),
+            "tls",
+            Some(&secret),
+            &Content::Marks(&seen.marks, None),
+        );
+        assert_eq!(annotation(&mended, keys::FALLBACK), None);
+        assert_eq!(mended.data, secret.data);
     }
 
     #[test]
@@ -342,14 +386,14 @@ mod tests {
         let pair = pair();
         let mut secret = build_tls(&key(), "tls", None, &Content::Fallback(&pair, "ab"));
         secret.metadata.annotations = None;
-        assert_eq!(
-            observe_secret("site", Some(&secret), &Companion::default()),
-            SecretObservation::Foreign
-        );
+        assert!(matches!(
+            observe_secret(&key(), Some(&secret), &Companion::default(), None),
+            SecretObservation::Foreign(foreign) if foreign.content.is_ok() && foreign.fallback
+        ));
         secret.type_ = Some("Opaque".into());
         let wrong = SecretObservation::WrongType("Opaque".into());
         assert_eq!(
-            observe_secret("site", Some(&secret), &Companion::default()),
+            observe_secret(&key(), Some(&secret), &Companion::default(), None),
             wrong
         );
     }
@@ -364,13 +408,13 @@ mod tests {
             .unwrap(),
         );
         certificate.metadata.uid = Some("old".into());
-        let mut companion = build_companion(&certificate, None, &Kept::PendingKey(b"x"));
+        let mut companion = build_companion(&certificate, None, &Change::PendingKey(b"x"));
         assert!(!observe_companion(Some(&companion), Some("old")).strayed);
         assert!(observe_companion(Some(&companion), Some("new")).strayed);
         companion.metadata.owner_references = None;
         assert!(observe_companion(Some(&companion), Some("new")).strayed);
         certificate.metadata.uid = Some("new".into());
-        let mended = build_companion(&certificate, Some(&companion), &Kept::Owner);
+        let mended = build_companion(&certificate, Some(&companion), &Change::Owner);
         assert!(!observe_companion(Some(&mended), Some("new")).strayed);
         assert_eq!(mended.data, companion.data);
     }
@@ -389,7 +433,7 @@ mod tests {
         };
         let mut secret = build_tls(&key(), "tls", None, &Content::Issued(&pair, &marks));
         secret.metadata.annotations = None;
-        match observe_secret("site", Some(&secret), &companion) {
+        match observe_secret(&key(), Some(&secret), &companion, None) {
             SecretObservation::Ours(s) => assert_eq!((s.marks, s.marks_in_step), (marks, false)),
             other => panic!("{other:?}"),
         }

@@ -11,8 +11,9 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
+use crate::sign::FALLBACK_NAME;
 use crate::{key, pem};
 
 /// Reads what a TLS Secret holds: `tls.crt` (leaf first) and `tls.key`. Ok means that the leaf can be read and the key is
@@ -84,6 +85,8 @@ pub(crate) fn read_facts(der: &CertificateDer<'static>) -> Option<CertificateFac
     names.sort_unstable();
     names.dedup();
     let validity = certificate.validity();
+    let self_signed =
+        certificate.issuer() == certificate.subject() && certificate.verify_signature(None).is_ok();
     Some(CertificateFacts {
         serial: read_serial(certificate.raw_serial()),
         fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
@@ -91,9 +94,14 @@ pub(crate) fn read_facts(der: &CertificateDer<'static>) -> Option<CertificateFac
         not_after: read_instant(validity.not_after.timestamp()),
         names,
         key: read_key_kind(certificate.public_key()),
-        self_signed: certificate.issuer() == certificate.subject()
-            && certificate.verify_signature(None).is_ok(),
+        self_signed,
+        stands_in: self_signed && is_fallback_name(certificate.subject()),
     })
+}
+
+fn is_fallback_name(subject: &X509Name<'_>) -> bool {
+    let mut names = subject.iter_common_name();
+    names.any(|name| name.as_str().is_ok_and(|name| name == FALLBACK_NAME))
 }
 
 /// An instant of X.509; the "no end" of RFC 5280 §4.1.2.5 lies two hours behind what a [`Timestamp`] holds.

@@ -73,6 +73,7 @@ fn orders(point: Point) -> usize {
         Play::Issue
         | Play::Restore
         | Play::Mend
+        | Play::Adopt
         | Play::Copy
         | Play::Disown
         | Play::StartSolver

@@ -5,8 +5,10 @@
 //! (`--nocapture`: at once).
 
 mod account_key;
+mod adoption;
 mod app;
 mod ca_outage;
+mod contested;
 mod crash;
 mod crowds;
 mod damage;
@@ -38,6 +40,7 @@ mod restored;
 mod schema;
 mod solver;
 mod unreachable;
+mod unstorable;
 mod vanished;
 
 use std::process::ExitCode;
@@ -72,6 +75,8 @@ fn groups() -> Vec<Group> {
         damage::tales(),
         days::tales(),
         foreign::tales(),
+        adoption::tales(),
+        contested::tales(),
         forged::tales(),
         edited::tales(),
         deleted::tales(),
@@ -91,6 +96,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(crash::tales())
             .one_by_one(vanished::tales())
             .one_by_one(limits::tales())
+            .one_by_one(unstorable::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
             .one_by_one(account_key::without_operator()),

@@ -9,12 +9,14 @@ use evercert_api::certificate::{
 use evercert_api::condition::{self, Claim};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::{Fault, FaultClass, Problem};
 use crate::key::ObjectKey;
 use crate::observe::{
-    Companion, Gate, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation, Presented,
-    Reach, ReadOrder, Refusal, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+    Companion, ForeignSecret, Gate, IssuerFacts, IssuerObservation, Marks, Observed,
+    OrderObservation, Presented, Reach, ReadOrder, Refusal, SELF_SIGNED, SecretObservation,
+    SolverState, TlsSecret,
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
 
@@ -79,6 +81,7 @@ pub(crate) fn observed() -> Observed {
         reach: Vec::new(),
         slot: true,
         unwritable: None,
+        tried: true,
     }
 }
 
@@ -92,6 +95,7 @@ pub(crate) fn certificate(serial: &str, names: &[&str], from: i64, to: i64) -> C
         names: names.iter().map(|n| (*n).to_owned()).collect(),
         key: KeyKind::Ecdsa(256),
         self_signed: false,
+        stands_in: false,
     }
 }
 
@@ -114,6 +118,7 @@ pub(crate) fn due() -> CertificateFacts {
 pub(crate) fn fallback() -> CertificateFacts {
     CertificateFacts {
         self_signed: true,
+        stands_in: true,
         ..certificate("fa", &NAMES, -300, 90 * DAY)
     }
 }
@@ -133,7 +138,17 @@ pub(crate) fn tls(content: Result<CertificateFacts, Damage>) -> TlsSecret {
         content,
         marks: marks(),
         fallback: false,
+        immutable: false,
         marks_in_step: true,
+    }
+}
+
+/// A Secret that somebody else made, and that nobody claims.
+pub(crate) fn foreign(content: Result<CertificateFacts, Damage>) -> ForeignSecret {
+    ForeignSecret {
+        content,
+        fallback: false,
+        claim: None,
     }
 }
 
@@ -285,6 +300,12 @@ impl Observed {
 
     pub(crate) fn with_damage(mut self, damage: Damage) -> Self {
         self.secret = SecretObservation::Ours(tls(Err(damage)));
+        self
+    }
+
+    /// Somebody else's Secret is in place.
+    pub(crate) fn with_foreign(mut self, secret: ForeignSecret) -> Self {
+        self.secret = SecretObservation::Foreign(secret);
         self
     }
 
@@ -455,9 +476,31 @@ impl Observed {
         self
     }
 
+    /// Somebody made the Secret in place immutable.
+    pub(crate) fn made_immutable(mut self) -> Self {
+        if let SecretObservation::Ours(secret) = &mut self.secret {
+            secret.immutable = true;
+        }
+        self
+    }
+
+    /// Another writer keeps changing the Secret; nothing is written for so long.
+    pub(crate) fn contested_until(mut self, seconds: i64) -> Self {
+        self.unwritable = Some(Gate {
+            until: at(seconds),
+            reason: Reason::SecretContested,
+            message: "field manager tug changes it".into(),
+        });
+        self
+    }
+
     /// A write of the TLS Secret was refused then.
     pub(crate) fn unwritable_since(mut self, seconds: i64) -> Self {
-        self.unwritable = Some((at(seconds), "denied by a webhook".into()));
+        self.unwritable = Some(build_refused(
+            "site-tls",
+            at(seconds),
+            "denied by a webhook",
+        ));
         self
     }
 

@@ -1,11 +1,13 @@
 //! The decision table (design §2): the first row that matches wins. Pure and total: every observation has a plan.
 //!
 //! ```text
-//! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else
-//! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
+//! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else, not adoptable
+//! secret  adoptable → adopt · immutable and not what is needed · missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
+//!         · label, annotations or what follows from the spec out of step → mend
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated → settle · issuer · name · backing off · gate · limit · Secret not writable · key · no route · solver · slot
+//! start   nothing violated → settle · issuer · name · backing off · gate · limit · Secret not writable · key · no route · solver · Secret not tried → dry run
+//!         · slot
 //!         → place
 //! ```
 
@@ -68,10 +70,14 @@ pub enum Step {
     DropPendingKey,
     /// Have the companion owned by this Certificate.
     MendCompanion,
-    /// Put the label and the annotations of the TLS Secret in step.
+    /// Take over a Secret that somebody else made and nobody claims: label and annotations are put on it.
+    Adopt,
+    /// Put the label and the annotations of the TLS Secret, and what follows from the spec, in step.
     MendMarks,
     /// Make the key of the next certificate and keep it in the companion.
     PrepareKey,
+    /// See by a dry run whether the TLS Secret can be written.
+    TryWrite,
     /// Have the solver started.
     StartSolver,
     /// Sign with the pending key itself (a self-signed issuer), keep in the companion, write into the TLS Secret.
@@ -102,8 +108,10 @@ impl Step {
             | Self::KeepCopy
             | Self::DropPendingKey
             | Self::MendCompanion
+            | Self::Adopt
             | Self::MendMarks
             | Self::PrepareKey
+            | Self::TryWrite
             | Self::StartSolver
             | Self::SelfSign => false,
         }
@@ -229,9 +237,12 @@ const TABLE: &[Row] = &[
     guard::plan_invalid_spec,
     guard::plan_secret_conflict,
     guard::plan_foreign_secret,
+    secret::plan_adopt,
+    secret::plan_immutable,
     secret::plan_restore,
     secret::plan_fallback,
     secret::plan_companion,
+    secret::plan_mend,
     order::plan_abandon,
     order::plan_order,
     start::plan_settle,
@@ -246,6 +257,7 @@ const TABLE: &[Row] = &[
     start::plan_self_sign,
     start::plan_unroutable,
     start::plan_solver,
+    start::plan_try,
     start::plan_slot,
 ];
 

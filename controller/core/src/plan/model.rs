@@ -152,12 +152,24 @@ impl World {
                     o.companion.last_good = facts.map(|f| (f, secret.marks.clone()));
                 }
             }
+            Step::Adopt => {
+                if let SecretObservation::Foreign(foreign) = o.secret.clone() {
+                    o.secret = SecretObservation::Ours(TlsSecret {
+                        content: foreign.content,
+                        marks: Marks::default(),
+                        fallback: false,
+                        immutable: false,
+                        marks_in_step: true,
+                    });
+                }
+            }
             Step::MendMarks => {
                 if let SecretObservation::Ours(secret) = &mut o.secret {
                     secret.marks_in_step = true;
                 }
             }
             Step::PrepareKey => o.companion.pending_key = Some(KeyKind::wanted(&o.spec.key())),
+            Step::TryWrite => o.tried = true,
             Step::StartSolver => o.solver = SolverState::Ready,
             Step::PlaceOrder => {
                 self.orders += 1;
@@ -227,6 +239,7 @@ impl World {
             names: self.observed.wanted_names(),
             key: KeyKind::wanted(&self.observed.spec.key()),
             self_signed: false,
+            stands_in: false,
         }
     }
 
@@ -258,6 +271,7 @@ impl World {
             content: Ok(facts),
             marks,
             fallback,
+            immutable: false,
             marks_in_step: true,
         });
         self.observed.unwritable = None;

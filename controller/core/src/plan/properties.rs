@@ -15,12 +15,14 @@ use super::fixtures::{
 };
 use super::model::{World, says_issued};
 use super::{RESYNC, Step, later, plan};
+use crate::adopt::find_obstacle;
+use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::FaultClass;
 use crate::need::find_need;
 use crate::observe::{
-    Gate, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach, Refusal,
-    SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+    ForeignSecret, Gate, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach,
+    Refusal, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::report::{Change, apply_change, build_status, plan_write};
@@ -111,20 +113,31 @@ fn secret() -> BoxedStrategy<SecretObservation> {
             Damage::InvalidKeyPair
         ]).prop_map(Err),
     ];
-    let ours = (content, marks(), any::<bool>(), any::<bool>()).prop_map(
-        |(content, marks, fallback, marks_in_step)| {
+    let immutable = proptest::bool::weighted(0.05);
+    let ours = (content, marks(), any::<bool>(), any::<bool>(), immutable).prop_map(
+        |(content, marks, fallback, marks_in_step, immutable)| {
             SecretObservation::Ours(TlsSecret {
                 content,
                 marks,
                 fallback,
+                immutable,
                 marks_in_step,
             })
         },
     );
+    let content = prop_oneof![3 => facts().prop_map(Ok), 1 => Just(Err(Damage::InvalidKeyPair))];
+    let foreign =
+        (content, any::<bool>(), any::<bool>()).prop_map(|(content, fallback, claimed)| {
+            SecretObservation::Foreign(ForeignSecret {
+                content,
+                fallback,
+                claim: claimed.then(|| "Flux".to_owned()),
+            })
+        });
     prop_oneof![
         3 => Just(SecretObservation::Missing),
         6 => ours,
-        1 => Just(SecretObservation::Foreign),
+        2 => foreign,
         1 => Just(SecretObservation::WrongType("Opaque".into())),
     ]
     .boxed()
@@ -367,6 +380,7 @@ fn any_observed() -> BoxedStrategy<Observed> {
                     o.companion.pending_key = key;
                 }
                 o.solver = solver;
+                o.tried = slot || strayed;
                 o.slot = slot;
                 o.secret_owner = owned.then(|| "other".to_owned());
                 o.refusal = refused.then(|| Refusal {
@@ -383,7 +397,7 @@ fn any_observed() -> BoxedStrategy<Observed> {
                     reason: Reason::RateLimited,
                     message: "used up".into(),
                 });
-                o.unwritable = unwritable.map(|at| (at, "denied".into()));
+                o.unwritable = unwritable.map(|at| build_refused("site-tls", at, "denied"));
                 o.intent = intent;
                 o
             },
@@ -399,7 +413,12 @@ fn willing_start() -> BoxedStrategy<Observed> {
             o.secret_owner = None;
             o.refusal = None;
             o.unroutable = None;
-            o.unwritable = o.unwritable.filter(|(t, _)| *t <= now());
+            o.unwritable = o
+                .unwritable
+                .filter(|g| g.until <= later(now(), super::RECHECK));
+            if let SecretObservation::Ours(secret) = &mut o.secret {
+                secret.immutable = false;
+            }
             o.spec.dns_names.retain(|n| !n.starts_with('*'));
             if o.spec.dns_names.is_empty() {
                 o.spec.dns_names = fixtures::names();
@@ -409,7 +428,12 @@ fn willing_start() -> BoxedStrategy<Observed> {
             o.limit = o.limit.filter(|l| l.until < at(DAY));
             o.status.next_attempt_time = o.status.next_attempt_time.filter(|t| t.0 < at(DAY));
             o.intent = o.intent.filter(|t| *t <= now());
-            if let SecretObservation::Foreign | SecretObservation::WrongType(_) = o.secret {
+            let obstacle = match &o.secret {
+                SecretObservation::Foreign(secret) => find_obstacle(&o, secret, now()).is_some(),
+                SecretObservation::WrongType(_) => true,
+                SecretObservation::Missing | SecretObservation::Ours(_) => false,
+            };
+            if obstacle {
                 o.secret = SecretObservation::Missing;
             }
             let ahead = |c: &CertificateFacts| c.not_before > now();
@@ -483,6 +507,7 @@ proptest! {
             prop_assert!(o.limit.as_ref().is_none_or(|l| l.until <= now()));
             prop_assert!(o.refusal.is_none() && o.secret_owner.is_none() && !o.deleted);
             let ca = matches!(&o.issuer, IssuerObservation::Ready(i) if i.directory != SELF_SIGNED);
+            prop_assert!(o.tried, "nobody knows whether the certificate can be stored");
             prop_assert!(ca && o.slot && o.solver == SolverState::Ready);
             let ours = matches!(o.secret, SecretObservation::Missing | SecretObservation::Ours(_));
             prop_assert!(ours && find_need(&o, now()).is_some());
@@ -492,8 +517,8 @@ proptest! {
             let later = o.status.next_attempt_time.as_ref().is_some_and(|t| t.0 > now());
             prop_assert!(!(same && later), "backing off, and nothing changed");
             prop_assert!(o.companion.pending_key == Some(KeyKind::wanted(&o.spec.key())));
-            let refused = o.unwritable.as_ref().is_some_and(|(t, _)| later_than_30_s(*t));
-            prop_assert!(!refused);
+            prop_assert!(o.unwritable.as_ref().is_none_or(|g| g.until <= now()));
+            prop_assert!(!matches!(&o.secret, SecretObservation::Ours(s) if s.immutable));
         }
     }
 
@@ -515,8 +540,15 @@ proptest! {
             }
         }
         let writes = matches!(step, Step::WriteFallback { .. } | Step::Restore | Step::Store | Step::SelfSign | Step::MendMarks);
-        let foreign = matches!(o.secret, SecretObservation::Foreign | SecretObservation::WrongType(_));
+        let foreign = matches!(o.secret, SecretObservation::Foreign(_) | SecretObservation::WrongType(_));
         prop_assert!(!(writes && foreign));
+        if step == Step::Adopt {
+            let SecretObservation::Foreign(secret) = &o.secret else {
+                return Err(TestCaseError::fail("it is not somebody else's"));
+            };
+            prop_assert_eq!(find_obstacle(&o, secret, now()), None);
+            prop_assert!(secret.content.as_ref().is_ok_and(|c| c.is_valid_at(now())));
+        }
     }
 
     #[test]
@@ -561,8 +593,4 @@ proptest! {
             prop_assert_eq!(once, twice);
         }
     }
-}
-
-fn later_than_30_s(t: Timestamp) -> bool {
-    now() < later(t, super::RECHECK)
 }

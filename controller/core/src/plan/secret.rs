@@ -14,6 +14,24 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// How long before its end a fallback is made anew.
 const FALLBACK_RENEWAL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
+/// The Secret needs another content, and its own cannot be changed. An order under way goes on: its certificate is kept.
+pub(super) fn plan_immutable(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let immutable = matches!(&o.secret, SecretObservation::Ours(secret) if secret.immutable);
+    let need = find_need(o, now).filter(|_| immutable && o.status.order.is_none())?;
+    let message = format!(
+        "{}, but Secret {} is immutable, and its content cannot be changed: delete it, and it is made again. Looked at again \
+         every 30 s",
+        need.message, o.spec.secret_name
+    );
+    Some(Plan::wait(
+        "immutable",
+        State::Stalled,
+        Reason::SecretImmutable,
+        message,
+        later(now, RECHECK),
+    ))
+}
+
 /// The Secret is missing, damaged, expired, a fallback, or not what the spec asks for, and the companion's certificate is better.
 pub(super) fn plan_restore(o: &Observed, now: Timestamp) -> Option<Plan> {
     if !is_restore_wanted(o, now) || refused_until(o, now).is_some() {
@@ -60,6 +78,46 @@ pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
     Some(plan)
 }
 
+/// Somebody else's Secret holds a good certificate for the names, and nobody claims it.
+pub(super) fn plan_adopt(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let SecretObservation::Foreign(_) = &o.secret else {
+        return None;
+    };
+    if let Some(wait) = start::plan_unwritable_secret(o, now) {
+        return Some(wait);
+    }
+    let message = format!(
+        "Secret {} holds a good certificate for the names, and nobody claims it: it is taken over as it is",
+        o.spec.secret_name
+    );
+    let mut plan = Plan::act(
+        "adoptable",
+        Step::Adopt,
+        Reason::SecretAdopted,
+        message,
+        now,
+    );
+    plan.say.state = state_beside(o);
+    Some(plan)
+}
+
+/// Label, annotations or what follows from the spec are not as they should be: somebody stripped them, or the spec changed.
+pub(super) fn plan_mend(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let SecretObservation::Ours(secret) = &o.secret else {
+        return None;
+    };
+    if secret.marks_in_step || refused_until(o, now).is_some() {
+        return None;
+    }
+    let message = format!(
+        "labels and annotations of Secret {} are put in step",
+        o.spec.secret_name
+    );
+    let mut plan = Plan::act("out of step", Step::MendMarks, Reason::Idle, message, now);
+    plan.say.state = state_beside(o);
+    Some(plan)
+}
+
 /// The companion came back from a copy with an owner that is no longer there.
 pub(super) fn plan_companion(o: &Observed, now: Timestamp) -> Option<Plan> {
     o.companion.strayed.then(|| {
@@ -82,10 +140,10 @@ pub(super) fn next_write(o: &Observed, now: Timestamp) -> Option<Timestamp> {
     restore.into_iter().chain(fallback_due(o, now)).min()
 }
 
-/// Until when the TLS Secret is not written again, since its last write was refused.
+/// Until when the TLS Secret is not written.
 pub(super) fn refused_until(o: &Observed, now: Timestamp) -> Option<Timestamp> {
-    let (at, _) = o.unwritable.as_ref()?;
-    Some(later(*at, RECHECK)).filter(|until| now < *until)
+    let gate = o.unwritable.as_ref()?;
+    Some(gate.until).filter(|until| now < *until)
 }
 
 /// Whether the companion's certificate belongs into the Secret. One that is ahead of a slow clock counts where nothing better is:
@@ -113,6 +171,7 @@ fn is_restore_wanted(o: &Observed, now: Timestamp) -> bool {
         content: Ok(good.clone()),
         marks: marks.clone(),
         fallback: false,
+        immutable: false,
         marks_in_step: true,
     };
     loses_none

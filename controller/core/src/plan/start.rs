@@ -4,11 +4,13 @@ use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Failure, Plan, RECHECK, Row, State, Step, later, secret};
-use crate::facts::KeyKind;
+use crate::facts::{CertificateFacts, KeyKind};
 use crate::fault::{Fault, FaultClass};
 use crate::lanes::Candidate;
-use crate::need::{find_need, whole, whole_up};
-use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
+use crate::need::{find_need, find_need_of, whole, whole_up};
+use crate::observe::{
+    IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+};
 use crate::renewal::plan_renewal_after;
 
 /// The row of an order that waits for a token of the ledger.
@@ -27,14 +29,12 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     let facts = secret.content.as_ref().ok()?;
     let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
     let refused = secret::refused_until(o, now);
-    let step = if o.companion.last_good.is_none() {
+    let step = if lacks_copy(o, facts, now) {
         Step::KeepCopy
     } else if o.companion.pending_key.is_some() {
         Step::DropPendingKey
-    } else if secret.marks_in_step || refused.is_some() {
-        Step::Wait
     } else {
-        Step::MendMarks
+        Step::Wait
     };
     let wake = if now < facts.not_before {
         facts.not_before
@@ -42,6 +42,16 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
         renewal.at
     };
     let again = refused.filter(|_| !secret.marks_in_step);
+    if let (Some(at), Some(gate), Step::Wait) = (again, &o.unwritable, &step) {
+        let (reason, message) = (gate.reason, gate.message.clone());
+        return Some(Plan::wait(
+            "settle",
+            State::Blocked,
+            reason,
+            message,
+            at.min(wake),
+        ));
+    }
     Some(Plan {
         step,
         ..Plan::wait(
@@ -49,9 +59,24 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
             State::Idle,
             Reason::Idle,
             format!("nothing to do until the renewal at {}", whole(renewal.at)),
-            again.map_or(wake, |at| at.min(wake)),
+            wake,
         )
     })
+}
+
+/// Whether the companion has nothing that would do in place of what the Secret holds.
+fn lacks_copy(o: &Observed, in_place: &CertificateFacts, now: Timestamp) -> bool {
+    let Some((kept, marks)) = &o.companion.last_good else {
+        return true;
+    };
+    let at_hand = TlsSecret {
+        content: Ok(kept.clone()),
+        marks: marks.clone(),
+        fallback: false,
+        immutable: false,
+        marks_in_step: true,
+    };
+    kept.fingerprint != in_place.fingerprint && find_need_of(o, &at_hand, now).is_some()
 }
 
 /// The issuer does not exist or is not ready.
@@ -108,7 +133,7 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
         SecretObservation::Ours(secret) => secret.marks.issued_at,
         SecretObservation::Missing
         | SecretObservation::WrongType(_)
-        | SecretObservation::Foreign => None,
+        | SecretObservation::Foreign(_) => None,
     };
     let stored = o
         .companion
@@ -191,15 +216,14 @@ pub(super) fn plan_limit(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// The Secret could not be written: no order is spent on a certificate that cannot be kept.
 pub(super) fn plan_unwritable_secret(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let until = secret::refused_until(o, now)?;
-    let (_, why) = o.unwritable.as_ref()?;
-    let message = format!("Secret {} cannot be written: {why}", o.spec.secret_name);
+    let gate = o.unwritable.as_ref().filter(|g| now < g.until)?;
+    let message = gate.message.clone();
     Some(blocked(
         "secret not writable",
         o,
-        Reason::SecretNotWritable,
+        gate.reason,
         message,
-        until,
+        gate.until,
         now,
     ))
 }
@@ -286,6 +310,23 @@ pub(super) fn plan_solver(o: &Observed, now: Timestamp) -> Option<Plan> {
             Some(plan)
         }
     }
+}
+
+/// No order is spent on a Secret that cannot be written.
+pub(super) fn plan_try(o: &Observed, now: Timestamp) -> Option<Plan> {
+    (!o.tried).then(|| {
+        let message = format!(
+            "a dry run tells whether Secret {} can be written",
+            o.spec.secret_name
+        );
+        Plan::act(
+            "Secret not tried",
+            Step::TryWrite,
+            Reason::PlacingOrder,
+            message,
+            now,
+        )
+    })
 }
 
 /// Only so many orders are under way at a time: its turn wakes the Certificate.

@@ -12,7 +12,7 @@ use crate::order::OrderState;
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, fault, good, now, observed, order, order_status,
 };
-use crate::plan::plan;
+use crate::plan::{fixtures, plan};
 
 fn report(o: &Observed, now: Timestamp) -> CertificateStatus {
     build_status(o, &plan(o, now), now)
@@ -139,7 +139,7 @@ fn certificate_from_ahead_of_a_slow_clock_is_kept_and_said() {
 #[test]
 fn secret_of_somebody_else_is_neither_ready_nor_dated() {
     let mut o = observed();
-    o.secret = SecretObservation::Foreign;
+    o.secret = SecretObservation::Foreign(fixtures::foreign(Ok(expired())));
     assert_eq!(told(&o, READY).1, "SecretNotOurs");
     assert_eq!(report(&o, now()).not_after, None);
 }
@@ -184,7 +184,7 @@ fn stalled_is_true_when_a_person_must_act() {
     let mut permanent = observed().with_fallback(fallback()).backing_off_until(600);
     permanent.status.last_failure.as_mut().unwrap().permanent = true;
     let mut foreign = observed();
-    foreign.secret = SecretObservation::Foreign;
+    foreign.secret = SecretObservation::Foreign(fixtures::foreign(Ok(expired())));
     for (o, reason) in [
         (observed().with_names(&["*.a.example"]), "InvalidSpec"),
         (foreign, "SecretNotOurs"),

@@ -101,6 +101,7 @@ pub(crate) fn build_facts(
         names,
         key: KeyKind::Ecdsa(256),
         self_signed: false,
+        stands_in: false,
     }
 }
 
@@ -143,6 +144,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         reach: Vec::new(),
         slot: false,
         unwritable: None,
+        tried: true,
     }
 }
 

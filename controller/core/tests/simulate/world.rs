@@ -335,6 +335,7 @@ impl World {
                     content: Ok(facts),
                     marks: Marks::default(),
                     fallback: true,
+                    immutable: false,
                     marks_in_step: true,
                 });
             }

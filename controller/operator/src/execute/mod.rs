@@ -4,6 +4,7 @@ mod order;
 mod secret;
 
 use evercert_api::Reason;
+use evercert_core::key::ObjectKey;
 use evercert_core::plan::{Plan, Step};
 use evercert_core::report::Change;
 use jiff::Timestamp;
@@ -70,8 +71,29 @@ impl Outcome {
     }
 }
 
-/// Does what `plan` says. `gathered` is kept in step with the Secrets that were written.
+/// Does what `plan` says. `gathered` is kept in step with the Secrets that were written. That the API server refuses a Secret is
+/// remembered, and the next pass says so.
 pub(crate) async fn execute(
+    plan: &Plan,
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let key = gathered.observed.key.clone();
+    match take(plan, gathered, context, now).await {
+        Err(Error::Api(error)) if error.is_refused() && is_remembered(&key, context, now) => {
+            Ok(Outcome::moved())
+        }
+        outcome => outcome,
+    }
+}
+
+fn is_remembered(key: &ObjectKey, context: &Context, now: Timestamp) -> bool {
+    let unwritable = context.memory.entry(key).unwritable;
+    unwritable.is_some_and(|(at, _)| now <= at)
+}
+
+async fn take(
     plan: &Plan,
     gathered: &mut Gathered,
     context: &Context,
@@ -88,7 +110,9 @@ pub(crate) async fn execute(
         Step::WriteFallback { cause } => {
             secret::write_fallback(gathered, cause, context, now).await?
         }
+        Step::Adopt => secret::adopt(gathered, context, now).await?,
         Step::MendMarks => secret::mend_marks(gathered, context, now).await?,
+        Step::TryWrite => secret::try_write(gathered, context, now).await?,
         Step::PrepareKey => secret::prepare_key(gathered, context).await?,
         Step::KeepCopy => secret::keep_copy(gathered, context).await?,
         Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
@@ -121,7 +145,7 @@ pub(crate) async fn execute(
 }
 
 /// Nothing is open for `key` any more: it was deleted, and an order under way is given up.
-pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
+pub(crate) fn forget(key: &ObjectKey, context: &Context) {
     context.projections.clear(key);
     order::give_back_later(context.memory.forget(key), context);
     context.slots.free(key);

@@ -549,7 +549,7 @@ pub(super) async fn store(
             error.to_string(),
         ));
     }
-    let facts = secret::keep(
+    let kept = secret::keep(
         gathered,
         KeyPairPem { chain, key },
         secret::ISSUED,
@@ -558,7 +558,7 @@ pub(super) async fn store(
     )
     .await?;
     context.projections.clear(&gathered.observed.key);
-    let settlement = match &facts {
+    let settlement = match &kept.facts {
         Some(facts) => Settlement::Issued {
             names: gathered.observed.wanted_names(),
             until: facts.not_after,
@@ -567,7 +567,7 @@ pub(super) async fn store(
     };
     let key = &gathered.observed.key;
     context.ledger.settle_later(key, &settlement, now);
-    Ok(secret::issued(gathered, facts.as_ref()))
+    Ok(secret::issued(gathered, &kept))
 }
 
 /// Gives the order up; what the CA still holds open for it is given back where it can be.

@@ -36,6 +36,8 @@ pub(super) enum Play {
     Restore,
     /// The TLS Secret loses its marks.
     Mend,
+    /// The Certificate was deleted, and comes back; its Secret has no marks any more.
+    Adopt,
     /// The companion is deleted.
     Copy,
     /// The companion loses its owner, as in a copy.
@@ -62,6 +64,7 @@ impl Play {
             | Effect::WriteIssuerStatus
             | Effect::RecordIntent
             | Effect::KeepPendingKey
+            | Effect::TrySecret
             | Effect::NewOrder
             | Effect::RecordOrder
             | Effect::AcceptChallenges
@@ -80,6 +83,7 @@ impl Play {
             Effect::KeepSelfSigned | Effect::StoreSelfSigned => Self::SelfSign,
             Effect::RestoreSecret => Self::Restore,
             Effect::MendMarks => Self::Mend,
+            Effect::AdoptSecret => Self::Adopt,
             Effect::KeepCopy => Self::Copy,
             Effect::OwnCompanion => Self::Disown,
             Effect::RecordFailure | Effect::WriteFallback => Self::Refuse,
@@ -104,6 +108,7 @@ impl Play {
             Self::Issue
             | Self::Restore
             | Self::Mend
+            | Self::Adopt
             | Self::Copy
             | Self::Disown
             | Self::Abandon
@@ -116,6 +121,12 @@ impl Play {
                 begin(story, &ca, "www").await?;
                 story.ready(SITE, SOON).await?;
                 no_route_stays(story).await?;
+            }
+            Self::Adopt => {
+                begin(story, &ca, "www").await?;
+                story.ready(SITE, SOON).await?;
+                no_route_stays(story).await?;
+                bereave(story).await?;
             }
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
@@ -163,6 +174,7 @@ impl Play {
             | Self::SelfSign
             | Self::Restore
             | Self::Mend
+            | Self::Adopt
             | Self::Copy
             | Self::Disown
             | Self::Refuse
@@ -186,13 +198,8 @@ impl Play {
                 let secrets = story.api::<Secret>();
                 secrets.delete(SITE, &DeleteParams::default()).await?;
             }
-            Self::Mend => {
-                let bare = json!({"metadata": {"annotations": null, "labels": null}});
-                let secrets = story.api::<Secret>();
-                secrets
-                    .patch(SITE, &PatchParams::default(), &Patch::Merge(&bare))
-                    .await?;
-            }
+            Self::Mend => strip(story).await?,
+            Self::Adopt => want(story, "www").await?,
             Self::Copy => {
                 let companion = children::companion_name(story.namespace, SITE);
                 let secrets = story.api::<Secret>();
@@ -272,6 +279,30 @@ async fn begin(story: &Story<'_>, ca: &TestCa, label: &str) -> Result<()> {
 async fn want(story: &Story<'_>, label: &str) -> Result<()> {
     story.certificate(SITE, &[story.host(label)]).await?;
     Ok(())
+}
+
+/// Somebody takes labels and annotations away from the Secret.
+async fn strip(story: &Story<'_>) -> Result<()> {
+    let bare = json!({"metadata": {"annotations": null, "labels": null}});
+    let secrets = story.api::<Secret>();
+    secrets
+        .patch(SITE, &PatchParams::default(), &Patch::Merge(&bare))
+        .await?;
+    Ok(())
+}
+
+/// The Secret is all that is left of the Certificate, and it does not tell.
+async fn bereave(story: &Story<'_>) -> Result<()> {
+    let gone = DeleteParams::default();
+    story.api::<Certificate>().delete(SITE, &gone).await?;
+    let companion = children::companion_name(story.namespace, SITE);
+    let deleted = story.api::<Secret>().delete(&companion, &gone).await;
+    if let Err(error) = deleted {
+        // The garbage collector may have been faster.
+        let there = story.api::<Secret>().get_opt(&companion).await?;
+        anyhow::ensure!(there.is_none(), "{error}");
+    }
+    strip(story).await
 }
 
 /// An Ingress in a namespace that may have one.

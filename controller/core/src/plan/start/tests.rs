@@ -69,7 +69,7 @@ fn what_an_issuance_left_behind_is_put_away() {
     assert_eq!(decide(&o).step, Step::KeepCopy);
     let o = o.with_last_good(good());
     assert_eq!(
-        decide(&o.clone().with_pending_key().with_marks_out_of_step()).step,
+        decide(&o.clone().with_pending_key()).step,
         Step::DropPendingKey
     );
     assert_eq!(
@@ -248,6 +248,38 @@ fn no_order_is_spent_on_a_secret_that_cannot_be_written() {
         (Step::Wait, Reason::SecretNotWritable, at(20))
     );
     assert!(plan.say.message.contains("denied by a webhook"));
+}
+
+#[test]
+fn dry_run_comes_before_the_order_and_not_before_a_self_signed_certificate() {
+    let untried = |mut o: Observed| {
+        o.tried = false;
+        o
+    };
+    assert_eq!(decide(&untried(ready())).step, Step::TryWrite);
+    assert_eq!(
+        decide(&untried(ready().without_slot())).step,
+        Step::TryWrite
+    );
+    assert_eq!(decide(&untried(ready().self_signed())).step, Step::SelfSign);
+    assert_eq!(decide(&ready()).step, Step::PlaceOrder);
+}
+
+#[test]
+fn adopted_certificate_is_copied_where_the_companion_has_nothing_that_would_do() {
+    let adopted = || {
+        observed()
+            .with_certificate(good())
+            .with_marks(Marks::default())
+    };
+    for kept in [
+        expired(),
+        certificate("09", &["other.example"], -DAY, 80 * DAY),
+    ] {
+        assert_eq!(decide(&adopted().with_last_good(kept)).step, Step::KeepCopy);
+    }
+    let other = certificate("09", &["a.example", "b.example"], -DAY, 89 * DAY);
+    assert_eq!(decide(&adopted().with_last_good(other)).step, Step::Wait);
 }
 
 #[test]
