@@ -11,6 +11,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::issuer::SecretRef;
 use crate::{duration, lenient, schema};
 
 /// A certificate that Evercert gets, keeps in a TLS Secret, and renews.
@@ -42,7 +43,11 @@ use crate::{duration, lenient, schema};
     validation = Rule::new("!has(self.renewBefore) || !has(self.renewBeforePercentage)")
         .message("renewBefore and renewBeforePercentage exclude each other: keep one of them")
         .reason(Reason::FieldValueForbidden)
-        .field_path(".renewBeforePercentage")
+        .field_path(".renewBeforePercentage"),
+    validation = Rule::new("!has(self.fallback) || !has(self.fallback.secretRef) || self.fallback.secretRef.name != self.secretName")
+        .message("is the Secret of this Certificate itself: name another one, with your own certificate in it")
+        .reason(Reason::FieldValueInvalid)
+        .field_path(".fallback.secretRef.name")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSpec {
@@ -85,6 +90,48 @@ pub struct CertificateSpec {
     /// What stands in while no issued certificate can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// Labels and annotations that the Secret carries beside those of other people. A key that is taken out here is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_template: Option<SecretTemplate>,
+    /// More forms of certificate and key in the Secret: `CombinedPEM` adds `tls-combined.pem`, the key and then the chain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub output_formats: Vec<OutputFormat>,
+    /// `Retain` keeps the Secret when the Certificate is deleted, `Delete` deletes it too.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// Labels and annotations of the Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct SecretTemplate {
+    /// Labels, 32 at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(transform = schema::template_labels)]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, 32 at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(transform = schema::template_annotations)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// One more form of certificate and key.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutputFormat {
+    /// `tls-combined.pem`: the private key, then the chain.
+    #[serde(rename = "CombinedPEM")]
+    CombinedPem,
+}
+
+/// What becomes of the Secret when the Certificate is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum DeletionPolicy {
+    /// It stays.
+    #[default]
+    Retain,
+    /// It is deleted too.
+    Delete,
 }
 
 /// Which issuer signs.
@@ -188,10 +235,38 @@ pub enum RotationPolicy {
 /// What stands in while no issued certificate can be had.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(
+    validation = Rule::new("self.mode != 'Secret' || has(self.secretRef)")
+        .message("mode Secret wants the name of the Secret with your own certificate in secretRef")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".secretRef"),
+    validation = Rule::new("self.mode == 'Secret' || !has(self.secretRef)")
+        .message("secretRef goes with mode Secret: set the mode, or remove secretRef")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".secretRef")
+)]
+#[serde(rename_all = "camelCase")]
 pub struct Fallback {
-    /// `SelfSigned`: a marked self-signed certificate for the same names. `None`: nothing.
+    /// `SelfSigned`: a marked self-signed certificate for the same names. `Secret`: your own certificate from the Secret that
+    /// `secretRef` names, while it is valid for all names, else a self-signed one. `None`: nothing.
     #[serde(default)]
     pub mode: FallbackMode,
+    /// The Secret, in the Certificate's namespace, with your own certificate (`tls.crt`, `tls.key`), such as a wildcard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// `OnFailure`: when an attempt has failed, or none can begin for 30 s. `Immediately`: as soon as there is no certificate.
+    #[serde(default)]
+    pub trigger: FallbackTrigger,
+}
+
+/// When a fallback is written.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum FallbackTrigger {
+    /// When an attempt has failed, or none can begin for 30 s.
+    #[default]
+    OnFailure,
+    /// As soon as there is no certificate.
+    Immediately,
 }
 
 /// The kind of fallback.
@@ -200,6 +275,8 @@ pub enum FallbackMode {
     /// A marked self-signed certificate.
     #[default]
     SelfSigned,
+    /// A certificate of the user's own.
+    Secret,
     /// No fallback.
     None,
 }
@@ -327,6 +404,21 @@ impl CertificateSpec {
     #[must_use]
     pub fn fallback_mode(&self) -> FallbackMode {
         self.fallback.as_ref().map(|f| f.mode).unwrap_or_default()
+    }
+
+    /// When a fallback is written, default filled in.
+    #[must_use]
+    pub fn fallback_trigger(&self) -> FallbackTrigger {
+        let fallback = self.fallback.as_ref();
+        fallback.map(|f| f.trigger).unwrap_or_default()
+    }
+
+    /// The Secret with the user's own certificate, where that is the fallback.
+    #[must_use]
+    pub fn own_fallback(&self) -> Option<&str> {
+        let fallback = self.fallback.as_ref();
+        let fallback = fallback.filter(|f| f.mode == FallbackMode::Secret)?;
+        fallback.secret_ref.as_ref().map(|r| r.name.as_str())
     }
 }
 

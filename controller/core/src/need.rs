@@ -67,7 +67,11 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
     if secret.fallback {
         return need(
             Reason::FallbackInPlace,
-            format!("Secret {name} holds a self-signed fallback, not an issued certificate"),
+            if facts.stands_in {
+                format!("Secret {name} holds a self-signed fallback, not an issued certificate")
+            } else {
+                format!("Secret {name} holds your own fallback, not an issued certificate")
+            },
         );
     }
     issuer_changed(o, secret)

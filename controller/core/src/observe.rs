@@ -27,6 +27,8 @@ pub struct Observed {
     pub issuer: IssuerObservation,
     /// The TLS Secret.
     pub secret: SecretObservation,
+    /// The user's own certificate for times without an issued one.
+    pub own_fallback: OwnFallback,
     /// The companion Secret.
     pub companion: Companion,
     /// The order that the status names, as last read at the CA.
@@ -129,6 +131,17 @@ pub struct TlsSecret {
     pub immutable: bool,
     /// Whether label and annotations, and what follows from the spec, stand as we would write them.
     pub marks_in_step: bool,
+}
+
+/// The Secret that `spec.fallback.secretRef` names; without one it counts as missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnFallback {
+    /// It does not exist.
+    Missing,
+    /// It holds no certificate with its key.
+    Damaged(Damage),
+    /// Its leaf.
+    There(CertificateFacts),
 }
 
 /// What the annotations say about the certificate in place.

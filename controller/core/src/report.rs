@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::next_attempt;
+use crate::fallback::describe;
 use crate::fault::FaultClass;
 use crate::need::{find_need, whole, whole_up};
 use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
@@ -111,11 +112,8 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             Reason::Idle
         },
         message: match (&o.status.last_failure, fallback) {
-            (Some(failure), true) => format!(
-                "a self-signed certificate stands in, since {}",
-                failure.message
-            ),
-            (None, true) => format!("a self-signed certificate stands in: {}", plan.say.message),
+            (Some(failure), true) => format!("{}, since {}", describe(o, now), failure.message),
+            (None, true) => format!("{}: {}", describe(o, now), plan.say.message),
             (_, false) => "no fallback is in use".to_owned(),
         },
     });
@@ -131,6 +129,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             Reason::NameNotAllowed
                 | Reason::NameHeldElsewhere
                 | Reason::NoIngressClass
+                | Reason::InvalidSpec
                 | Reason::SecretNotWritable
                 | Reason::SecretContested
         )

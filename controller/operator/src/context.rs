@@ -17,6 +17,7 @@ use crate::echo::Echoes;
 use crate::issuer::Sessions;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::orphans::Orphans;
 use crate::projection::Projections;
 use crate::slots::Slots;
 
@@ -39,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.
     pub(crate) sessions: Sessions,
+    /// TLS Secrets that go with their Certificates.
+    pub(crate) orphans: Orphans,
     /// Challenges, routes and solver.
     pub(crate) projections: Projections,
     /// All Certificates.

@@ -98,6 +98,8 @@ effects! {
     AdoptSecret "adopt-secret" Secret
     /// Labels, annotations and what follows from the spec are put in step in the TLS Secret.
     MendMarks "mend-marks" Secret
+    /// A TLS Secret is deleted with its Certificate.
+    DeleteSecret "delete-secret" Secret
     /// The good certificate in the TLS Secret is copied into the companion.
     KeepCopy "keep-copy" Companion
     /// A companion that was restored from a copy gets its owner back.

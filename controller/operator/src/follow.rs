@@ -128,6 +128,7 @@ pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, contex
         let key = key_of(&certificate);
         forget(&key, &context);
         context.echoes.forget(&certificate.metadata);
+        context.orphans.look();
         // Another Certificate may have waited for the Secret or a name.
         context.wake_certificates(|spec, namespace| {
             (namespace == key.namespace && spec.secret_name == certificate.spec.secret_name)
@@ -198,9 +199,13 @@ pub(crate) fn watch_secrets(
             let concerned = match event {
                 Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                     let version = secret.resource_version();
+                    context.orphans.note(&secret);
                     find_concerned(&secret, version.as_deref(), &context)
                 }
-                Ok(Event::Delete(secret)) => find_concerned(&secret, None, &context),
+                Ok(Event::Delete(secret)) => {
+                    context.orphans.forget(&secret);
+                    find_concerned(&secret, None, &context)
+                }
                 Ok(Event::Init) => Vec::new(),
                 // A Secret that was deleted while nobody watched is in no event.
                 Ok(Event::InitDone) => find_all(&context),

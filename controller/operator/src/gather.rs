@@ -29,7 +29,7 @@ use crate::context::Context;
 use crate::issuer::{IssuerId, Session, Signer};
 use crate::memory::Entry;
 use crate::projection::{Presentation, SolverReadiness};
-use crate::secrets::{observe_companion, observe_secret};
+use crate::secrets::{observe_companion, observe_own_fallback, observe_secret};
 
 /// How long what was read may serve further passes, whatever the watches tell.
 const CURRENT: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ pub(crate) struct Reads {
     certificate: Certificate,
     secret: Option<Secret>,
     companion: Option<Secret>,
+    /// The Secret with the user's own certificate.
+    own_fallback: Option<Secret>,
     /// The living controller that the TLS Secret belongs to.
     claim: Option<String>,
     read_at: Instant,
@@ -56,6 +58,8 @@ pub(crate) struct Gathered {
     pub(crate) secret: Option<Secret>,
     /// The companion Secret.
     pub(crate) companion: Option<Secret>,
+    /// The Secret with the user's own certificate, where that is the fallback.
+    pub(crate) own_fallback: Option<Secret>,
     claim: Option<String>,
     read_at: Instant,
     /// The issuer that the spec names.
@@ -101,6 +105,7 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        own_fallback,
         claim,
         read_at,
     } = reads;
@@ -117,6 +122,7 @@ async fn look_at(
         &certificate,
         secret.as_ref(),
         companion.as_ref(),
+        own_fallback.as_ref(),
         claim.as_deref(),
         session.as_ref(),
         generation,
@@ -126,6 +132,7 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        own_fallback,
         claim,
         read_at,
         issuer,
@@ -150,6 +157,10 @@ impl Reads {
         };
         let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
         let companion = companion.filter(|c| is_companion_of(c, &certificate));
+        let own_fallback = match certificate.spec.own_fallback() {
+            Some(name) => apply::within(secrets.get_opt(name)).await?,
+            None => None,
+        };
         let claim = match &secret {
             Some(secret) => gather_claim(secret, key, &context.client).await,
             None => None,
@@ -158,6 +169,7 @@ impl Reads {
             certificate,
             secret,
             companion,
+            own_fallback,
             claim,
             read_at,
         }))
@@ -230,6 +242,7 @@ fn observe(
     certificate: &Certificate,
     secret: Option<&Secret>,
     companion: Option<&Secret>,
+    own_fallback: Option<&Secret>,
     claim: Option<&str>,
     session: Option<&Session>,
     live_generation: Option<i64>,
@@ -239,6 +252,7 @@ fn observe(
     let status = certificate.status.clone().unwrap_or_default();
     let issuer_id = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
     let companion = observe_companion(companion, certificate.metadata.uid.as_deref());
+    let own_fallback = observe_own_fallback(own_fallback);
     let created_at = certificate
         .metadata
         .creation_timestamp
@@ -260,7 +274,15 @@ fn observe(
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
-        secret: observe_secret(key, secret, &companion, claim),
+        secret: observe_secret(
+            key,
+            &certificate.spec,
+            secret,
+            &companion,
+            &own_fallback,
+            claim,
+        ),
+        own_fallback,
         companion,
         order: context
             .memory
@@ -562,8 +584,10 @@ impl Gathered {
         let companion = observe_companion(self.companion.as_ref(), uid);
         self.observed.secret = observe_secret(
             &self.observed.key,
+            &self.certificate.spec,
             self.secret.as_ref(),
             &companion,
+            &self.observed.own_fallback,
             self.claim.as_deref(),
         );
         self.observed.companion = companion;
@@ -575,6 +599,7 @@ impl Gathered {
             certificate: self.certificate,
             secret: self.secret,
             companion: self.companion,
+            own_fallback: self.own_fallback,
             claim: self.claim,
             read_at: self.read_at,
         }
@@ -607,6 +632,7 @@ mod tests {
             certificate: certificate(2, None),
             secret: None,
             companion: None,
+            own_fallback: None,
             claim: None,
             read_at,
         };
@@ -636,6 +662,7 @@ mod tests {
                 certificate: Certificate::new("c", spec.unwrap()),
                 secret: Some(secret("s")),
                 companion: Some(secret("s-companion")),
+                own_fallback: None,
                 claim: None,
                 read_at: Instant::now(),
             };

@@ -30,6 +30,7 @@ use crate::health;
 use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::orphans::{Orphans, sweep};
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
 use crate::slots::Slots;
@@ -187,6 +188,7 @@ pub async fn run(
         slots: Slots::new(config.max_orders),
         ledger,
         sessions: Sessions::default(),
+        orphans: Orphans::default(),
         projections,
         certificates: certificates.store.clone(),
         namespaces: namespaces.store.clone(),
@@ -234,6 +236,7 @@ pub async fn run(
     tokio::spawn(wake_namespaces(namespaces.changes, context.clone()));
     tokio::spawn(wake_presented(context.clone()));
     tokio::spawn(call_next(context.clone()));
+    tokio::spawn(sweep(context.clone()));
     let secrets = watch_secrets(watching, context.clone());
     // Passes are bounded where they work, not here: one that waits for a CA keeps nobody waiting.
     let certificate_loop = Controller::for_stream(certificates.changes.map(Ok), certificates.store)

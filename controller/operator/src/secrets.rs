@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use evercert_api::certificate::CertificateSpec;
 use evercert_api::keys;
 use evercert_api::{Certificate, children};
 use evercert_core::facts::CertificateFacts;
 use evercert_core::key::ObjectKey;
-use evercert_core::observe::{Companion, ForeignSecret, Marks, SecretObservation, TlsSecret};
+use evercert_core::observe::{
+    Companion, ForeignSecret, Marks, OwnFallback, SecretObservation, TlsSecret,
+};
 use evercert_core::ownership::{is_fallback, is_ours};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::extras::put_extras;
 
 /// The type of a TLS Secret.
 const TLS_TYPE: &str = "kubernetes.io/tls";
@@ -72,12 +77,25 @@ fn is_owned_by(secret: &Secret, uid: Option<&str>) -> bool {
     owners.any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
+/// What the Secret with the user's own certificate holds.
+pub(crate) fn observe_own_fallback(secret: Option<&Secret>) -> OwnFallback {
+    let Some(secret) = secret else {
+        return OwnFallback::Missing;
+    };
+    match evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY)) {
+        Ok(facts) => OwnFallback::There(facts),
+        Err(damage) => OwnFallback::Damaged(damage),
+    }
+}
+
 /// What the TLS Secret of the Certificate `key` holds, and whose it is; `claim` is the living controller that one of somebody
 /// else belongs to.
 pub(crate) fn observe_secret(
     key: &ObjectKey,
+    spec: &CertificateSpec,
     secret: Option<&Secret>,
     companion: &Companion,
+    own_fallback: &OwnFallback,
     claim: Option<&str>,
 ) -> SecretObservation {
     let Some(secret) = secret else {
@@ -90,7 +108,11 @@ pub(crate) fn observe_secret(
     let leaf = evercert_pki::read_leaf(data(secret, keys::TLS_CRT)).ok();
     let stored = companion.last_good.as_ref();
     let mark = annotation(secret, keys::FALLBACK);
-    let fallback = content.as_ref().is_ok_and(|c| is_fallback(c, mark));
+    let own = match own_fallback {
+        OwnFallback::There(facts) => Some(facts),
+        OwnFallback::Missing | OwnFallback::Damaged(_) => None,
+    };
+    let fallback = content.as_ref().is_ok_and(|c| is_fallback(c, mark, own));
     if !is_ours(
         &key.name,
         annotation(secret, keys::CERTIFICATE_NAME),
@@ -110,7 +132,7 @@ pub(crate) fn observe_secret(
     });
     let marks = same.map_or_else(|| marks(secret), |(_, marks)| marks.clone());
     let stands_in = content.as_ref().ok().filter(|_| fallback);
-    let mended = build_tls(key, "", Some(secret), &Content::Marks(&marks, stands_in));
+    let mended = build_tls(key, spec, Some(secret), &Content::Marks(&marks, stands_in));
     SecretObservation::Ours(TlsSecret {
         marks_in_step: is_same(secret, &mended),
         immutable: secret.immutable == Some(true),
@@ -162,13 +184,13 @@ pub(crate) enum Content<'a> {
 /// The TLS Secret with `content`: all that somebody else put on `existing` stays, our marks and keys are replaced.
 pub(crate) fn build_tls(
     key: &ObjectKey,
-    secret_name: &str,
+    spec: &CertificateSpec,
     existing: Option<&Secret>,
     content: &Content<'_>,
 ) -> Secret {
     let mut secret = existing.cloned().unwrap_or_else(|| Secret {
         metadata: ObjectMeta {
-            name: Some(secret_name.to_owned()),
+            name: Some(spec.secret_name.clone()),
             namespace: Some(key.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -212,6 +234,7 @@ pub(crate) fn build_tls(
         data.insert(keys::TLS_CRT.to_owned(), ByteString(pair.chain.clone()));
         data.insert(keys::TLS_KEY.to_owned(), ByteString(pair.key.clone()));
     }
+    put_extras(&mut secret, spec);
     secret
 }
 
@@ -302,6 +325,13 @@ mod tests {
         }
     }
 
+    fn spec() -> CertificateSpec {
+        serde_json::from_value(serde_json::json!({
+            "secretName": "tls", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"},
+        }))
+        .unwrap()
+    }
+
     fn key() -> ObjectKey {
         ObjectKey::new("shop", "site")
     }
@@ -311,8 +341,15 @@ mod tests {
         let pair = pair();
         let leaf = evercert_pki::read_leaf(&pair.chain).unwrap().fingerprint;
         let observed = |mark: &str| {
-            let secret = build_tls(&key(), "tls", None, &Content::Fallback(&pair, mark));
-            match observe_secret(&key(), Some(&secret), &Companion::default(), None) {
+            let secret = build_tls(&key(), &spec(), None, &Content::Fallback(&pair, mark));
+            match observe_secret(
+                &key(),
+                &spec(),
+                Some(&secret),
+                &Companion::default(),
+                &OwnFallback::Missing,
+                None,
+            ) {
                 SecretObservation::Ours(s) => (s.fallback, s.marks_in_step),
                 other => panic!("{other:?}"),
             }
@@ -331,20 +368,25 @@ mod tests {
         let leaf = evercert_pki::read_leaf(&fallback.chain)
             .unwrap()
             .fingerprint;
-        let mut secret = build_tls(&key(), "tls", None, &Content::Fallback(&fallback, &leaf));
+        let mut secret = build_tls(&key(), &spec(), None, &Content::Fallback(&fallback, &leaf));
         let own = pair_of(Marking::SelfSignedIssuer);
         let data = secret.data.get_or_insert_default();
         data.insert(keys::TLS_CRT.to_owned(), ByteString(own.chain));
         data.insert(keys::TLS_KEY.to_owned(), ByteString(own.key));
-        let SecretObservation::Ours(seen) =
-            observe_secret(&key(), Some(&secret), &Companion::default(), None)
-        else {
+        let SecretObservation::Ours(seen) = observe_secret(
+            &key(),
+            &spec(),
+            Some(&secret),
+            &Companion::default(),
+            &OwnFallback::Missing,
+            None,
+        ) else {
             panic!("it is ours");
         };
         assert_eq!((seen.fallback, seen.marks_in_step), (false, false));
         let mended = build_tls(
             &key(),
-            "tls",
+            &spec(),
             Some(&secret),
             &Content::Marks(&seen.marks, None),
         );
@@ -355,7 +397,7 @@ mod tests {
     #[test]
     fn an_issued_certificate_takes_the_mark_of_the_fallback_away_and_keeps_foreign_keys() {
         let pair = pair();
-        let mut before = build_tls(&key(), "tls", None, &Content::Fallback(&pair, "ab"));
+        let mut before = build_tls(&key(), &spec(), None, &Content::Fallback(&pair, "ab"));
         before
             .metadata
             .annotations
@@ -371,7 +413,7 @@ mod tests {
         };
         let after = build_tls(
             &key(),
-            "tls",
+            &spec(),
             Some(&before),
             &Content::Issued(&pair, &marks),
         );
@@ -384,29 +426,30 @@ mod tests {
     #[test]
     fn a_secret_without_our_annotation_and_leaf_is_foreign_and_one_of_another_type_is_named_so() {
         let pair = pair();
-        let mut secret = build_tls(&key(), "tls", None, &Content::Fallback(&pair, "ab"));
+        let mut secret = build_tls(&key(), &spec(), None, &Content::Fallback(&pair, "ab"));
         secret.metadata.annotations = None;
         assert!(matches!(
-            observe_secret(&key(), Some(&secret), &Companion::default(), None),
+            observe_secret(&key(), &spec(), Some(&secret), &Companion::default(), &OwnFallback::Missing, None),
             SecretObservation::Foreign(foreign) if foreign.content.is_ok() && foreign.fallback
         ));
         secret.type_ = Some("Opaque".into());
         let wrong = SecretObservation::WrongType("Opaque".into());
         assert_eq!(
-            observe_secret(&key(), Some(&secret), &Companion::default(), None),
+            observe_secret(
+                &key(),
+                &spec(),
+                Some(&secret),
+                &Companion::default(),
+                &OwnFallback::Missing,
+                None
+            ),
             wrong
         );
     }
 
     #[test]
     fn a_companion_from_a_copy_has_strayed_until_its_owner_is_this_very_certificate() {
-        let mut certificate = Certificate::new(
-            "site",
-            serde_json::from_value(serde_json::json!({
-                "secretName": "tls", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"},
-            }))
-            .unwrap(),
-        );
+        let mut certificate = Certificate::new("site", spec());
         certificate.metadata.uid = Some("old".into());
         let mut companion = build_companion(&certificate, None, &Change::PendingKey(b"x"));
         assert!(!observe_companion(Some(&companion), Some("old")).strayed);
@@ -431,9 +474,16 @@ mod tests {
             last_good: Some((facts, marks.clone())),
             ..Companion::default()
         };
-        let mut secret = build_tls(&key(), "tls", None, &Content::Issued(&pair, &marks));
+        let mut secret = build_tls(&key(), &spec(), None, &Content::Issued(&pair, &marks));
         secret.metadata.annotations = None;
-        match observe_secret(&key(), Some(&secret), &companion, None) {
+        match observe_secret(
+            &key(),
+            &spec(),
+            Some(&secret),
+            &companion,
+            &OwnFallback::Missing,
+            None,
+        ) {
             SecretObservation::Ours(s) => assert_eq!((s.marks, s.marks_in_step), (marks, false)),
             other => panic!("{other:?}"),
         }

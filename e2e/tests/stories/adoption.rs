@@ -84,7 +84,7 @@ async fn a_secret_of_a_certificate_that_is_gone_is_adopted_by_its_successor(
     let names = [story.host("www")];
     story
         .certificate_with("old", &names, |spec| {
-            "site".clone_into(&mut spec.secret_name)
+            "site".clone_into(&mut spec.secret_name);
         })
         .await?;
     story.ready("old", SOON).await?;
@@ -98,7 +98,7 @@ async fn a_secret_of_a_certificate_that_is_gone_is_adopted_by_its_successor(
     }
     story
         .certificate_with("new", &names, |spec| {
-            "site".clone_into(&mut spec.secret_name)
+            "site".clone_into(&mut spec.secret_name);
         })
         .await?;
     story.ready("new", SOON).await?;

@@ -82,7 +82,7 @@ async fn a_secret_that_another_writer_keeps_changing_is_left_to_a_person_who_is_
     // A person has acted, and says so.
     story
         .certificate_with("site", &names, |spec| {
-            spec.renew_before = Some("720h".into())
+            spec.renew_before = Some("720h".into());
         })
         .await?;
     story

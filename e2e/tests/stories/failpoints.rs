@@ -74,6 +74,7 @@ fn orders(point: Point) -> usize {
         | Play::Restore
         | Play::Mend
         | Play::Adopt
+        | Play::Delete
         | Play::Copy
         | Play::Disown
         | Play::StartSolver

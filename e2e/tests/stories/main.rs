@@ -16,6 +16,7 @@ mod days;
 mod deleted;
 mod edited;
 mod ending;
+mod extras;
 mod failpoints;
 mod first;
 mod foreign;
@@ -31,12 +32,14 @@ mod nonces;
 mod numbers;
 mod outage;
 mod outside;
+mod own_fallback;
 mod permission;
 mod pod;
 mod preflight;
 mod refused;
 mod renew;
 mod restored;
+mod rivals;
 mod schema;
 mod solver;
 mod unreachable;
@@ -77,6 +80,9 @@ fn groups() -> Vec<Group> {
         foreign::tales(),
         adoption::tales(),
         contested::tales(),
+        extras::tales(),
+        own_fallback::tales(),
+        rivals::tales(),
         forged::tales(),
         edited::tales(),
         deleted::tales(),
@@ -109,6 +115,8 @@ fn groups() -> Vec<Group> {
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
             .one_by_one(unstorable::tales())
+            .one_by_one(extras::without_operator())
+            .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator()),
         Group::new("memory").one_by_one(memory::tales()),
         Group::new("load")

@@ -21,7 +21,7 @@ use crate::midway::{close_the_route, event, in_the_middle, open_the_route, order
 use crate::{Tale, tales};
 
 /// What cannot be written is tried again every 30 s.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![

@@ -3,10 +3,11 @@
 
 use evercert_api::Reason;
 use evercert_api::certificate::{
-    CertificateSpec, CertificateStatus, FailureStatus, Fallback, FallbackMode, IssuerKind,
-    IssuerRef, KeyAlgorithm, OrderStatus, PrivateKey, whole_seconds,
+    CertificateSpec, CertificateStatus, DeletionPolicy, FailureStatus, Fallback, FallbackMode,
+    FallbackTrigger, IssuerKind, IssuerRef, KeyAlgorithm, OrderStatus, PrivateKey, whole_seconds,
 };
 use evercert_api::condition::{self, Claim};
+use evercert_api::issuer::SecretRef;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::circuit::build_refused;
@@ -15,8 +16,8 @@ use crate::fault::{Fault, FaultClass, Problem};
 use crate::key::ObjectKey;
 use crate::observe::{
     Companion, ForeignSecret, Gate, IssuerFacts, IssuerObservation, Marks, Observed,
-    OrderObservation, Presented, Reach, ReadOrder, Refusal, SELF_SIGNED, SecretObservation,
-    SolverState, TlsSecret,
+    OrderObservation, OwnFallback, Presented, Reach, ReadOrder, Refusal, SELF_SIGNED,
+    SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
 
@@ -60,6 +61,9 @@ pub(crate) fn observed() -> Observed {
             renew_before: None,
             renew_before_percentage: None,
             fallback: None,
+            secret_template: None,
+            output_formats: Vec::new(),
+            deletion_policy: DeletionPolicy::Retain,
         },
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
@@ -68,6 +72,7 @@ pub(crate) fn observed() -> Observed {
             generation: 1,
         }),
         secret: SecretObservation::Missing,
+        own_fallback: OwnFallback::Missing,
         companion: Companion::default(),
         order: OrderObservation::None,
         secret_owner: None,
@@ -259,7 +264,26 @@ impl Observed {
     pub(crate) fn without_fallback(mut self) -> Self {
         self.spec.fallback = Some(Fallback {
             mode: FallbackMode::None,
+            ..Fallback::default()
         });
+        self
+    }
+
+    /// The fallback is the user's own certificate.
+    pub(crate) fn with_own_fallback(mut self, own: OwnFallback) -> Self {
+        self.spec.fallback = Some(Fallback {
+            mode: FallbackMode::Secret,
+            secret_ref: Some(SecretRef {
+                name: "wildcard".into(),
+            }),
+            ..Fallback::default()
+        });
+        self.own_fallback = own;
+        self
+    }
+
+    pub(crate) fn with_trigger(mut self, trigger: FallbackTrigger) -> Self {
+        self.spec.fallback.get_or_insert_default().trigger = trigger;
         self
     }
 

@@ -18,6 +18,8 @@ mod guard;
 mod model;
 mod order;
 #[cfg(test)]
+mod promise;
+#[cfg(test)]
 mod properties;
 mod secret;
 mod start;
@@ -261,6 +263,11 @@ const TABLE: &[Row] = &[
     start::plan_slot,
 ];
 
+/// Whether a Secret that nobody announces matters: the user's own certificate, while no issued one is there.
+fn follows_own_fallback(o: &Observed, now: Timestamp) -> bool {
+    o.spec.own_fallback().is_some() && !o.is_served_well(now)
+}
+
 /// The plan for one Certificate. Total: where no row matches, the order is placed. The wake-up is at most a day ahead, whatever
 /// instants a status or a CA gave.
 #[must_use]
@@ -269,6 +276,11 @@ pub fn plan(o: &Observed, now: Timestamp) -> Plan {
         .iter()
         .find_map(|row| row(o, now))
         .unwrap_or_else(|| start::place_order(now));
-    plan.wake = plan.wake.clamp(now, later(now, RESYNC));
+    let resync = if follows_own_fallback(o, now) {
+        RECHECK
+    } else {
+        RESYNC
+    };
+    plan.wake = plan.wake.clamp(now, later(now, resync));
     plan
 }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::fixtures::{self, authorization, challenge_url};
 use super::{Plan, Step, later, plan};
 use crate::facts::{CertificateFacts, KeyKind};
+use crate::fallback::{Fallback, choose};
 use crate::observe::{
     Companion, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach,
     ReadOrder, SecretObservation, SolverState, TlsSecret,
@@ -91,7 +92,13 @@ impl World {
                 self.write(facts, marks, false);
             }
             Step::WriteFallback { .. } => {
-                let facts = self.sign("fa", 90 * fixtures::DAY);
+                let facts = match choose(&self.observed, self.now) {
+                    Fallback::Own(own) => own.clone(),
+                    Fallback::SelfSigned(_) => CertificateFacts {
+                        stands_in: true,
+                        ..self.sign("fa", 90 * fixtures::DAY)
+                    },
+                };
                 self.write(facts, Marks::default(), true);
             }
             Step::Abandon { .. } => {

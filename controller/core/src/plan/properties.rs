@@ -40,7 +40,7 @@ fn config() -> ProptestConfig {
 }
 
 /// Mostly near `now`, on both sides of every threshold, and now and then absurd.
-fn instant() -> BoxedStrategy<Timestamp> {
+pub(super) fn instant() -> BoxedStrategy<Timestamp> {
     prop_oneof![
         8 => (-120_i64..120).prop_map(at),
         4 => (-100 * DAY..100 * DAY).prop_map(at),
@@ -71,7 +71,7 @@ fn key_kind() -> BoxedStrategy<KeyKind> {
     .boxed()
 }
 
-fn facts() -> BoxedStrategy<CertificateFacts> {
+pub(super) fn facts() -> BoxedStrategy<CertificateFacts> {
     let serial = select(vec!["01", "02", "03"]);
     (serial, instant(), instant(), some_names(), key_kind())
         .prop_map(
@@ -104,7 +104,7 @@ fn marks() -> BoxedStrategy<Marks> {
         .boxed()
 }
 
-fn secret() -> BoxedStrategy<SecretObservation> {
+pub(super) fn secret() -> BoxedStrategy<SecretObservation> {
     let content = prop_oneof![
         6 => facts().prop_map(Ok),
         1 => select(vec![
@@ -297,6 +297,7 @@ fn spec(o: Observed) -> BoxedStrategy<Observed> {
             if none {
                 o.spec.fallback = Some(Fallback {
                     mode: FallbackMode::None,
+                    ..Fallback::default()
                 });
             }
             if rsa {

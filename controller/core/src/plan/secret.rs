@@ -1,18 +1,17 @@
 //! Rows that keep the TLS Secret whole without an order: restore first, then the fallback.
 
 use evercert_api::Reason;
-use evercert_api::certificate::FallbackMode;
+use evercert_api::certificate::{FallbackMode, FallbackTrigger};
 use evercert_api::condition;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Plan, RECHECK, State, Step, later, order, start};
+use crate::fallback;
 use crate::need::{find_need, find_need_of};
 use crate::observe::{Observed, SecretObservation, TlsSecret};
 
 /// How long a Certificate may be blocked before the fallback stands in.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
-/// How long before its end a fallback is made anew.
-const FALLBACK_RENEWAL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The Secret needs another content, and its own cannot be changed. An order under way goes on: its certificate is kept.
 pub(super) fn plan_immutable(o: &Observed, now: Timestamp) -> Option<Plan> {
@@ -61,10 +60,12 @@ pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
             |f| f.message.clone(),
         )
     } else {
-        order::find_hold(o, now).or_else(|| start::find_block(o, now))?
+        let held = order::find_hold(o, now).or_else(|| start::find_block(o, now));
+        let at_once = "no certificate has been issued yet";
+        held.or_else(|| is_wanted_at_once(o).then(|| at_once.to_owned()))?
     };
     let message = format!(
-        "no usable certificate: a marked self-signed fallback is put into Secret {}",
+        "no usable certificate: a marked fallback is put into Secret {}",
         o.spec.secret_name
     );
     let mut plan = Plan::act(
@@ -178,6 +179,10 @@ fn is_restore_wanted(o: &Observed, now: Timestamp) -> bool {
         && (wins_some || (find_need(o, now).is_some() && find_need_of(o, &at_hand, now).is_none()))
 }
 
+fn is_wanted_at_once(o: &Observed) -> bool {
+    o.spec.fallback_trigger() == FallbackTrigger::Immediately
+}
+
 fn has_failed(o: &Observed) -> bool {
     o.status.failed_attempts.unwrap_or(0) > 0
 }
@@ -187,11 +192,11 @@ fn has_failed(o: &Observed) -> bool {
 fn fallback_due(o: &Observed, now: Timestamp) -> Option<Timestamp> {
     if o.spec.fallback_mode() == FallbackMode::None
         || o.issued().is_some_and(|c| now < c.not_after)
-        || is_fallback_in_step(o, now)
+        || fallback::is_in_step(o, now)
     {
         return None;
     }
-    let due = if has_failed(o) {
+    let due = if has_failed(o) || is_wanted_at_once(o) {
         now
     } else {
         later(blocked_since(o, now), PATIENCE)
@@ -215,21 +220,6 @@ fn state_beside(o: &Observed) -> State {
     } else {
         State::Idle
     }
-}
-
-/// Whether the Secret holds a fallback for the wanted names that is good for a while.
-fn is_fallback_in_step(o: &Observed, now: Timestamp) -> bool {
-    let SecretObservation::Ours(secret) = &o.secret else {
-        return false;
-    };
-    secret.fallback
-        && secret.content.as_ref().is_ok_and(|facts| {
-            facts.covers(o.wanted_names().iter().map(String::as_str))
-                && facts.names.len() == o.wanted_names().len()
-                && facts.key == crate::facts::KeyKind::wanted(&o.spec.key())
-                && facts.not_before <= now
-                && later(now, FALLBACK_RENEWAL) < facts.not_after
-        })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::observe::{
     IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
 use crate::renewal::plan_renewal_after;
+use crate::template::find_bad_key;
 
 /// The row of an order that waits for a token of the ledger.
 pub(super) const LIMIT: &str = "limit";
@@ -50,6 +51,20 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
             reason,
             message,
             at.min(wake),
+        ));
+    }
+    let template = o.spec.secret_template.as_ref();
+    if let (Some(key), Step::Wait) = (template.and_then(find_bad_key), &step) {
+        let message = format!(
+            "spec.secretTemplate: {key:?} is no key that a Secret can have, and is left out: write a name of 63 letters, digits, \
+             '-', '_' and '.' at most, and before it, with a slash, a DNS name in lower case"
+        );
+        return Some(Plan::wait(
+            "settle",
+            State::Blocked,
+            Reason::InvalidSpec,
+            message,
+            wake,
         ));
     }
     Some(Plan {

@@ -1,12 +1,14 @@
 //! One Certificate of a run: what it is, what was observed of it, and what truly is.
 
 use evercert_api::Reason;
-use evercert_api::certificate::{CertificateSpec, CertificateStatus, IssuerKind, IssuerRef};
+use evercert_api::certificate::{
+    CertificateSpec, CertificateStatus, DeletionPolicy, IssuerKind, IssuerRef,
+};
 use evercert_core::facts::{CertificateFacts, KeyKind};
 use evercert_core::fault::{Fault, FaultClass, Problem};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{
-    Companion, IssuerFacts, IssuerObservation, Observed, OrderObservation, Presented,
+    Companion, IssuerFacts, IssuerObservation, Observed, OrderObservation, OwnFallback, Presented,
     SecretObservation, SolverState,
 };
 use evercert_core::plan::Failure;
@@ -117,6 +119,9 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         renew_before: None,
         renew_before_percentage: None,
         fallback: None,
+        secret_template: None,
+        output_formats: Vec::new(),
+        deletion_policy: DeletionPolicy::Retain,
     };
     Observed {
         key,
@@ -131,6 +136,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
             generation: 1,
         }),
         secret: SecretObservation::Missing,
+        own_fallback: OwnFallback::Missing,
         companion: Companion::default(),
         order: OrderObservation::None,
         secret_owner: None,

@@ -345,6 +345,7 @@ impl World {
                         content: Ok(facts),
                         marks,
                         fallback: false,
+                        immutable: false,
                         marks_in_step: true,
                     });
                 }
@@ -469,6 +470,7 @@ impl World {
             content: Ok(facts),
             marks,
             fallback: false,
+            immutable: false,
             marks_in_step: true,
         });
         self.tally.issued += 1;

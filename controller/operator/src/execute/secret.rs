@@ -6,6 +6,7 @@ use evercert_api::{DnsName, Reason, children, keys};
 use evercert_core::adopt::build_adopted;
 use evercert_core::circuit::{FieldManager, find_writer};
 use evercert_core::facts::{CertificateFacts, KeyKind};
+use evercert_core::fallback::{Fallback, choose, describe};
 use evercert_core::fault::FaultClass;
 use evercert_core::observe::{IssuerObservation, Marks, SecretObservation};
 use evercert_core::report::Change;
@@ -78,19 +79,14 @@ pub(super) async fn restore(
     Ok(Outcome::moved().noted(false, Reason::SecretRestored, text))
 }
 
-/// Puts a marked self-signed certificate into the TLS Secret.
+/// Puts a marked fallback into the TLS Secret.
 pub(super) async fn write_fallback(
     gathered: &mut Gathered,
     cause: &str,
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
-    let key = make_key(gathered.observed.spec.key()).await?;
-    let chain = sign(&key, &names(gathered), now, Marking::Fallback)?;
-    let pair = KeyPairPem {
-        chain,
-        key: key.into_bytes(),
-    };
+    let pair = make_fallback(gathered, now).await?;
     let leaf = evercert_pki::read_leaf(&pair.chain)
         .map_err(|_| ApplyError::Unsendable("the fallback cannot be read back".to_owned()))?;
     write_tls(
@@ -102,10 +98,25 @@ pub(super) async fn write_fallback(
     )
     .await?;
     let text = format!(
-        "a self-signed fallback was put into Secret {}, since {cause}",
-        gathered.observed.spec.secret_name
+        "a fallback was put into Secret {}, since {cause}; {}",
+        gathered.observed.spec.secret_name,
+        describe(&gathered.observed, now)
     );
     Ok(Outcome::moved().noted(true, Reason::FallbackWritten, text))
+}
+
+/// The user's own certificate where it does, else a self-signed one with a new key.
+async fn make_fallback(gathered: &Gathered, now: Timestamp) -> Result<KeyPairPem, Error> {
+    if let (Fallback::Own(_), Some(own)) = (choose(&gathered.observed, now), &gathered.own_fallback)
+    {
+        return Ok(pair_of(own));
+    }
+    let key = make_key(gathered.observed.spec.key()).await?;
+    let chain = sign(&key, &names(gathered), now, Marking::Fallback)?;
+    Ok(KeyPairPem {
+        chain,
+        key: key.into_bytes(),
+    })
 }
 
 /// Takes over a Secret that somebody else made: its content stays as it is.
@@ -138,8 +149,8 @@ pub(super) async fn mend_marks(
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     if let SecretObservation::Ours(secret) = &gathered.observed.secret {
-        let (marks, content) = (secret.marks.clone(), secret.content.clone());
-        let stands_in = content.as_ref().ok().filter(|_| secret.fallback);
+        let (marks, leaf) = (secret.marks.clone(), secret.content.clone());
+        let stands_in = leaf.as_ref().ok().filter(|_| secret.fallback);
         write_tls(
             gathered,
             &Content::Marks(&marks, stands_in),
@@ -376,7 +387,7 @@ pub(super) async fn try_write(
     .into_bytes();
     let next = build_tls(
         &gathered.observed.key,
-        &gathered.observed.spec.secret_name,
+        &gathered.observed.spec,
         gathered.secret.as_ref(),
         &Content::Issued(&KeyPairPem { chain, key }, &Marks::default()),
     );
@@ -501,7 +512,7 @@ async fn write_tls(
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
     let next = build_tls(
         &key,
-        &gathered.observed.spec.secret_name,
+        &gathered.observed.spec,
         gathered.secret.as_ref(),
         written,
     );

@@ -1,8 +1,11 @@
 //! What leads to an effect.
 
 use anyhow::{Context, Result};
+use evercert_api::certificate::DeletionPolicy;
 use evercert_api::condition::FALLBACK_IN_USE;
-use evercert_api::keys::{COMPONENT_LABEL, COMPONENT_ROUTE, SECRET_ROLE_LABEL, SOLVER_NAME};
+use evercert_api::keys::{
+    COMPONENT_LABEL, COMPONENT_ROUTE, DELETE_WITH, SECRET_ROLE_LABEL, SOLVER_NAME,
+};
 use evercert_api::{Certificate, Issuer, children};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
@@ -38,6 +41,8 @@ pub(super) enum Play {
     Mend,
     /// The Certificate was deleted, and comes back; its Secret has no marks any more.
     Adopt,
+    /// Another Certificate is deleted, whose Secret goes with it.
+    Delete,
     /// The companion is deleted.
     Copy,
     /// The companion loses its owner, as in a copy.
@@ -84,6 +89,7 @@ impl Play {
             Effect::RestoreSecret => Self::Restore,
             Effect::MendMarks => Self::Mend,
             Effect::AdoptSecret => Self::Adopt,
+            Effect::DeleteSecret => Self::Delete,
             Effect::KeepCopy => Self::Copy,
             Effect::OwnCompanion => Self::Disown,
             Effect::RecordFailure | Effect::WriteFallback => Self::Refuse,
@@ -109,6 +115,7 @@ impl Play {
             | Self::Restore
             | Self::Mend
             | Self::Adopt
+            | Self::Delete
             | Self::Copy
             | Self::Disown
             | Self::Abandon
@@ -127,6 +134,12 @@ impl Play {
                 story.ready(SITE, SOON).await?;
                 no_route_stays(story).await?;
                 bereave(story).await?;
+            }
+            Self::Delete => {
+                begin(story, &ca, "www").await?;
+                story.ready(SITE, SOON).await?;
+                no_route_stays(story).await?;
+                make_mortal(story).await?;
             }
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
@@ -175,6 +188,7 @@ impl Play {
             | Self::Restore
             | Self::Mend
             | Self::Adopt
+            | Self::Delete
             | Self::Copy
             | Self::Disown
             | Self::Refuse
@@ -200,6 +214,10 @@ impl Play {
             }
             Self::Mend => strip(story).await?,
             Self::Adopt => want(story, "www").await?,
+            Self::Delete => {
+                let certificates = story.api::<Certificate>();
+                certificates.delete(OLD, &DeleteParams::default()).await?;
+            }
             Self::Copy => {
                 let companion = children::companion_name(story.namespace, SITE);
                 let secrets = story.api::<Secret>();
@@ -233,6 +251,9 @@ impl Play {
 
     /// What a person does about it when the operator is back.
     pub(super) async fn mend(self, story: &Story<'_>) -> Result<()> {
+        if self == Self::Delete {
+            return is_gone(story).await;
+        }
         if self != Self::Refuse {
             return Ok(());
         }
@@ -303,6 +324,36 @@ async fn bereave(story: &Story<'_>) -> Result<()> {
         anyhow::ensure!(there.is_none(), "{error}");
     }
     strip(story).await
+}
+
+/// Another Certificate, whose Secret goes with it.
+async fn make_mortal(story: &Story<'_>) -> Result<()> {
+    let issuer = json!({
+        "apiVersion": "evercert.dev/v1", "kind": "Issuer", "metadata": {"name": OLD}, "spec": {"selfSigned": {}},
+    });
+    story.apply(&issuer.to_string()).await?;
+    story
+        .certificate_with(OLD, &[story.host(OLD)], |spec| {
+            OLD.clone_into(&mut spec.issuer_ref.name);
+            spec.deletion_policy = DeletionPolicy::Delete;
+        })
+        .await?;
+    story.ready(OLD, SOON).await?;
+    let marked = |secret: &Secret| secret.annotations().contains_key(DELETE_WITH);
+    story.until(OLD, "it is marked", SOON, marked).await?;
+    Ok(())
+}
+
+/// Its Secret, and what else was its own.
+async fn is_gone(story: &Story<'_>) -> Result<()> {
+    let issuers = story.api::<Issuer>();
+    issuers.delete(OLD, &DeleteParams::default()).await?;
+    story
+        .wait_for("the Secret is gone", SOON, async || {
+            let there = story.api::<Secret>().get_opt(OLD).await?;
+            Ok(there.is_none().then_some(()))
+        })
+        .await
 }
 
 /// An Ingress in a namespace that may have one.
