@@ -354,6 +354,7 @@ pub(crate) fn new_order(
         urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
         names,
         replaces: false,
+        asked_anew: o.is_changed_since_failure(),
     };
     Some((directory.to_owned(), order))
 }

@@ -36,6 +36,7 @@ mod own_fallback;
 mod permission;
 mod pod;
 mod preflight;
+mod quota;
 mod refused;
 mod renew;
 mod restored;
@@ -77,6 +78,7 @@ fn groups() -> Vec<Group> {
         issue::tales(),
         damage::tales(),
         days::tales(),
+        quota::tales(),
         foreign::tales(),
         adoption::tales(),
         contested::tales(),

@@ -14,7 +14,7 @@ use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
 use evercert_core::report::Change;
 use evercert_core::routes::CertificateChallenges;
-use evercert_core::sentence::{build_fault, find_remedy};
+use evercert_core::sentence::{build_fault, build_remedy};
 use evercert_probe::Finding;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -197,6 +197,7 @@ pub(super) async fn place(
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
+                FaultClass::Permanent if fault.is_paused() => failed(Reason::Paused, &fault),
                 FaultClass::Permanent => failed(Reason::Rejected, &fault),
                 FaultClass::Validation
                 | FaultClass::Transient
@@ -222,15 +223,7 @@ fn settle_refusal(names: Vec<String>, fault: &Fault) -> Settlement {
 }
 
 fn failed(reason: Reason, fault: &Fault) -> Outcome {
-    let kind = fault
-        .problem
-        .as_ref()
-        .map(|p| p.kind.as_str())
-        .unwrap_or_default();
-    let remedy = find_remedy(kind)
-        .map(|r| format!(". Remedy: {r}"))
-        .unwrap_or_default();
-    let message = format!("{}{remedy}", build_fault(fault));
+    let message = format!("{}{}", build_fault(fault), build_remedy(fault));
     failed_with(reason, fault, message)
 }
 
