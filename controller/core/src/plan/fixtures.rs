@@ -314,6 +314,10 @@ impl Observed {
 
     /// A marked fallback is in place.
     pub(crate) fn with_fallback(mut self, facts: CertificateFacts) -> Self {
+        let facts = CertificateFacts {
+            stands_in: true,
+            ..facts
+        };
         self.secret = SecretObservation::Ours(TlsSecret {
             fallback: true,
             marks: Marks::default(),
