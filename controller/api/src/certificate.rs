@@ -95,7 +95,7 @@ pub struct CertificateSpec {
     pub secret_template: Option<SecretTemplate>,
     /// More forms of certificate and key in the Secret: `CombinedPEM` adds `tls-combined.pem`, the key and then the chain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[schemars(length(max = 1))]
     pub output_formats: Vec<OutputFormat>,
     /// `Retain` keeps the Secret when the Certificate is deleted, `Delete` deletes it too.
     #[serde(default)]

@@ -376,9 +376,9 @@ fn the_secret() -> Vec<Case> {
         ),
         case(
             "spec.outputFormats",
-            "x-kubernetes-list-type",
+            "maxItems",
             &json!({"outputFormats": ["CombinedPEM", "CombinedPEM"]}),
-            "spec.outputFormats[1]: Duplicate value: \"CombinedPEM\"",
+            "spec.outputFormats: Too many: 2: must have at most 1 items",
         ),
         case(
             "spec.deletionPolicy",
