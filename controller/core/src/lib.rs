@@ -7,7 +7,9 @@
 
 pub mod adopt;
 pub mod backoff;
+pub mod chain;
 pub mod circuit;
+pub mod contact;
 pub mod facts;
 pub mod fallback;
 pub mod fault;

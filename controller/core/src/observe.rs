@@ -29,6 +29,8 @@ pub struct Observed {
     pub secret: SecretObservation,
     /// The user's own certificate for times without an issued one.
     pub own_fallback: OwnFallback,
+    /// What a person should know of the chain in the TLS Secret.
+    pub chain_note: Option<String>,
     /// The companion Secret.
     pub companion: Companion,
     /// The order that the status names, as last read at the CA.

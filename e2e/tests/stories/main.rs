@@ -5,9 +5,12 @@
 //! (`--nocapture`: at once).
 
 mod account_key;
+mod account_keys;
+mod accounts;
 mod adoption;
 mod app;
 mod ca_outage;
+mod chains;
 mod contested;
 mod crash;
 mod crowds;
@@ -89,6 +92,9 @@ fn groups() -> Vec<Group> {
         edited::tales(),
         deleted::tales(),
         account_key::tales(),
+        account_keys::tales(),
+        accounts::tales(),
+        chains::tales(),
         restored::tales(),
     ];
     let mut groups = vec![
@@ -119,7 +125,8 @@ fn groups() -> Vec<Group> {
             .one_by_one(unstorable::tales())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
-            .one_by_one(account_key::without_operator()),
+            .one_by_one(account_key::without_operator())
+            .one_by_one(accounts::without_operator()),
         Group::new("memory").one_by_one(memory::tales()),
         Group::new("load")
             .alone()
