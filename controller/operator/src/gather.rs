@@ -251,7 +251,9 @@ fn observe(
         refusal: None,
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
-        gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
+        gate: directory
+            .as_deref()
+            .and_then(|d| context.memory.gate_for(d, key, now)),
         limit: None,
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),

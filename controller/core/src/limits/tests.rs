@@ -403,7 +403,11 @@ fn a_person_who_has_changed_something_ends_the_wait_of_a_paused_name_and_a_succe
         ..order(&["a.example", "b.example"])
     };
     assert_eq!(book.decide(&anew, at(HOUR)), Decision::Granted);
-    book.0
-        .succeed(ACCOUNT, &names(&["a.example"]), at(90 * 24 * HOUR), at(HOUR));
+    book.0.succeed(
+        ACCOUNT,
+        &names(&["a.example"]),
+        at(90 * 24 * HOUR),
+        at(HOUR),
+    );
     assert_eq!(book.decide(&site, at(HOUR)), Decision::Granted);
 }

@@ -234,13 +234,13 @@ async fn connect(
     }
     let account = ensure_account(&directory, key, acme.email.as_deref(), now).await;
     let account = account.map_err(|fault| {
-        context.memory.note_fault(directory.url(), &fault, now);
+        context.note_fault(directory.url(), &fault, now);
         NotReady {
             terms,
             ..explain_account(&fault, &directory)
         }
     })?;
-    context.memory.close_breaker(directory.url());
+    context.close_breaker(directory.url());
     tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
     Ok(Signer::Acme {
         acme: account,
