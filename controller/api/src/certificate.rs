@@ -64,7 +64,7 @@ pub struct CertificateSpec {
     /// The kind of private key, and whether each certificate gets a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
-    /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime.
+    /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime, at least a twentieth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 21))]
     #[x_kube(
@@ -85,6 +85,9 @@ pub struct CertificateSpec {
     /// What stands in while no issued certificate can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// True: nothing new is started. An open order is finished, and what is in place stays, but is not renewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
 }
 
 /// Which issuer signs.

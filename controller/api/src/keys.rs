@@ -32,6 +32,8 @@ pub const DIRECTORY: &str = "evercert.dev/directory";
 pub const NAMES: &str = "evercert.dev/names";
 /// Annotation on a TLS Secret: the instant of issue, RFC 3339.
 pub const ISSUED_AT: &str = "evercert.dev/issued-at";
+/// Annotation on a Certificate: an instant, RFC 3339; a renewal is begun when it has come, once for each new value.
+pub const RENEW_AT: &str = "evercert.dev/renew-at";
 /// Annotation on a TLS Secret: SHA-256 (hex) of the fallback's leaf; the mark holds only while it equals the leaf in place.
 pub const FALLBACK: &str = "evercert.dev/fallback";
 /// Annotation on the Secret of an account's key that was made since the one before was lost: the URL of the lost account.

@@ -45,6 +45,8 @@ reasons! {
     NotYetValid,
     /// The certificate in place is due for renewal.
     Renewing,
+    /// A person asked for a renewal by annotation.
+    RenewRequested,
     // Issuing
     /// A key for the next certificate is being made.
     GeneratingKey,
@@ -83,6 +85,8 @@ reasons! {
     NameHeldElsewhere,
     /// The last attempt failed and the next one waits.
     BackingOff,
+    /// The spec says that nothing new is started.
+    Suspended,
     /// A slot among the orders under way is awaited.
     WaitingForSlot,
     /// The API server refuses the Secret.
@@ -141,7 +145,7 @@ reasons! {
     SecretRestored,
     /// A fallback was written.
     FallbackWritten,
-    /// `renewBefore` was cut to two thirds of the lifetime.
+    /// `renewBefore` was cut to two thirds of the lifetime, or stretched to a twentieth.
     Clamped,
     /// The Kubernetes API refused a request.
     ApiError,

@@ -1,5 +1,6 @@
 //! What was observed: everything that [`crate::plan::plan`] may look at, gathered before it is asked.
 
+use evercert_api::children::stable_hash;
 use evercert_api::{CertificateSpec, CertificateStatus, Reason};
 use jiff::Timestamp;
 
@@ -21,6 +22,8 @@ pub struct Observed {
     pub deleted: bool,
     /// What the person wants.
     pub spec: CertificateSpec,
+    /// The annotation `evercert.dev/renew-at`, as it was written.
+    pub renew_at: Option<String>,
     /// What was last reported.
     pub status: CertificateStatus,
     /// The issuer that the spec names.
@@ -298,7 +301,19 @@ impl Observed {
         self.issued().is_some_and(|c| c.is_valid_at(now))
     }
 
-    /// A fingerprint of what a person can change to end a failure: spec and issuer.
+    /// When a person asks for a renewal by annotation: an instant, or a text that is none.
+    #[must_use]
+    pub fn requested(&self) -> Option<Result<Timestamp, &str>> {
+        let text = self.renew_at.as_deref()?;
+        Some(text.trim().parse().map_err(|_| text))
+    }
+
+    /// The same, if it is readable and later than `instant`.
+    pub(crate) fn requested_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        self.requested()?.ok().filter(|at| *at > instant)
+    }
+
+    /// A fingerprint of what a person can change to end a failure: spec, issuer, and a request for a renewal.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let spec = serde_json::to_string(&self.spec).unwrap_or_default();
@@ -310,7 +325,10 @@ impl Observed {
         };
         format!(
             "{:016x}",
-            evercert_api::children::stable_hash(&[&spec, directory, &generation])
+            match self.renew_at.as_deref() {
+                Some(at) => stable_hash(&[&spec, directory, &generation, at]),
+                None => stable_hash(&[&spec, directory, &generation]),
+            }
         )
     }
 }

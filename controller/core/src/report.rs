@@ -5,6 +5,7 @@ use evercert_api::certificate::{CertificateStatus, FailureStatus, OrderStatus, w
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
+use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -13,7 +14,8 @@ use crate::fault::FaultClass;
 use crate::need::{find_need, whole, whole_up};
 use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
 use crate::plan::{Failure, Plan, State};
-use crate::renewal::plan_renewal_after;
+use crate::renewal::{Clamp, plan_renewal_after};
+use crate::sentence::quote;
 
 /// What became of a step, as far as the status must know.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +77,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     status.not_before = issued.map(|c| whole_seconds(c.not_before));
     status.not_after = issued.map(|c| whole_seconds(c.not_after));
     status.serial_number = issued.map(|c| c.serial.clone());
-    let renewal = issued.map(|c| plan_renewal_after(&o.spec, c, issued_at(o)));
+    let renewal = issued.map(|c| plan_renewal_after(o, c, issued_at(o)));
     status.renewal_time = renewal.map(|r| whole_seconds(r.at));
     if good && need.is_none() {
         status.failed_attempts = None;
@@ -84,7 +86,12 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     }
     let claims = &mut status.conditions;
     let mut set = |claim: Claim| condition::set(claims, &claim, o.generation, now);
-    set(build_ready(o, plan, now));
+    let mut ready = build_ready(o, plan, now);
+    for note in build_notes(o, plan) {
+        ready.message.push_str(". ");
+        ready.message.push_str(&note);
+    }
+    set(ready);
     let issuing = plan.say.state == State::Issuing;
     set(Claim {
         kind: ISSUING,
@@ -128,7 +135,10 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         || failed_for_good.is_some()
         || matches!(
             plan.say.reason,
-            Reason::NameNotAllowed | Reason::NameHeldElsewhere | Reason::NoIngressClass
+            Reason::NameNotAllowed
+                | Reason::NameHeldElsewhere
+                | Reason::NoIngressClass
+                | Reason::Suspended
         )
         || is_for_a_person(&o.issuer);
     set(Claim {
@@ -150,13 +160,17 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             }
         },
     });
-    match renewal.filter(|r| r.clamped) {
-        Some(r) => set(Claim {
+    match renewal.and_then(|r| Some((r, r.clamped?))) {
+        Some((r, clamp)) => set(Claim {
             kind: RENEW_BEFORE_CLAMPED,
             status: true,
             reason: Reason::Clamped,
             message: format!(
-                "spec asks for a renewal earlier than two thirds of the lifetime before expiry: the certificate is renewed at {} instead",
+                "spec asks for a renewal {} of the lifetime before expiry: the certificate is renewed at {} instead",
+                match clamp {
+                    Clamp::TooEarly => "earlier than two thirds",
+                    Clamp::TooLate => "later than a twentieth",
+                },
                 whole(r.at)
             ),
         }),
@@ -178,6 +192,21 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         condition::remove(claims, RATE_LIMITED);
     }
     status
+}
+
+/// What a person should know beside how it stands.
+fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
+    let mut notes = Vec::new();
+    if o.spec.suspend && plan.say.reason != Reason::Suspended {
+        notes.push("spec.suspend is true: nothing new is started, no renewal either".to_owned());
+    }
+    if let Some(Err(text)) = o.requested() {
+        notes.push(format!(
+            "The annotation {RENEW_AT} says {:?}, which is no instant: write one such as 2030-01-31T12:00:00Z, or remove it",
+            quote(text)
+        ));
+    }
+    notes
 }
 
 /// Whether a limit of the CA is what is waited for: by the ledger, or since the CA refused the last attempt for it.

@@ -241,6 +241,7 @@ fn observe(
         created_at,
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
+        renew_at: certificate.annotations().get(keys::RENEW_AT).cloned(),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
         secret: observe_secret(&key.name, secret, &companion),
         companion,

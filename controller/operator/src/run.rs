@@ -22,8 +22,8 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::context::{Context, key_of};
 use crate::follow::{
-    call_next, follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented,
-    watch_secrets,
+    call_next, follow, forget_gone, forget_gone_issuers, wake_after_jumps, wake_namespaces,
+    wake_presented, watch_secrets,
 };
 use crate::health;
 use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
@@ -99,6 +99,16 @@ impl IssuerWakers {
             if own.is_some() && secret.is_none_or(is_meant) {
                 self.wake(&object.id);
             }
+        }
+    }
+
+    /// Has the loops of all issuers pass once more.
+    pub(crate) fn wake_all(&self, operator: &str) {
+        let issuers = self.issuers.state();
+        let cluster_issuers = self.cluster_issuers.state();
+        let objects = issuers.iter().map(|i| i.object(operator));
+        for object in objects.chain(cluster_issuers.iter().map(|i| i.object(operator))) {
+            self.wake(&object.id);
         }
     }
 
@@ -219,6 +229,7 @@ pub async fn run(
     tokio::spawn(wake_namespaces(namespaces.changes, context.clone()));
     tokio::spawn(wake_presented(context.clone()));
     tokio::spawn(call_next(context.clone()));
+    tokio::spawn(wake_after_jumps(context.clone()));
     let secrets = watch_secrets(watching, context.clone());
     // Passes are bounded where they work, not here: one that waits for a CA keeps nobody waiting.
     let certificate_loop = Controller::for_stream(certificates.changes.map(Ok), certificates.store)

@@ -58,7 +58,9 @@ pub(crate) fn observed() -> Observed {
             renew_before: None,
             renew_before_percentage: None,
             fallback: None,
+            suspend: false,
         },
+        renew_at: None,
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
             id: ISSUER.into(),
@@ -458,6 +460,17 @@ impl Observed {
     /// A write of the TLS Secret was refused then.
     pub(crate) fn unwritable_since(mut self, seconds: i64) -> Self {
         self.unwritable = Some((at(seconds), "denied by a webhook".into()));
+        self
+    }
+
+    pub(crate) fn suspended(mut self) -> Self {
+        self.spec.suspend = true;
+        self
+    }
+
+    /// A person asks for a renewal.
+    pub(crate) fn requested_at(mut self, seconds: i64) -> Self {
+        self.renew_at = Some(at(seconds).to_string());
         self
     }
 

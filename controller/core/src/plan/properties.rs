@@ -277,9 +277,16 @@ fn spec(o: Observed) -> BoxedStrategy<Observed> {
     let none = prop_oneof![4 => Just(false), 1 => Just(true)];
     let key = prop_oneof![6 => Just(false), 1 => Just(true)];
     let before = proptest::option::of(select(vec!["1s", "720h", "999999h", "nonsense"]));
-    (names, none, key, before, instant(), any::<bool>())
-        .prop_map(move |(names, none, rsa, before, created, deleted)| {
+    let asked = (
+        proptest::bool::weighted(0.1),
+        proptest::option::weighted(0.3, instant()),
+    );
+    (names, none, key, before, instant(), any::<bool>(), asked)
+        .prop_map(move |(names, none, rsa, before, created, deleted, asked)| {
             let mut o = o.clone();
+            let (suspend, renew_at) = asked;
+            o.spec.suspend = suspend;
+            o.renew_at = renew_at.map(|at| at.to_string());
             o.spec.dns_names = names;
             if none {
                 o.spec.fallback = Some(Fallback {
@@ -396,6 +403,10 @@ fn willing_start() -> BoxedStrategy<Observed> {
     any_observed()
         .prop_filter_map("can be had", |mut o| {
             o.deleted = false;
+            o.spec.suspend = false;
+            o.renew_at = o
+                .renew_at
+                .filter(|at| at.parse::<Timestamp>().is_ok_and(|at| at <= now()));
             o.secret_owner = None;
             o.refusal = None;
             o.unroutable = None;
@@ -490,7 +501,10 @@ proptest! {
             let same = o.status.last_failure.as_ref()
                 .is_some_and(|f| f.fingerprint.as_ref().is_none_or(|f| *f == o.fingerprint()));
             let later = o.status.next_attempt_time.as_ref().is_some_and(|t| t.0 > now());
-            prop_assert!(!(same && later), "backing off, and nothing changed");
+            let asked = o.status.last_failure.as_ref()
+                .is_some_and(|f| o.requested_after(f.time.0).is_some_and(|at| at <= now()));
+            prop_assert!(asked || !(same && later), "backing off, and nothing changed");
+            prop_assert!(!o.spec.suspend);
             prop_assert!(o.companion.pending_key == Some(KeyKind::wanted(&o.spec.key())));
             let refused = o.unwritable.as_ref().is_some_and(|(t, _)| later_than_30_s(*t));
             prop_assert!(!refused);

@@ -3,7 +3,7 @@
 use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Failure, Plan, RECHECK, Row, State, Step, later, secret};
+use super::{Failure, Plan, RECHECK, RESYNC, Row, State, Step, later, secret};
 use crate::facts::KeyKind;
 use crate::fault::{Fault, FaultClass};
 use crate::lanes::Candidate;
@@ -25,7 +25,7 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
         return None;
     };
     let facts = secret.content.as_ref().ok()?;
-    let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
+    let renewal = plan_renewal_after(o, facts, secret.marks.issued_at);
     let refused = secret::refused_until(o, now);
     let step = if o.companion.last_good.is_none() {
         Step::KeepCopy
@@ -39,7 +39,8 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     let wake = if now < facts.not_before {
         facts.not_before
     } else {
-        renewal.at
+        o.requested_after(now)
+            .map_or(renewal.at, |at| at.min(renewal.at))
     };
     let again = refused.filter(|_| !secret.marks_in_step);
     Some(Plan {
@@ -51,6 +52,15 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
             format!("nothing to do until the renewal at {}", whole(renewal.at)),
             again.map_or(wake, |at| at.min(wake)),
         )
+    })
+}
+
+/// A person wants nothing new to be started.
+pub(super) fn plan_suspended(o: &Observed, now: Timestamp) -> Option<Plan> {
+    o.spec.suspend.then(|| {
+        let message = "spec.suspend is true: nothing new is started, and what is in place stays. Set it to false to go on";
+        let wake = later(now, RESYNC);
+        blocked("suspended", o, Reason::Suspended, message.to_owned(), wake, now)
     })
 }
 
@@ -158,7 +168,8 @@ pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
         .fingerprint
         .as_ref()
         .is_some_and(|f| *f != o.fingerprint());
-    if now >= at || changed {
+    let requested = o.requested_after(failure.time.0);
+    if now >= at || changed || requested.is_some_and(|requested| requested <= now) {
         return None;
     }
     Some(blocked(
@@ -166,7 +177,7 @@ pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
         o,
         Reason::BackingOff,
         format!("{}. Next attempt at {}", failure.message, whole(at)),
-        at,
+        requested.map_or(at, |requested| requested.min(at)),
         now,
     ))
 }
@@ -323,6 +334,7 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         return None;
     }
     let rows: &[Row] = &[
+        plan_suspended,
         plan_issuer,
         plan_refused_name,
         plan_backoff,

@@ -116,6 +116,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         renew_before: None,
         renew_before_percentage: None,
         fallback: None,
+        suspend: false,
     };
     Observed {
         key,
@@ -123,6 +124,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         created_at,
         deleted: false,
         spec,
+        renew_at: None,
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
             id: "ClusterIssuer/ca".into(),
