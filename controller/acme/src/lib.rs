@@ -20,4 +20,4 @@ mod wire;
 
 pub use client::WireError;
 pub use directory::{ConnectError, Directory, DirectoryConfig, FoundAccount};
-pub use port::Acme;
+pub use port::{Acme, OrderRequest};

@@ -41,6 +41,21 @@ pub(crate) struct WireAccount {
     pub(crate) contact: Option<Vec<String>>,
 }
 
+/// Renewal information (RFC 9773 §4.2).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WireRenewalInfo {
+    pub(crate) suggested_window: WireWindow,
+    #[serde(rename = "explanationURL")]
+    pub(crate) explanation_url: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireWindow {
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+}
+
 /// An order (RFC 8555 §7.1.3).
 #[derive(Debug, Deserialize)]
 pub(crate) struct WireOrder {

@@ -276,9 +276,59 @@ pub struct CertificateStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub last_failure: Option<FailureStatus>,
+    /// What the CA says about when to renew the certificate in the Secret (RFC 9773).
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub renewal_info: Option<RenewalInfoStatus>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// What the CA says about when to renew a certificate (RFC 9773).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct RenewalInfoStatus {
+    /// The certificate that it is about: its authority's key identifier and its serial number (RFC 9773 §4.1).
+    #[serde(rename = "certificateID")]
+    pub certificate_id: String,
+    /// The window in which the CA suggests to renew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowStatus>,
+    /// A page of the CA's that says why.
+    #[serde(
+        default,
+        rename = "explanationURL",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub explanation_url: Option<String>,
+    /// When the CA is asked next.
+    pub next_poll_time: Time,
+    /// How many times in a row the CA gave no answer that can be used.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Why the last time, while the last answer cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// From when until when the CA suggests to renew.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct WindowStatus {
+    /// From when on.
+    pub start: Time,
+    /// Until when.
+    pub end: Time,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks so
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The order under way at the CA.

@@ -141,6 +141,8 @@ reasons! {
     // Events
     /// An order was placed.
     OrderPlaced,
+    /// The CA asks for a renewal sooner than planned.
+    RenewalAdvised,
     /// The Secret was restored from the companion.
     SecretRestored,
     /// A fallback was written.

@@ -18,6 +18,7 @@ pub mod ownership;
 pub mod permission;
 pub mod plan;
 pub mod renewal;
+pub mod renewal_info;
 pub mod report;
 pub mod routes;
 pub mod sentence;

@@ -4,9 +4,10 @@ use evercert_api::Reason;
 use evercert_api::keys::RENEW_AT;
 use jiff::Timestamp;
 
-use crate::facts::{Damage, KeyKind};
+use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::observe::{IssuerObservation, Observed, SecretObservation, TlsSecret};
 use crate::renewal::plan_renewal_after;
+use crate::renewal_info::find_window;
 use crate::sentence::list;
 
 /// A reason for a new certificate.
@@ -100,12 +101,28 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
             (now >= renewal.at && now >= facts.not_before).then(|| Need {
                 reason: Reason::Renewing,
                 message: format!(
-                    "the certificate expires at {} and is due for renewal",
-                    whole(facts.not_after)
+                    "the certificate expires at {} and {}",
+                    whole(facts.not_after),
+                    build_due(o, facts)
                 ),
                 still_good: true,
             })
         })
+}
+
+fn build_due(o: &Observed, facts: &CertificateFacts) -> String {
+    match find_window(o, facts) {
+        Some(window) => format!(
+            "the CA asks for its renewal between {} and {}{}",
+            window.start,
+            window.end,
+            window
+                .explanation_url
+                .map(|url| format!(" (see {url})"))
+                .unwrap_or_default()
+        ),
+        None => "is due for renewal".to_owned(),
+    }
 }
 
 /// A person asks for it, at an instant after the certificate came: so each new value is one renewal.

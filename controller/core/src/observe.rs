@@ -46,6 +46,8 @@ pub struct Observed {
     pub gate: Option<Gate>,
     /// Why the ledger has no token for a new order for these names now.
     pub limit: Option<Gate>,
+    /// When the directory's shared budget has room for a poll of this Certificate, where it had none.
+    pub poll_turn: Option<Timestamp>,
     /// The solver.
     pub solver: SolverState,
     /// Whether the answers and routes of the open challenges are applied.
@@ -83,6 +85,8 @@ pub struct IssuerFacts {
     pub directory: String,
     /// The generation of its spec.
     pub generation: i64,
+    /// Whether the directory offers renewal information (RFC 9773).
+    pub renewal_info: bool,
 }
 
 /// The reason of an issuer whose account is being looked up at the CA again.
@@ -272,6 +276,20 @@ impl Observed {
             SecretObservation::Ours(TlsSecret {
                 content: Ok(facts), ..
             }) => Some(facts),
+            SecretObservation::Ours(_)
+            | SecretObservation::Missing
+            | SecretObservation::WrongType(_)
+            | SecretObservation::Foreign => None,
+        }
+    }
+
+    /// The Secret, if it is ours and holds a whole certificate that is no fallback.
+    #[must_use]
+    pub fn issued_secret(&self) -> Option<&TlsSecret> {
+        match &self.secret {
+            SecretObservation::Ours(secret) if secret.content.is_ok() && !secret.fallback => {
+                Some(secret)
+            }
             SecretObservation::Ours(_)
             | SecretObservation::Missing
             | SecretObservation::WrongType(_)

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::facts::CertificateFacts;
 use crate::key::ObjectKey;
 use crate::observe::Observed;
+use crate::renewal_info::find_window;
 
 /// The instant of renewal, and whether the wish was cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,8 @@ pub fn plan_renewal(spec: &CertificateSpec, facts: &CertificateFacts) -> Renewal
     }
 }
 
-/// The same for the certificate of `o` that came at `issued_at`.
+/// The same for the certificate of `o` that came at `issued_at`: the instant in the window that its CA suggests, where one is
+/// known (RFC 9773).
 ///
 /// Where the spec has no wish, it is earlier by up to a twentieth of the lifetime, by a hash of the Certificate's name: what was
 /// issued at once is not renewed at once, after a restart neither. A quarter of the time that the certificate had left when it
@@ -74,6 +76,14 @@ pub fn plan_renewal_after(
     issued_at: Option<Timestamp>,
 ) -> Renewal {
     let renewal = plan_renewal(&o.spec, facts);
+    if let Some(window) = find_window(o, facts) {
+        let at = window.instant(&o.key, facts, issued_at).min(latest(facts));
+        return Renewal {
+            at,
+            before: facts.not_after.duration_since(at),
+            clamped: renewal.clamped,
+        };
+    }
     let mut at = renewal.at;
     if wish(&o.spec, lifetime(facts)).is_none() {
         at = at.checked_sub(spread(&o.key, facts)).unwrap_or(at);

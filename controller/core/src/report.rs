@@ -1,7 +1,9 @@
 //! What a pass reports: the status after it, computed from what was observed, planned and done.
 
 use evercert_api::Reason;
-use evercert_api::certificate::{CertificateStatus, FailureStatus, OrderStatus, whole_seconds};
+use evercert_api::certificate::{
+    CertificateStatus, FailureStatus, OrderStatus, RenewalInfoStatus, whole_seconds,
+};
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
@@ -28,6 +30,8 @@ pub enum Change {
     Cleared,
     /// The attempt failed.
     Failed(Failure),
+    /// The CA was asked when to renew.
+    Polled(RenewalInfoStatus),
 }
 
 /// Merges what a step did onto `status`. Idempotent, so that it can be merged again after a conflict.
@@ -36,6 +40,7 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
         Change::None => {}
         Change::Placed(order) => status.order = Some(order.clone()),
         Change::Cleared => status.order = None,
+        Change::Polled(info) => status.renewal_info = Some(info.clone()),
         // A write that went through unanswered: it is there already.
         Change::Failed(_)
             if o.status
@@ -79,6 +84,10 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     status.serial_number = issued.map(|c| c.serial.clone());
     let renewal = issued.map(|c| plan_renewal_after(o, c, issued_at(o)));
     status.renewal_time = renewal.map(|r| whole_seconds(r.at));
+    let id = issued.and_then(|c| c.renewal_id.as_deref());
+    status.renewal_info = status
+        .renewal_info
+        .filter(|info| id == Some(&info.certificate_id));
     if good && need.is_none() {
         status.failed_attempts = None;
         status.next_attempt_time = None;

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::issuer::Sessions;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::slots::Slots;
 
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) workers: Semaphore,
     /// The places among the orders under way.
     pub(crate) slots: Slots,
+    /// The turns to ask a CA about renewals.
+    pub(crate) polls: Polls,
     /// What was asked of each CA.
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.

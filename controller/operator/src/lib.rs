@@ -15,6 +15,7 @@ mod health;
 mod issuer;
 mod ledger;
 mod memory;
+mod polls;
 pub mod projection;
 mod reconcile;
 mod run;

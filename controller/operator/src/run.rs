@@ -29,6 +29,7 @@ use crate::health;
 use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
 use crate::slots::Slots;
@@ -180,6 +181,7 @@ pub async fn run(
         memory: Memory::default(),
         workers: Semaphore::new(usize::from(config.concurrency)),
         slots: Slots::new(config.max_orders),
+        polls: Polls::default(),
         ledger,
         sessions: Sessions::default(),
         projections,

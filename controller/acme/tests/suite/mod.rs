@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evercert_acme::{Acme, ConnectError, Directory, DirectoryConfig};
+use evercert_acme::{Acme, ConnectError, Directory, DirectoryConfig, OrderRequest};
 use evercert_api::DnsName;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
@@ -163,7 +163,10 @@ pub(crate) async fn ten_names_go_from_order_to_chain<A: Authority>() {
         return;
     };
     let acme = account(&ca).await;
-    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    let order = acme
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
     assert_eq!(
         (order.state, order.authorizations.len()),
         (OrderState::Pending, 0)
@@ -217,7 +220,7 @@ pub(crate) async fn key_finds_its_account_again<A: Authority>() {
         .unwrap()
         .into_acme();
     let fault = stranger
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap_err();
     assert_eq!(fault.class, FaultClass::Account, "{fault:?}");
@@ -237,7 +240,10 @@ pub(crate) async fn another_process_finishes_an_order_by_its_url<A: Authority>()
     let first = ensure_account(&connect(&ca).await, &key, None)
         .await
         .unwrap();
-    let order = first.new_order(&names(&TEN), now()).await.unwrap();
+    let order = first
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
     let uri = first.account_uri().to_owned();
     drop(first);
 
@@ -286,7 +292,7 @@ pub(crate) async fn order_of_another_account_is_gone<A: Authority>() {
     };
     let order = account(&ca)
         .await
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
     let fault = account(&ca)
@@ -324,7 +330,10 @@ pub(crate) async fn order_goes_through_although_three_of_four_nonces_are_refused
     let acme = ensure_account(&directory, &account_key(), None)
         .await
         .unwrap();
-    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    let order = acme
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
     issue(&*acme, &order.url, &TEN).await;
     assert_eq!(ca.count(Counted::Orders), 1);
     assert!(ca.count(Counted::NewOrderRequests) >= 1);
@@ -386,7 +395,10 @@ pub(crate) async fn refused_name_is_named<A: Authority>() {
     };
     let acme = account(&ca).await;
     let fault = acme
-        .new_order(&names(&["good.test", "www.blocked.test"]), now())
+        .new_order(
+            OrderRequest::of(&names(&["good.test", "www.blocked.test"])),
+            now(),
+        )
         .await
         .unwrap_err();
     assert_eq!(
@@ -407,7 +419,7 @@ pub(crate) async fn request_for_other_names_is_refused_at_finalize<A: Authority>
     };
     let acme = account(&ca).await;
     let order = acme
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
     let view = acme.read_order(&order.url, now()).await.unwrap();
@@ -432,7 +444,7 @@ pub(crate) async fn authorization_given_back_has_ended<A: Authority>() {
     };
     let acme = account(&ca).await;
     let order = acme
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
     let view = acme.read_order(&order.url, now()).await.unwrap();

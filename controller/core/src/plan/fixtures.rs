@@ -66,6 +66,7 @@ pub(crate) fn observed() -> Observed {
             id: ISSUER.into(),
             directory: DIRECTORY.into(),
             generation: 1,
+            renewal_info: false,
         }),
         secret: SecretObservation::Missing,
         companion: Companion::default(),
@@ -76,6 +77,7 @@ pub(crate) fn observed() -> Observed {
         intent: None,
         gate: None,
         limit: None,
+        poll_turn: None,
         solver: SolverState::Ready,
         presented: Presented::No,
         reach: Vec::new(),
@@ -88,6 +90,7 @@ pub(crate) fn observed() -> Observed {
 pub(crate) fn certificate(serial: &str, names: &[&str], from: i64, to: i64) -> CertificateFacts {
     CertificateFacts {
         serial: serial.into(),
+        renewal_id: Some(format!("id.{serial}")),
         fingerprint: format!("{serial}{serial}"),
         not_before: at(from),
         not_after: at(to),
@@ -382,6 +385,7 @@ impl Observed {
             id: id.into(),
             directory: directory.into(),
             generation: 1,
+            renewal_info: false,
         });
         self
     }
@@ -460,6 +464,13 @@ impl Observed {
     /// A write of the TLS Secret was refused then.
     pub(crate) fn unwritable_since(mut self, seconds: i64) -> Self {
         self.unwritable = Some((at(seconds), "denied by a webhook".into()));
+        self
+    }
+
+    pub(crate) fn offering_renewal_info(mut self) -> Self {
+        if let IssuerObservation::Ready(issuer) = &mut self.issuer {
+            issuer.renewal_info = true;
+        }
         self
     }
 

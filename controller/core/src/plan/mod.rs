@@ -70,6 +70,8 @@ pub enum Step {
     MendCompanion,
     /// Put the label and the annotations of the TLS Secret in step.
     MendMarks,
+    /// Ask the CA when the certificate in place should be renewed (RFC 9773).
+    PollRenewalInfo,
     /// Make the key of the next certificate and keep it in the companion.
     PrepareKey,
     /// Have the solver started.
@@ -91,6 +93,7 @@ impl Step {
             | Self::Finalize
             | Self::Accept(_)
             | Self::Probe(_)
+            | Self::PollRenewalInfo
             | Self::PlaceOrder => true,
             Self::Wait
             | Self::Queue(_)

@@ -2,7 +2,8 @@
 
 use evercert_api::Reason;
 use evercert_api::certificate::{
-    FailureStatus, Fallback, FallbackMode, KeyAlgorithm, whole_seconds,
+    FailureStatus, Fallback, FallbackMode, KeyAlgorithm, RenewalInfoStatus, WindowStatus,
+    whole_seconds,
 };
 use evercert_api::condition;
 use jiff::Timestamp;
@@ -132,7 +133,8 @@ fn secret() -> BoxedStrategy<SecretObservation> {
 
 fn issuer(o: Observed) -> BoxedStrategy<Observed> {
     prop_oneof![
-        6 => Just(o.clone()),
+        4 => Just(o.clone()),
+        2 => Just(o.clone().offering_renewal_info()),
         1 => Just(o.clone().self_signed()),
         1 => Just(o.clone().without_issuer()),
         1 => Just(o.with_issuer_not_ready()),
@@ -334,6 +336,29 @@ fn with_status(o: Observed) -> BoxedStrategy<Observed> {
         .boxed()
 }
 
+/// Of one of the certificates, or of one long gone; sane or not.
+fn renewal_info() -> BoxedStrategy<RenewalInfoStatus> {
+    let window = some((instant(), instant()));
+    (
+        select(vec!["id.01", "id.02", "id.09"]),
+        window,
+        instant(),
+        0_u32..9,
+    )
+        .prop_map(|(id, window, next, failures)| RenewalInfoStatus {
+            certificate_id: id.into(),
+            window: window.map(|(start, end)| WindowStatus {
+                start: whole_seconds(start),
+                end: whole_seconds(end),
+            }),
+            explanation_url: None,
+            next_poll_time: whole_seconds(next),
+            failures,
+            failure: None,
+        })
+        .boxed()
+}
+
 /// Any observation at all.
 fn any_observed() -> BoxedStrategy<Observed> {
     let rare = |p| proptest::bool::weighted(p);
@@ -361,9 +386,17 @@ fn any_observed() -> BoxedStrategy<Observed> {
         .prop_flat_map(issuer)
         .prop_flat_map(with_order)
         .prop_flat_map(with_status);
-    (certificate, around)
+    let polling = (
+        proptest::option::weighted(0.1, instant()),
+        some(renewal_info()),
+    );
+    (certificate, around, polling)
         .prop_map(
-            |(mut o, (secret, good, key, solver, slot, rarely, gates, unwritable, intent))| {
+            |(
+                mut o,
+                (secret, good, key, solver, slot, rarely, gates, unwritable, intent),
+                (turn, info),
+            )| {
                 let (owned, refused, strayed, unroutable) = rarely;
                 let (gate, limit) = gates;
                 o.secret = secret;
@@ -392,6 +425,8 @@ fn any_observed() -> BoxedStrategy<Observed> {
                 });
                 o.unwritable = unwritable.map(|at| (at, "denied".into()));
                 o.intent = intent;
+                o.poll_turn = turn;
+                o.status.renewal_info = info;
                 o
             },
         )
@@ -418,6 +453,7 @@ fn willing_start() -> BoxedStrategy<Observed> {
             // Waits of years are no start, and neither are events from the future.
             o.gate = o.gate.filter(|g| g.until < at(DAY));
             o.limit = o.limit.filter(|l| l.until < at(DAY));
+            o.poll_turn = o.poll_turn.filter(|t| *t < at(DAY));
             o.status.next_attempt_time = o.status.next_attempt_time.filter(|t| t.0 < at(DAY));
             o.intent = o.intent.filter(|t| *t <= now());
             if let SecretObservation::Foreign | SecretObservation::WrongType(_) = o.secret {

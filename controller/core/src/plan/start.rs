@@ -10,13 +10,15 @@ use crate::lanes::Candidate;
 use crate::need::{find_need, whole, whole_up};
 use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
 use crate::renewal::plan_renewal_after;
+use crate::renewal_info::next_poll;
 
 /// The row of an order that waits for a token of the ledger.
 pub(super) const LIMIT: &str = "limit";
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
-/// Nothing makes a new certificate necessary: what an issuance left behind is put away, then the renewal is awaited.
+/// Nothing makes a new certificate necessary: what an issuance left behind is put away, the CA is asked when to renew, then the
+/// renewal is awaited.
 pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     if find_need(o, now).is_some() {
         return None;
@@ -42,6 +44,13 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
         o.requested_after(now)
             .map_or(renewal.at, |at| at.min(renewal.at))
     };
+    let poll = next_poll(o, secret, now);
+    let step = if step == Step::Wait && poll.is_some_and(|at| at <= now) {
+        Step::PollRenewalInfo
+    } else {
+        step
+    };
+    let wake = poll.filter(|at| *at > now).map_or(wake, |at| at.min(wake));
     let again = refused.filter(|_| !secret.marks_in_step);
     Some(Plan {
         step,

@@ -93,6 +93,7 @@ pub(crate) fn build_facts(
 ) -> CertificateFacts {
     CertificateFacts {
         serial: serial.into(),
+        renewal_id: Some(format!("{serial}.{now}.{}", names.join(","))),
         fingerprint: format!("{serial}{now}"),
         not_before: now,
         not_after: now
@@ -130,6 +131,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
             id: "ClusterIssuer/ca".into(),
             directory: DIRECTORY.into(),
             generation: 1,
+            renewal_info: false,
         }),
         secret: SecretObservation::Missing,
         companion: Companion::default(),
@@ -140,6 +142,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         intent: None,
         gate: None,
         limit: None,
+        poll_turn: None,
         solver: SolverState::Ready,
         presented: Presented::No,
         reach: Vec::new(),

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use evercert_acme::Acme;
+use evercert_acme::{Acme, OrderRequest};
 use evercert_api::certificate::{OrderStatus, whole_seconds};
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
 use evercert_core::fault::{Fault, FaultClass};
+use evercert_core::key::ObjectKey;
 use evercert_core::lanes::Candidate;
 use evercert_core::limits::Decision;
 use evercert_core::observe::{Gate, OrderObservation, Reach, ReadOrder};
@@ -24,7 +25,7 @@ use kube::ResourceExt;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
-use crate::gather::{Gathered, new_order};
+use crate::gather::{Gathered, new_order, replaced};
 use crate::issuer::Signer;
 use crate::ledger::{LedgerError, Settlement};
 use crate::memory::{Entry, Placed};
@@ -137,7 +138,12 @@ pub(super) async fn place(
         context.wake_issuers.wake(&gathered.issuer);
     }
     context.projections.want_solver(&key);
-    Ok(match acme.new_order(&secret::names(gathered), now).await {
+    let replaces = replaced(&gathered.observed, context);
+    let request = OrderRequest {
+        names: &secret::names(gathered),
+        replaces: replaces.as_deref(),
+    };
+    Ok(match acme.new_order(request, now).await {
         Ok(view) => {
             context.memory.close_breaker(&directory);
             context.memory.update(&key, |e| {
@@ -177,7 +183,8 @@ pub(super) async fn place(
                 suspect(gathered, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
-            if is_directorys || is_forgotten {
+            let is_unreplaceable = note_unreplaceable(&key, replaces, &fault, context);
+            if is_directorys || is_forgotten || is_unreplaceable {
                 context.ledger.settle(&key, &settlement, now).await;
                 return Ok(Outcome::moved());
             }
@@ -205,6 +212,25 @@ pub(super) async fn place(
             }
         }
     })
+}
+
+/// A CA that refuses an order which names the certificate it replaces may refuse it for that: since it is replaced already, or
+/// since the CA has forgotten it. The answer is whether the same order follows without; it does once, and no failure counts.
+fn note_unreplaceable(
+    key: &ObjectKey,
+    replaces: Option<String>,
+    fault: &Fault,
+    context: &Context,
+) -> bool {
+    let Some(status) = fault.http_status.filter(|s| *s >= 400 && *s != 429) else {
+        return false;
+    };
+    if replaces.is_none() || fault.unsent || fault.is_unknown_account() {
+        return false;
+    }
+    tracing::info!(certificate = %key, fault = %build_fault(fault), "the next order replaces nothing");
+    context.memory.update(key, |e| e.unreplaceable = replaces);
+    status < 500
 }
 
 /// What a refused newOrder cost. Without an answer of the CA's the order may have been made.

@@ -128,9 +128,11 @@ impl Session {
                     .to_owned(),
             };
         }
-        let directory = match &self.signer {
-            Signer::Acme { directory, .. } => directory.url().to_owned(),
-            Signer::SelfSigned => SELF_SIGNED.to_owned(),
+        let (directory, renewal_info) = match &self.signer {
+            Signer::Acme { directory, .. } => {
+                (directory.url().to_owned(), directory.offers_renewal_info())
+            }
+            Signer::SelfSigned => (SELF_SIGNED.to_owned(), false),
             Signer::None { reason, message } => {
                 return IssuerObservation::NotReady {
                     reason: (*reason).to_owned(),
@@ -142,6 +144,7 @@ impl Session {
             id: id.to_string(),
             directory,
             generation: self.generation,
+            renewal_info,
         })
     }
 }
