@@ -71,12 +71,14 @@ pub enum IssuerObservation {
         reason: String,
         /// Its own sentence.
         message: String,
+        /// Who it is all the same, as far as that is known.
+        facts: Option<IssuerFacts>,
     },
     /// It can sign.
     Ready(IssuerFacts),
 }
 
-/// A ready issuer.
+/// Who an issuer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerFacts {
     /// `Kind/name`.
@@ -336,10 +338,14 @@ impl Observed {
     pub fn fingerprint(&self) -> String {
         let spec = serde_json::to_string(&self.spec).unwrap_or_default();
         let (directory, generation) = match &self.issuer {
-            IssuerObservation::Ready(facts) => {
-                (facts.directory.as_str(), facts.generation.to_string())
+            // One that is being looked up again is no other one for that.
+            IssuerObservation::Ready(facts)
+            | IssuerObservation::NotReady {
+                facts: Some(facts), ..
+            } => (facts.directory.as_str(), facts.generation.to_string()),
+            IssuerObservation::Missing | IssuerObservation::NotReady { facts: None, .. } => {
+                ("", String::new())
             }
-            IssuerObservation::Missing | IssuerObservation::NotReady { .. } => ("", String::new()),
         };
         format!(
             "{:016x}",

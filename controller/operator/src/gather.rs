@@ -357,6 +357,7 @@ fn observe_issuer(
         return IssuerObservation::NotReady {
             reason: "Starting".to_owned(),
             message: "the operator has started and looks the account up".to_owned(),
+            facts: None,
         };
     };
     match live_generation {
@@ -364,6 +365,7 @@ fn observe_issuer(
         Some(generation) if generation != session.generation => IssuerObservation::NotReady {
             reason: "Changed".to_owned(),
             message: "its spec has just changed and is being read".to_owned(),
+            facts: None,
         },
         Some(_) | None => session.observe(id),
     }

@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod config;
 mod context;
+mod echo;
 pub mod effect;
 mod error;
 mod events;

@@ -198,6 +198,7 @@ impl State {
         }
         if verdict.is_ok() {
             authorization.state = AuthorizationState::Valid;
+            self.made.validated += 1;
             authorization.expires = now + lifetime;
         } else {
             authorization.state = AuthorizationState::Invalid;

@@ -137,6 +137,7 @@ impl ScriptedCa {
             orders: asked(Endpoint::NewOrder),
             placed: state.made.orders,
             challenges: asked(Endpoint::Challenge),
+            validated: state.made.validated,
             finalized: asked(Endpoint::Finalize),
             certificates: state.certificates.len(),
             accounts: asked(Endpoint::NewAccount),

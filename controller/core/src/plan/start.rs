@@ -86,7 +86,9 @@ pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
                 reference.name
             ),
         ),
-        IssuerObservation::NotReady { reason, message } => (
+        IssuerObservation::NotReady {
+            reason, message, ..
+        } => (
             Reason::IssuerNotReady,
             format!(
                 "{} {} is not ready ({reason}): {message}. It goes on by itself as soon as the issuer is ready",

@@ -180,7 +180,7 @@ pub(super) async fn place(
             let is_forgotten =
                 fault.is_unknown_account() && !context.memory.entry(&key).unknown_account;
             if is_forgotten {
-                suspect(gathered, context);
+                suspect(gathered, &acme, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
             let is_unreplaceable = note_unreplaceable(&key, replaces, &fault, context);
@@ -200,7 +200,7 @@ pub(super) async fn place(
                     failed_with(Reason::CAUnavailable, &fault, message)
                 }
                 FaultClass::Account => {
-                    suspect(gathered, context);
+                    suspect(gathered, &acme, context);
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
@@ -269,8 +269,8 @@ fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
     Outcome::changed(Change::Failed(failure)).noted(true, reason, message)
 }
 
-fn suspect(gathered: &Gathered, context: &Context) {
-    context.sessions.suspect(&gathered.issuer);
+fn suspect(gathered: &Gathered, account: &Arc<dyn Acme>, context: &Context) {
+    context.sessions.suspect(&gathered.issuer, account);
     context.wake_issuers.wake(&gathered.issuer);
 }
 
@@ -293,14 +293,14 @@ fn refused(gathered: &Gathered, fault: Fault, context: &Context) -> Outcome {
 fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outcome {
     // The answer may have taken its time, and a wait begins with it.
     let now = Timestamp::now();
-    let (Some((_, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
+    let (Some((acme, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
         return Outcome::waits();
     };
     let key = &gathered.observed.key;
     tracing::warn!(certificate = %key, order = %url, fault = %build_fault(&fault), "the CA refused a request");
     context.memory.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
-        suspect(gathered, context);
+        suspect(gathered, &acme, context);
     }
     context.memory.set_order(
         key,

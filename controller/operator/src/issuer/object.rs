@@ -3,8 +3,9 @@
 use std::fmt;
 
 use evercert_api::certificate::{IssuerKind, IssuerRef};
-use evercert_api::issuer::{AcmeIssuer, PolicyRule};
+use evercert_api::issuer::{AcmeIssuer, PolicyRule, directory_url};
 use evercert_api::{ClusterIssuer, Issuer, IssuerStatus};
+use evercert_core::observe::SELF_SIGNED;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -58,6 +59,12 @@ impl IssuerObject {
     /// The Secret of its account's key; `None` for a self-signed issuer.
     pub(crate) fn account_key_name(&self) -> Option<&str> {
         Some(&self.acme.as_ref()?.account_key_secret_ref.name)
+    }
+
+    /// The directory's URL that its spec names, or [`SELF_SIGNED`].
+    pub(crate) fn directory(&self) -> &str {
+        let acme = self.acme.as_ref();
+        acme.map_or(SELF_SIGNED, |acme| directory_url(&acme.directory))
     }
 
     /// The ingress class of its routes, where it names one.

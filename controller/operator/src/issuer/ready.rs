@@ -146,6 +146,7 @@ async fn try_ready(
         signer,
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
+        directory: object.directory().to_owned(),
         generation: object.generation,
         fingerprint,
         suspect: false,
@@ -172,6 +173,7 @@ async fn try_ready(
         let mut same = before.clone();
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
+        object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
         (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use evercert_acme::{Acme, Directory};
 use evercert_api::Reason;
 use evercert_api::issuer::PolicyRule;
-use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation, SELF_SIGNED};
+use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation};
 use jiff::Timestamp;
 
 use super::object::{IssuerId, IssuerObject};
@@ -42,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) policy: Vec<PolicyRule>,
     /// The ingress class of its routes, where it names one.
     pub(crate) ingress_class: Option<String>,
+    /// The directory's URL that its spec names, or [`SELF_SIGNED`](evercert_core::observe::SELF_SIGNED).
+    pub(crate) directory: String,
     /// The generation of the spec that it was made from.
     pub(crate) generation: i64,
     /// A hash of all that it was made from: spec, key, bundle.
@@ -77,6 +79,7 @@ impl Session {
             },
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
+            directory: object.directory().to_owned(),
             generation: object.generation,
             fingerprint: 0,
             suspect: false,
@@ -120,32 +123,32 @@ impl Session {
 
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        let facts = IssuerFacts {
+            id: id.to_string(),
+            directory: self.directory.clone(),
+            generation: self.generation,
+            renewal_info: match &self.signer {
+                Signer::Acme { directory, .. } => directory.offers_renewal_info(),
+                Signer::SelfSigned | Signer::None { .. } => false,
+            },
+        };
         if self.suspect {
             return IssuerObservation::NotReady {
+                facts: Some(facts),
                 reason: CHECKING_ACCOUNT.to_owned(),
                 message: "the CA refused the account; it is looked up there, and registered again with the same key if the CA has \
                           forgotten it"
                     .to_owned(),
             };
         }
-        let (directory, renewal_info) = match &self.signer {
-            Signer::Acme { directory, .. } => {
-                (directory.url().to_owned(), directory.offers_renewal_info())
-            }
-            Signer::SelfSigned => (SELF_SIGNED.to_owned(), false),
-            Signer::None { reason, message } => {
-                return IssuerObservation::NotReady {
-                    reason: (*reason).to_owned(),
-                    message: message.clone(),
-                };
-            }
-        };
-        IssuerObservation::Ready(IssuerFacts {
-            id: id.to_string(),
-            directory,
-            generation: self.generation,
-            renewal_info,
-        })
+        match &self.signer {
+            Signer::Acme { .. } | Signer::SelfSigned => IssuerObservation::Ready(facts),
+            Signer::None { reason, message } => IssuerObservation::NotReady {
+                reason: (*reason).to_owned(),
+                message: message.clone(),
+                facts: Some(facts),
+            },
+        }
     }
 }
 
@@ -192,9 +195,12 @@ impl Sessions {
         write(&self.keys).remove(id);
     }
 
-    /// Has the account of `id` looked up again at the issuer's next pass.
-    pub(crate) fn suspect(&self, id: &IssuerId) {
-        if let Some(session) = write(&self.sessions).get_mut(id) {
+    /// The CA refused `account`: if it still is the one of `id`, it is looked up again at the issuer's next pass.
+    pub(crate) fn suspect(&self, id: &IssuerId, account: &Arc<dyn Acme>) {
+        if let Some(session) = write(&self.sessions).get_mut(id)
+            && let Signer::Acme { acme, .. } = &session.signer
+            && Arc::ptr_eq(acme, account)
+        {
             session.suspect = true;
         }
     }
