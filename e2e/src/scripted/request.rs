@@ -339,6 +339,14 @@ fn note(method: &str, reply: &Reply, location: Option<&str>, answer: &Answer) ->
     };
     let (replaces, profile) = (of_order("replaces"), of_order("profile"));
     let (replaces, profile) = (replaces.as_deref(), profile.as_deref());
-    let words = [Some(method), number, status, replaces, profile, played, fate];
+    let words = [
+        Some(method),
+        number,
+        status,
+        replaces,
+        profile,
+        played,
+        fate,
+    ];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

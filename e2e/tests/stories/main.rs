@@ -34,6 +34,8 @@ mod pod;
 mod preflight;
 mod refused;
 mod renew;
+mod renewal_info;
+mod requested;
 mod restored;
 mod schema;
 mod solver;
@@ -65,6 +67,8 @@ fn groups() -> Vec<Group> {
         preflight::tales(),
         unreachable::tales(),
         renew::tales(),
+        renewal_info::tales(),
+        requested::tales(),
         permission::tales(),
         app::tales(),
         schema::tales(),

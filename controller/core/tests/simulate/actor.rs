@@ -29,6 +29,8 @@ pub(crate) struct Actor {
     pub(crate) good_until: Seconds,
     /// Whether it had a certificate, and has none that is good now.
     pub(crate) is_without: bool,
+    /// When it may ask the CA about its renewal.
+    pub(crate) turn: Option<Seconds>,
     pub(crate) placed_at: Seconds,
     pub(crate) taken: Vec<String>,
     /// The newest of its timers; older ones are void.
@@ -73,6 +75,7 @@ impl Actor {
             dead,
             good_until: born,
             is_without: false,
+            turn: None,
             placed_at: 0.0,
             taken: Vec::new(),
             timer: 0,
