@@ -316,6 +316,7 @@ pub fn spec(secret: &str, names: &[String]) -> CertificateSpec {
         private_key: None,
         renew_before: None,
         renew_before_percentage: None,
+        profile: None,
         fallback: None,
         suspend: false,
     }

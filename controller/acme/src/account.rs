@@ -229,6 +229,9 @@ impl Acme for AcmeAccount {
                     serial: serial.into(),
                 });
             }
+            if let Some(profile) = request.profile {
+                new = new.profile(profile);
+            }
             self.account.new_order(&new).await.map(drop)
         });
         // An order that was made is taken, also from a CA that gives back an older one, which replaces nothing.

@@ -277,6 +277,13 @@ impl Directory {
         self.content.meta.external_account_required
     }
 
+    /// The names of the profiles that the CA offers (draft-ietf-acme-profiles).
+    #[must_use]
+    pub fn profiles(&self) -> Vec<String> {
+        let names = self.content.meta.profiles.keys();
+        names.map(|name| printable(name)).collect()
+    }
+
     /// The domains by which the CA recognizes itself in CAA records (RFC 8659).
     #[must_use]
     pub fn caa_identities(&self) -> &[String] {

@@ -14,6 +14,8 @@ pub struct OrderRequest<'a> {
     /// The identifier of the certificate that the new one replaces (RFC 9773 §5); left out where the CA offers no renewal
     /// information.
     pub replaces: Option<&'a str>,
+    /// The profile (draft-ietf-acme-profiles); the CA chooses where there is none.
+    pub profile: Option<&'a str>,
 }
 
 impl<'a> OrderRequest<'a> {
@@ -23,6 +25,7 @@ impl<'a> OrderRequest<'a> {
         Self {
             names,
             replaces: None,
+            profile: None,
         }
     }
 }

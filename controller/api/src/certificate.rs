@@ -82,6 +82,10 @@ pub struct CertificateSpec {
             .reason(Reason::FieldValueInvalid)
     )]
     pub renew_before_percentage: Option<u8>,
+    /// The CA's profile for the certificate; else that of the issuer, else the CA's own choice. A change takes effect at the next
+    /// renewal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// What stands in while no issued certificate can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
@@ -186,6 +190,29 @@ pub enum RotationPolicy {
     Always,
     /// The key in the Secret is used again as long as it is of the wanted kind.
     Never,
+}
+
+/// A profile of the CA's (draft-ietf-acme-profiles).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Profile {
+    /// Its name, as the issuer's `status.profiles` lists it.
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = schema::profile_name())]
+    pub name: String,
+    /// `Preferred`: where the CA does not offer it, the CA's own choice is taken. `Required`: then nothing is ordered.
+    #[serde(default)]
+    pub policy: ProfilePolicy,
+}
+
+/// What to do where the CA does not offer a profile.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ProfilePolicy {
+    /// The CA chooses.
+    #[default]
+    Preferred,
+    /// Nothing is ordered.
+    Required,
 }
 
 /// What stands in while no issued certificate can be had.
@@ -348,6 +375,9 @@ pub struct OrderStatus {
     /// When the CA forgets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
+    /// The profile that was ordered, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
 }
 
 /// The last attempt that failed.

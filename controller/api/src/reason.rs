@@ -79,6 +79,8 @@ reasons! {
     IssuerNotReady,
     /// The ClusterIssuer's policy does not allow a name in this namespace.
     NameNotAllowed,
+    /// The CA does not offer the profile.
+    ProfileNotOffered,
     /// No ingress class for the route to the solver.
     NoIngressClass,
     /// Another namespace holds a name.
@@ -143,6 +145,8 @@ reasons! {
     OrderPlaced,
     /// The CA asks for a renewal sooner than planned.
     RenewalAdvised,
+    /// A changed profile takes effect at the next renewal.
+    ProfilePending,
     /// The Secret was restored from the companion.
     SecretRestored,
     /// A fallback was written.

@@ -16,6 +16,13 @@ pub(crate) fn object_name() -> Rule {
         .reason(Reason::FieldValueInvalid)
 }
 
+/// The text names a CA's profile.
+pub(crate) fn profile_name() -> Rule {
+    Rule::new("self.matches('^[!-~]+$')")
+        .message("must be the name of a profile that the CA offers, such as tlsserver: the issuer's status.profiles lists them")
+        .reason(Reason::FieldValueInvalid)
+}
+
 /// Each item is a host name that HTTP-01 can prove. A bad item breaks one rule only, so that its user reads one sentence.
 pub(crate) fn host_names(list: &mut Schema) {
     let rules = [

@@ -17,6 +17,7 @@ pub mod order;
 pub mod ownership;
 pub mod permission;
 pub mod plan;
+pub mod profile;
 pub mod renewal;
 pub mod renewal_info;
 pub mod report;

@@ -46,6 +46,8 @@ pub struct Observed {
     pub gate: Option<Gate>,
     /// Why the ledger has no token for a new order for these names now.
     pub limit: Option<Gate>,
+    /// A profile that the CA refused although its directory offers it.
+    pub refused_profile: Option<String>,
     /// When the directory's shared budget has room for a poll of this Certificate, where it had none.
     pub poll_turn: Option<Timestamp>,
     /// The solver.
@@ -89,6 +91,10 @@ pub struct IssuerFacts {
     pub generation: i64,
     /// Whether the directory offers renewal information (RFC 9773).
     pub renewal_info: bool,
+    /// The profiles that the directory offers.
+    pub profiles: Vec<String>,
+    /// The profile that the issuer's spec wants.
+    pub profile: Option<String>,
 }
 
 /// The reason of an issuer whose account is being looked up at the CA again.
@@ -132,6 +138,8 @@ pub struct Marks {
     pub directory: Option<String>,
     /// The names wanted at issue, sorted.
     pub names: Option<Vec<String>>,
+    /// The profile that was ordered, where one was named.
+    pub profile: Option<String>,
     /// The instant of issue.
     pub issued_at: Option<Timestamp>,
 }

@@ -5,7 +5,8 @@ use evercert_api::certificate::{
     CertificateStatus, FailureStatus, OrderStatus, RenewalInfoStatus, whole_seconds,
 };
 use evercert_api::condition::{
-    self, Claim, FALLBACK_IN_USE, ISSUING, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED, STALLED,
+    self, Claim, FALLBACK_IN_USE, ISSUING, PROFILE_PENDING, RATE_LIMITED, READY,
+    RENEW_BEFORE_CLAMPED, STALLED,
 };
 use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +17,7 @@ use crate::fault::FaultClass;
 use crate::need::{find_need, whole, whole_up};
 use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
 use crate::plan::{Failure, Plan, State};
+use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
 use crate::sentence::quote;
 
@@ -148,6 +150,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
                 | Reason::NameHeldElsewhere
                 | Reason::NoIngressClass
                 | Reason::Suspended
+                | Reason::ProfileNotOffered
         )
         || is_for_a_person(&o.issuer);
     set(Claim {
@@ -185,6 +188,18 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         }),
         None => condition::remove(claims, RENEW_BEFORE_CLAMPED),
     }
+    match build_profile(o, renewal.map(|r| r.at)) {
+        Some((reason, message)) => {
+            let claim = Claim {
+                kind: PROFILE_PENDING,
+                status: true,
+                reason,
+                message,
+            };
+            condition::set(claims, &claim, o.generation, now);
+        }
+        None => condition::remove(claims, PROFILE_PENDING),
+    }
     if is_rate_limited(o, plan) {
         condition::set(
             claims,
@@ -201,6 +216,41 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         condition::remove(claims, RATE_LIMITED);
     }
     status
+}
+
+/// Why the certificate in place is from another profile than the next one, or than the one that is wanted.
+fn build_profile(o: &Observed, renewal: Option<Timestamp>) -> Option<(Reason, String)> {
+    let IssuerObservation::Ready(issuer) = &o.issuer else {
+        return None;
+    };
+    let marks = &o.issued_secret()?.marks;
+    if marks.directory.as_ref() != Some(&issuer.directory) {
+        return None;
+    }
+    let choice = find_profile(o);
+    if let Choice::Instead(profile) = choice {
+        let message = format!("{}: the CA chooses", build_not_offered(o, profile));
+        return Some((Reason::ProfileNotOffered, message));
+    }
+    let next = choice.ordered();
+    if marks.profile.as_deref() == next || matches!(choice, Choice::Nothing(_)) {
+        return None;
+    }
+    let was = marks.profile.as_deref().map_or_else(
+        || "without a profile".to_owned(),
+        |p| format!("with the profile {}", quote(p)),
+    );
+    let wanted = next.map_or_else(
+        || "none is wanted".to_owned(),
+        |p| format!("{} is wanted", quote(p)),
+    );
+    let at = renewal
+        .map(|at| format!(" at {}", whole(at)))
+        .unwrap_or_default();
+    Some((
+        Reason::ProfilePending,
+        format!("the certificate was ordered {was}, {wanted}: it comes with the renewal{at}"),
+    ))
 }
 
 /// What a person should know beside how it stands.

@@ -102,6 +102,7 @@ pub fn find_remedy(kind: &str) -> Option<&'static str> {
             "open the page that the CA names and do what it asks, such as agreeing to new terms"
         }
         "accountDoesNotExist" => "the account will be registered again with the same key",
+        "invalidProfile" => "name another profile in spec.profile.name, or none",
         "badPublicKey" | "badCSR" => "choose another spec.privateKey",
         "rateLimited" => "nothing: the next attempt waits until the CA allows it",
         _ => return None,

@@ -266,6 +266,7 @@ fn observe(
         gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
         limit: None,
         poll_turn: None,
+        refused_profile: entry.refused_profile,
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
         reach: entry.reach.into_iter().collect(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, long, merged, object};
+use super::{Case, NOT_A_PROFILE, long, merged, object};
 
 const CEL: &str = "x-kubernetes-validations";
 const NOT_AN_OBJECT: &str = "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
@@ -97,6 +97,18 @@ fn account() -> Vec<Wrong> {
             "maxLength",
             json!({"directory": long("https://ca.example.com/", 2049)}),
             "spec.acme.directory: Too long: may not be more than 2048 bytes",
+        ),
+        acme(
+            "spec.acme.profile",
+            CEL,
+            json!({"profile": "tls server"}),
+            format!("spec.acme.profile: Invalid value: \"tls server\": {NOT_A_PROFILE}"),
+        ),
+        acme(
+            "spec.acme.profile",
+            "maxLength",
+            json!({"profile": "a".repeat(65)}),
+            "spec.acme.profile: Too long: may not be more than 64 bytes",
         ),
         acme(
             "spec.acme.email",
@@ -341,7 +353,7 @@ pub(super) fn good(kind: &'static str) -> Vec<Value> {
         .map(|directory| json!({"acme": {"directory": directory}}));
     let others = [
         json!({"acme": null, "selfSigned": {}}),
-        json!({"acme": {"email": "oneill+certs@mail.example.com"}}),
+        json!({"acme": {"email": "oneill+certs@mail.example.com", "profile": "tlsserver"}}),
         // Not agreeing is a condition with the terms' URL, which only the CA can tell.
         json!({"acme": {"termsOfServiceAgreed": false}}),
         json!({"acme": {"caBundle": long("-----BEGIN CERTIFICATE-----", 262_144)}}),

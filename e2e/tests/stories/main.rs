@@ -32,6 +32,7 @@ mod outside;
 mod permission;
 mod pod;
 mod preflight;
+mod profiles;
 mod refused;
 mod renew;
 mod renewal_info;
@@ -65,6 +66,7 @@ fn groups() -> Vec<Group> {
         ca_outage::tales(),
         refused::tales(),
         preflight::tales(),
+        profiles::tales(),
         unreachable::tales(),
         renew::tales(),
         renewal_info::tales(),

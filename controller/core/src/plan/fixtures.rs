@@ -57,6 +57,7 @@ pub(crate) fn observed() -> Observed {
             private_key: None,
             renew_before: None,
             renew_before_percentage: None,
+            profile: None,
             fallback: None,
             suspend: false,
         },
@@ -67,6 +68,8 @@ pub(crate) fn observed() -> Observed {
             directory: DIRECTORY.into(),
             generation: 1,
             renewal_info: false,
+            profiles: Vec::new(),
+            profile: None,
         }),
         secret: SecretObservation::Missing,
         companion: Companion::default(),
@@ -78,6 +81,7 @@ pub(crate) fn observed() -> Observed {
         gate: None,
         limit: None,
         poll_turn: None,
+        refused_profile: None,
         solver: SolverState::Ready,
         presented: Presented::No,
         reach: Vec::new(),
@@ -129,6 +133,7 @@ pub(crate) fn marks() -> Marks {
         issuer: Some(ISSUER.into()),
         directory: Some(DIRECTORY.into()),
         names: Some(names()),
+        profile: None,
         issued_at: Some(at(-40 * DAY)),
     }
 }
@@ -228,6 +233,7 @@ pub(crate) fn order_status() -> OrderStatus {
         names: names(),
         created_at: whole_seconds(at(-60)),
         expires: Some(whole_seconds(at(7 * DAY))),
+        profile: None,
     }
 }
 
@@ -391,6 +397,8 @@ impl Observed {
             directory: directory.into(),
             generation: 1,
             renewal_info: false,
+            profiles: Vec::new(),
+            profile: None,
         });
         self
     }
@@ -475,6 +483,15 @@ impl Observed {
     pub(crate) fn offering_renewal_info(mut self) -> Self {
         if let IssuerObservation::Ready(issuer) = &mut self.issuer {
             issuer.renewal_info = true;
+        }
+        self
+    }
+
+    /// The CA offers these, and the issuer wants one.
+    pub(crate) fn offering_profiles(mut self, profiles: &[&str], wanted: Option<&str>) -> Self {
+        if let IssuerObservation::Ready(issuer) = &mut self.issuer {
+            issuer.profiles = profiles.iter().map(|p| (*p).to_owned()).collect();
+            issuer.profile = wanted.map(str::to_owned);
         }
         self
     }

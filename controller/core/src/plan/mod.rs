@@ -5,7 +5,7 @@
 //! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated → settle · suspended · issuer · name · backing off · gate · limit · Secret not writable · key · no route · solver · slot
+//! start   nothing violated → settle · suspended · issuer · name · profile · backing off · gate · limit · Secret not writable · key · no route · solver · slot
 //!         → place
 //! ```
 
@@ -241,6 +241,7 @@ const TABLE: &[Row] = &[
     start::plan_suspended,
     start::plan_issuer,
     start::plan_refused_name,
+    start::plan_profile,
     start::plan_lost_intent,
     start::plan_backoff,
     start::plan_gate,

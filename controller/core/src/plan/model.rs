@@ -79,6 +79,8 @@ impl World {
                 directory: fixtures::DIRECTORY.into(),
                 generation: 1,
                 renewal_info: false,
+                profiles: Vec::new(),
+                profile: None,
             });
         }
         self.observed.slot = true;
@@ -262,6 +264,7 @@ impl World {
             issuer: Some(self.observed.issuer_id()),
             directory,
             names: Some(self.observed.wanted_names()),
+            profile: None,
             issued_at: Some(self.now),
         };
         self.observed.companion = Companion {

@@ -98,6 +98,7 @@ fn marks() -> BoxedStrategy<Marks> {
             issuer: issuer.map(str::to_owned),
             directory: directory.map(str::to_owned),
             names,
+            profile: None,
             issued_at,
         })
         .boxed()

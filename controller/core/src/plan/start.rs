@@ -9,6 +9,7 @@ use crate::fault::{Fault, FaultClass};
 use crate::lanes::Candidate;
 use crate::need::{find_need, whole, whole_up};
 use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
+use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::plan_renewal_after;
 use crate::renewal_info::next_poll;
 
@@ -116,6 +117,26 @@ pub(super) fn plan_refused_name(o: &Observed, now: Timestamp) -> Option<Plan> {
         refusal.reason,
         refusal.message.clone(),
         later(now, RECHECK),
+        now,
+    ))
+}
+
+/// The spec requires a profile that the CA does not offer.
+pub(super) fn plan_profile(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let Choice::Nothing(profile) = find_profile(o) else {
+        return None;
+    };
+    let message = format!(
+        "{}. Name one of these, or set spec.profile.policy to Preferred. It is looked at again when either changes",
+        build_not_offered(o, profile)
+    );
+    let wake = later(now, RESYNC);
+    Some(blocked(
+        "profile",
+        o,
+        Reason::ProfileNotOffered,
+        message,
+        wake,
         now,
     ))
 }
@@ -348,6 +369,7 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         plan_suspended,
         plan_issuer,
         plan_refused_name,
+        plan_profile,
         plan_backoff,
         plan_gate,
         plan_limit,

@@ -434,6 +434,7 @@ impl World {
                     names: order.names,
                     created_at: whole_seconds(now),
                     expires: None,
+                    profile: None,
                 })
             }
             Err(Refusal::Down) => {
@@ -560,6 +561,7 @@ impl World {
             issuer: Some(o.issuer_id()),
             directory: Some(DIRECTORY.into()),
             names: Some(names),
+            profile: None,
             issued_at: Some(now),
         };
         o.companion = Companion {

@@ -272,6 +272,7 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
             status.account_uri = Some(acme.account_uri().to_owned());
             status.directory = Some(directory.url().to_owned());
             status.terms_of_service = directory.terms_of_service().map(str::to_owned);
+            status.profiles = directory.profiles();
             let text = format!(
                 "the account {} is registered at {}",
                 acme.account_uri(),

@@ -146,6 +146,7 @@ async fn try_ready(
         signer,
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
+        profile: object.profile(),
         directory: object.directory().to_owned(),
         generation: object.generation,
         fingerprint,
@@ -175,6 +176,7 @@ async fn try_ready(
         same.generation = object.generation;
         object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
+        same.profile = object.profile();
         (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
     }

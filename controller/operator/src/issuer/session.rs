@@ -42,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) policy: Vec<PolicyRule>,
     /// The ingress class of its routes, where it names one.
     pub(crate) ingress_class: Option<String>,
+    /// The CA's profile that it wants.
+    pub(crate) profile: Option<String>,
     /// The directory's URL that its spec names, or [`SELF_SIGNED`](evercert_core::observe::SELF_SIGNED).
     pub(crate) directory: String,
     /// The generation of the spec that it was made from.
@@ -79,6 +81,7 @@ impl Session {
             },
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
+            profile: object.profile(),
             directory: object.directory().to_owned(),
             generation: object.generation,
             fingerprint: 0,
@@ -123,14 +126,17 @@ impl Session {
 
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        let directory = match &self.signer {
+            Signer::Acme { directory, .. } => Some(directory),
+            Signer::SelfSigned | Signer::None { .. } => None,
+        };
         let facts = IssuerFacts {
             id: id.to_string(),
             directory: self.directory.clone(),
             generation: self.generation,
-            renewal_info: match &self.signer {
-                Signer::Acme { directory, .. } => directory.offers_renewal_info(),
-                Signer::SelfSigned | Signer::None { .. } => false,
-            },
+            renewal_info: directory.is_some_and(|d| d.offers_renewal_info()),
+            profiles: directory.map(|d| d.profiles()).unwrap_or_default(),
+            profile: self.profile.clone(),
         };
         if self.suspect {
             return IssuerObservation::NotReady {
