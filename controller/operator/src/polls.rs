@@ -10,6 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 /// The time between two polls of one directory: a hundredth of what Let's Encrypt allows, and five minutes for 3,000.
 const PACE: SignedDuration = SignedDuration::from_millis(100);
 
+/// How long a turn is good that was not used.
+const KEPT: SignedDuration = SignedDuration::from_secs(10);
+
 /// The turns, by directory.
 #[derive(Debug, Default)]
 pub(crate) struct Polls(Mutex<HashMap<String, Line>>);
@@ -50,7 +53,10 @@ impl Polls {
                 return Err(turn);
             }
             line.turns.remove(key);
-            return Ok(());
+            if now.duration_since(turn) <= KEPT {
+                return Ok(());
+            }
+            // While everybody slept all turns passed, and would be used at once.
         }
         let turn = line.next.map_or(now, |next| next.max(now));
         line.next = Some(turn.checked_add(PACE).unwrap_or(turn));
@@ -116,6 +122,20 @@ mod tests {
             Ok(()),
             "an idle line"
         );
+    }
+
+    #[test]
+    fn turns_that_passed_while_everybody_slept_are_taken_anew() {
+        let polls = Polls::default();
+        let keys: Vec<ObjectKey> = (0..100).map(key).collect();
+        let ask = |now: i64| {
+            keys.iter()
+                .filter(|k| polls.ask("ca", k, at(now)).is_ok())
+                .count()
+        };
+        assert_eq!(ask(0), 1);
+        assert_eq!(ask(3_600_000), 1);
+        assert_eq!(ask(3_600_100), 1);
     }
 
     #[test]

@@ -106,9 +106,9 @@ fn a_mass_revocation_is_over_within_a_day_spread_out_and_against_no_limit() {
     let script = Script {
         seed: setting("SEED", 1).into(),
         certificates: 3_000,
-        days: 32.0,
+        days: 25.5,
         model: Model::of(DIRECTORY),
-        revocation: Some(30.0),
+        revocation: Some(24.0),
     };
     let tally = run(&script);
     assert!(tally.refused.is_empty(), "{:#?}", tally.refused);

@@ -228,6 +228,9 @@ impl World {
         self.waiting.clear();
         self.under_way.clear();
         self.breaker = None;
+        for actor in &mut self.actors {
+            actor.turn = None;
+        }
         let written = serde_json::to_string(&self.ledger).unwrap();
         self.ledger = serde_json::from_str(&written).unwrap();
         self.tally.restarts += 1;
@@ -459,7 +462,7 @@ impl World {
     /// When this one may ask: one after the other.
     fn turn(&mut self, index: usize) -> Seconds {
         let actor = &mut self.actors[index];
-        if let Some(turn) = actor.turn {
+        if let Some(turn) = actor.turn.filter(|turn| self.now - turn <= 10.0) {
             actor.turn = Some(turn).filter(|turn| *turn > self.now);
             return turn;
         }
