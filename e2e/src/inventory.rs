@@ -11,6 +11,8 @@ use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::OnceCell;
 
+use crate::manifest;
+
 /// Lists under way at a time.
 const AT_A_TIME: usize = 8;
 
@@ -45,10 +47,11 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Item>> {
 /// # Errors
 /// As [`list`].
 pub async fn list_written_in_cluster(client: &Client) -> Result<Vec<Item>> {
-    let ours = format!("{FIELD_MANAGER}-");
+    let operators = format!("{FIELD_MANAGER}-");
     look(client, None, |object| {
         let mut managers = object.managed_fields().iter().flat_map(|e| &e.manager);
-        managers.any(|manager| manager.starts_with(&ours))
+        managers
+            .any(|manager| manager.starts_with(&operators) && manager != manifest::FIELD_MANAGER)
     })
     .await
 }

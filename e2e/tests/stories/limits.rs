@@ -121,8 +121,7 @@ async fn two_writers_that_undo_each_others_names_spend_no_more_than_the_limit_ov
     let spent = ca.count()?;
     ensure!(
         (OF_A_SET..=2 * OF_A_SET).contains(&spent.orders),
-        "{} rounds, {spent:?}",
-        round
+        "{round} rounds, {spent:?}"
     );
 
     let mut operator = story.stage.operator.lock().await;
