@@ -105,6 +105,7 @@ pub const SELF_SIGNED: &str = "self-signed";
 
 /// The TLS Secret that the spec names.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // there is one for each pass, and a box could not be matched in depth
 pub enum SecretObservation {
     /// It does not exist.
     Missing,

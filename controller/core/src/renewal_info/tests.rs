@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::need::find_need;
-use crate::observe::{Gate, SecretObservation};
+use crate::observe::Gate;
 use crate::plan::fixtures::{DAY, at, good, marks, now, observed};
 use crate::plan::{Step, plan};
 use crate::renewal::plan_renewal_after;
@@ -41,10 +41,7 @@ fn told(answer: &Result<RenewalInfo, NoRenewalInfo>) -> Observed {
 }
 
 fn secret(o: &Observed) -> &TlsSecret {
-    match &o.secret {
-        SecretObservation::Ours(secret) => secret,
-        other => panic!("{other:?}"),
-    }
+    o.issued_secret().unwrap()
 }
 
 /// Seconds from now on.
