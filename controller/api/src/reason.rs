@@ -103,6 +103,8 @@ reasons! {
     Rejected,
     /// The CA limits the rate.
     RateLimited,
+    /// The CA has paused a name until a person opens its page.
+    Paused,
     /// The CA does not answer as it should.
     CAUnavailable,
     /// The order was lost at the CA, or its record by a crash.

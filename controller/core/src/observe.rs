@@ -330,6 +330,14 @@ impl Observed {
         self.issued().is_some_and(|c| c.is_valid_at(now))
     }
 
+    /// Whether a person has changed something since the last attempt failed.
+    #[must_use]
+    pub fn is_changed_since_failure(&self) -> bool {
+        let failed = self.status.last_failure.as_ref();
+        let then = failed.and_then(|failure| failure.fingerprint.as_ref());
+        then.is_some_and(|then| *then != self.fingerprint())
+    }
+
     /// When a person asks for a renewal by annotation: an instant, or a text that is none.
     #[must_use]
     pub fn requested(&self) -> Option<Result<Timestamp, &str>> {

@@ -5,12 +5,12 @@ use evercert_api::certificate::{
     CertificateStatus, FailureStatus, OrderStatus, RenewalInfoStatus, whole_seconds,
 };
 use evercert_api::condition::{
-    self, Claim, FALLBACK_IN_USE, ISSUING, PROFILE_PENDING, RATE_LIMITED, READY,
+    self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, PROFILE_PENDING, RATE_LIMITED, READY,
     RENEW_BEFORE_CLAMPED, STALLED,
 };
 use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::backoff::next_attempt;
 use crate::fault::FaultClass;
@@ -190,30 +190,19 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     }
     match build_profile(o, renewal.map(|r| r.at)) {
         Some((reason, message)) => {
-            let claim = Claim {
-                kind: PROFILE_PENDING,
-                status: true,
-                reason,
-                message,
-            };
-            condition::set(claims, &claim, o.generation, now);
+            set_while(claims, o, PROFILE_PENDING, reason, &message, now);
         }
         None => condition::remove(claims, PROFILE_PENDING),
     }
-    if is_rate_limited(o, plan) {
-        condition::set(
-            claims,
-            &Claim {
-                kind: RATE_LIMITED,
-                status: true,
-                reason: Reason::RateLimited,
-                message: plan.say.message.clone(),
-            },
-            o.generation,
-            now,
-        );
-    } else {
-        condition::remove(claims, RATE_LIMITED);
+    for (kind, reason, holds) in [
+        (RATE_LIMITED, Reason::RateLimited, is_rate_limited(o, plan)),
+        (PAUSED, Reason::Paused, failed_for(o, plan, Reason::Paused)),
+    ] {
+        if holds {
+            set_while(claims, o, kind, reason, &plan.say.message, now);
+        } else {
+            condition::remove(claims, kind);
+        }
     }
     status
 }
@@ -268,14 +257,33 @@ fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
     notes
 }
 
+/// A condition that is there only while it holds.
+fn set_while(
+    claims: &mut Vec<Condition>,
+    o: &Observed,
+    kind: &'static str,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
+    let claim = Claim {
+        kind,
+        status: true,
+        reason,
+        message: message.to_owned(),
+    };
+    condition::set(claims, &claim, o.generation, now);
+}
+
 /// Whether a limit of the CA is what is waited for: by the ledger, or since the CA refused the last attempt for it.
 fn is_rate_limited(o: &Observed, plan: &Plan) -> bool {
-    plan.say.reason == Reason::RateLimited
-        || (plan.say.reason == Reason::BackingOff
-            && o.status
-                .last_failure
-                .as_ref()
-                .is_some_and(|f| f.reason == Reason::RateLimited.as_str()))
+    plan.say.reason == Reason::RateLimited || failed_for(o, plan, Reason::RateLimited)
+}
+
+/// Whether the last attempt failed for `reason`, and the next one is waited for.
+fn failed_for(o: &Observed, plan: &Plan, reason: Reason) -> bool {
+    let failure = o.status.last_failure.as_ref();
+    plan.say.reason == Reason::BackingOff && failure.is_some_and(|f| f.reason == reason.as_str())
 }
 
 fn issued_at(o: &Observed) -> Option<Timestamp> {

@@ -332,6 +332,7 @@ pub(crate) fn new_order(
         urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
         names,
         replaces,
+        asked_anew: o.is_changed_since_failure(),
     };
     Some((directory.to_owned(), order))
 }

@@ -33,6 +33,7 @@ mod permission;
 mod pod;
 mod preflight;
 mod profiles;
+mod quota;
 mod refused;
 mod renew;
 mod renewal_info;
@@ -77,6 +78,7 @@ fn groups() -> Vec<Group> {
         issue::tales(),
         damage::tales(),
         days::tales(),
+        quota::tales(),
         foreign::tales(),
         forged::tales(),
         edited::tales(),

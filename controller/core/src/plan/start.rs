@@ -196,12 +196,9 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
     let at = o.status.next_attempt_time.as_ref()?.0;
-    let changed = failure
-        .fingerprint
-        .as_ref()
-        .is_some_and(|f| *f != o.fingerprint());
     let requested = o.requested_after(failure.time.0);
-    if now >= at || changed || requested.is_some_and(|requested| requested <= now) {
+    let is_asked = requested.is_some_and(|requested| requested <= now);
+    if now >= at || o.is_changed_since_failure() || is_asked {
         return None;
     }
     Some(blocked(

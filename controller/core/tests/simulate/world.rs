@@ -361,6 +361,7 @@ impl World {
                 && o.certificate()
                     .and_then(|facts| find_window(o, facts))
                     .is_some_and(|window| window.start <= now),
+            asked_anew: false,
         }
     }
 

@@ -16,7 +16,7 @@ use evercert_core::plan::Failure;
 use evercert_core::profile::{build_not_offered, find_profile};
 use evercert_core::report::Change;
 use evercert_core::routes::CertificateChallenges;
-use evercert_core::sentence::{build_fault, find_remedy};
+use evercert_core::sentence::{build_fault, build_remedy};
 use evercert_probe::Finding;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -219,6 +219,7 @@ pub(super) async fn place(
                     let message = format!("{}. Remedy: mend it, since {why}", build_fault(&fault));
                     failed_with(Reason::ProfileNotOffered, &fault, message)
                 }
+                FaultClass::Permanent if fault.is_paused() => failed(Reason::Paused, &fault),
                 FaultClass::Permanent => failed(Reason::Rejected, &fault),
                 FaultClass::Validation
                 | FaultClass::Transient
@@ -284,15 +285,7 @@ fn settle_refusal(names: Vec<String>, fault: &Fault) -> Settlement {
 }
 
 fn failed(reason: Reason, fault: &Fault) -> Outcome {
-    let kind = fault
-        .problem
-        .as_ref()
-        .map(|p| p.kind.as_str())
-        .unwrap_or_default();
-    let remedy = find_remedy(kind)
-        .map(|r| format!(". Remedy: {r}"))
-        .unwrap_or_default();
-    let message = format!("{}{remedy}", build_fault(fault));
+    let message = format!("{}{}", build_fault(fault), build_remedy(fault));
     failed_with(reason, fault, message)
 }
 
