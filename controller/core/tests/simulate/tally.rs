@@ -77,7 +77,7 @@ impl Tally {
         while self
             .last_minute
             .front()
-            .is_some_and(|first| at - first > 60.0)
+            .is_some_and(|first| at - first >= 59.95)
         {
             self.last_minute.pop_front();
         }
