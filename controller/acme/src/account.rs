@@ -14,7 +14,7 @@ use crate::client::{Answer, Outcome};
 use crate::directory::Directory;
 use crate::fault::Attempt;
 use crate::jose::Signer;
-use crate::port::{Acme, OrderRequest};
+use crate::port::{Acme, Chain, OrderRequest};
 use crate::transport::{Transport, is_base64url, with_fresh_nonces};
 use crate::wire::{WireAuthorization, WireChallenge, WireOrder, WireProblem, WireProofStatus};
 
@@ -22,6 +22,8 @@ use crate::wire::{WireAuthorization, WireChallenge, WireOrder, WireProblem, Wire
 const AT_A_TIME: usize = 8;
 /// Most authorizations of an order: it has at most 100 names.
 const MOST_AUTHORIZATIONS: usize = 100;
+
+const NO_CERTIFICATE: &str = "the answer holds no certificate";
 
 /// An account at a directory.
 pub(crate) struct AcmeAccount {
@@ -301,7 +303,7 @@ impl Acme for AcmeAccount {
         self.view(order_url, wire, &answer, now).await
     }
 
-    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<String, Fault> {
+    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<Chain, Fault> {
         let reading = self
             .directory
             .attempt("reading the order", Place::Read, now);
@@ -322,8 +324,24 @@ impl Acme for AcmeAccount {
             .attempt("downloading the certificate", Place::Read, now);
         let call = with_fresh_nonces!(self.transport(), order.certificate());
         match attempt.check_call(call)? {
-            (Some(pem), _) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(pem),
-            _ => Err(attempt.local(FaultClass::Transient, "the answer holds no certificate")),
+            (Some(pem), answer) if is_chain(&pem) => {
+                let alternates = answer.links("alternate");
+                Ok(Chain { pem, alternates })
+            }
+            _ => Err(attempt.local(FaultClass::Transient, NO_CERTIFICATE)),
+        }
+    }
+
+    async fn alternate(&self, url: &str, now: Timestamp) -> Result<String, Fault> {
+        let attempt = self
+            .directory
+            .attempt("downloading another chain", Place::Read, now);
+        let answer = attempt.check(self.post(url, b"").await)?;
+        let pem = String::from_utf8(answer.body.into()).unwrap_or_default();
+        if is_chain(&pem) {
+            Ok(pem)
+        } else {
+            Err(attempt.local(FaultClass::Transient, NO_CERTIFICATE))
         }
     }
 
@@ -337,6 +355,10 @@ impl Acme for AcmeAccount {
             .collect();
         stream::iter(posts).buffered(AT_A_TIME).try_collect().await
     }
+}
+
+fn is_chain(pem: &str) -> bool {
+    pem.contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn view_of(

@@ -73,6 +73,23 @@ impl Answer {
             .filter(|v| !v.is_empty())
     }
 
+    /// The targets of the `Link` headers of a relation (RFC 8288), in order.
+    pub(crate) fn links(&self, relation: &str) -> Vec<String> {
+        let headers = self.headers.get_all("link").iter();
+        let wanted = format!("rel={relation}");
+        headers
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|links| links.split(','))
+            .filter_map(|link| {
+                let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+                let mut parameters = parameters.split(';').map(|p| p.replace('"', ""));
+                parameters
+                    .any(|parameter| parameter.trim() == wanted)
+                    .then(|| url.to_owned())
+            })
+            .collect()
+    }
+
     /// Whether only the nonce was refused (RFC 8555 §6.5).
     pub(crate) fn is_bad_nonce(&self) -> bool {
         #[derive(serde::Deserialize)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
-use instant_acme::{Account, AccountCredentials, Key};
+use instant_acme::Account;
 use jiff::Timestamp;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::Serialize;
 use url::Url;
 
 use evercert_core::fault::{Fault, FaultClass, Place};
@@ -15,13 +15,25 @@ use evercert_core::renewal_info::{NoRenewalInfo, RenewalInfo};
 use crate::account::AcmeAccount;
 use crate::client::{Answer, Limits, Wire, WireError};
 use crate::fault::Attempt;
-use crate::jose::Signer;
+use crate::jose::{ExternalAccount, FlattenedJws, Signer};
 use crate::port::Acme;
 use crate::transport::{Transport, is_base64url, with_fresh_nonces};
 use crate::trust::build_client_config;
 use crate::wire::{WireAccount, WireDirectory, WireRenewalInfo, printable};
 
 const NOT_P256: &str = "the account key is not a P-256 key in PKCS#8";
+
+/// newAccount's payload (RFC 8555 §7.3).
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewAccount {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terms_of_service_agreed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only_return_existing: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_account_binding: Option<FlattenedJws>,
+}
 
 /// How a directory is reached.
 #[derive(Debug, Clone)]
@@ -304,45 +316,55 @@ impl Directory {
         known_uri: Option<&str>,
         now: Timestamp,
     ) -> Result<FoundAccount, Fault> {
-        match known_uri.filter(|uri| self.transport.allows(uri)) {
-            Some(uri) => {
-                let attempt = self.attempt("account", Place::Account, now);
-                check_key(key_pkcs8_der, &attempt)?;
-                let restored = self
-                    .builder()
-                    .from_parts(uri.to_owned(), key_pkcs8_der.into(), self.url.clone())
-                    .await;
-                let account =
-                    restored.map_err(|e| attempt.local(FaultClass::Account, &e.to_string()))?;
-                self.found(key_pkcs8_der, account, None, &attempt)
-            }
-            None => self.ask_for_account(key_pkcs8_der, true, now).await,
+        if let Some(uri) = known_uri.filter(|uri| self.transport.allows(uri)) {
+            let attempt = self.attempt("account", Place::Account, now);
+            return self.restore(key_pkcs8_der, uri, None, &attempt).await;
         }
+        let wanted = NewAccount {
+            only_return_existing: Some(true),
+            ..NewAccount::default()
+        };
+        self.ask_for_account(key_pkcs8_der, &wanted, now).await
     }
 
-    /// Makes the account of a key, and agrees to the terms of service (RFC 8555 §7.3). One request. Idempotent: the key is the
-    /// account's identity, so a repetition finds what was made.
+    /// Makes the account of a key, bound to `external` where there is one (RFC 8555 §7.3.4), and agrees to the terms of service
+    /// (§7.3). One request. Idempotent: the key is the account's identity, so a repetition finds what was made.
     ///
     /// # Errors
     /// As [`Self::account`]; and [`FaultClass::Account`] when the CA wants an external account.
     pub async fn new_account(
         self: &Arc<Self>,
         key_pkcs8_der: &[u8],
+        external: Option<&ExternalAccount>,
         now: Timestamp,
     ) -> Result<FoundAccount, Fault> {
-        self.ask_for_account(key_pkcs8_der, false, now).await
+        let signer = Signer::of_key(key_pkcs8_der);
+        let binding = external.and_then(|e| signer?.bind(e, &self.content.new_account));
+        let wanted = NewAccount {
+            terms_of_service_agreed: Some(true),
+            external_account_binding: binding,
+            ..NewAccount::default()
+        };
+        self.ask_for_account(key_pkcs8_der, &wanted, now).await
     }
 
     async fn ask_for_account(
         self: &Arc<Self>,
         key: &[u8],
-        only_existing: bool,
+        wanted: &NewAccount,
         now: Timestamp,
     ) -> Result<FoundAccount, Fault> {
         let attempt = self.attempt("account", Place::Account, now);
-        check_key(key, &attempt)?;
-        let (account, answer) = self.post_account(key, only_existing, &attempt).await?;
-        if !self.transport.allows(account.id()) {
+        let signer =
+            Signer::of_key(key).ok_or_else(|| attempt.local(FaultClass::Account, NOT_P256))?;
+        let payload = serde_json::to_vec(wanted)
+            .map_err(|e| attempt.local(FaultClass::Permanent, &e.to_string()))?;
+        let url = &self.content.new_account;
+        let answer = attempt.check(self.transport.post(&signer, url, &payload).await)?;
+        let Some(uri) = answer.header("location") else {
+            return Err(attempt.unexpected(&answer, "it names no account"));
+        };
+        if !self.transport.allows(uri) {
             return Err(attempt.local(
                 FaultClass::Permanent,
                 "the account's URL is not on an origin of the directory",
@@ -353,55 +375,32 @@ impl Directory {
         if let Some(status) = content.status.filter(|s| s != "valid") {
             return Err(attempt.local(
                 FaultClass::Account,
-                &format!("the account {} is {status}: use another key", account.id()),
+                &format!("the account {uri} is {}", printable(&status)),
             ));
         }
-        self.found(key, account, content.contact, &attempt)
+        self.restore(key, uri, content.contact, &attempt).await
     }
 
-    fn found(
+    /// The account at `uri`, which the key is taken to be of. Nothing is sent.
+    async fn restore(
         self: &Arc<Self>,
         key: &[u8],
-        account: Account,
+        uri: &str,
         contact: Option<Vec<String>>,
         attempt: &Attempt<'_>,
     ) -> Result<FoundAccount, Fault> {
-        let signer = Signer::parse(key, account.id())
-            .ok_or_else(|| attempt.local(FaultClass::Account, NOT_P256))?;
+        let signer =
+            Signer::parse(key, uri).ok_or_else(|| attempt.local(FaultClass::Account, NOT_P256))?;
+        let restored = Account::builder_with_http(Box::new(self.transport.clone()))
+            .from_parts(uri.to_owned(), key.into(), self.url.clone())
+            .await;
+        let account = restored.map_err(|e| attempt.local(FaultClass::Account, &e.to_string()))?;
         Ok(FoundAccount {
             directory: Arc::clone(self),
             account,
             signer,
             contact,
         })
-    }
-
-    async fn post_account(
-        &self,
-        key: &[u8],
-        only_existing: bool,
-        attempt: &Attempt<'_>,
-    ) -> Result<(Account, Answer), Fault> {
-        let call = with_fresh_nonces!(&self.transport, async {
-            let der = PrivatePkcs8KeyDer::from(key.to_vec());
-            let key = (
-                Key::from_pkcs8_der(der.clone_key())?,
-                PrivateKeyDer::Pkcs8(der),
-            );
-            let (builder, url) = (self.builder(), self.url.clone());
-            if only_existing {
-                builder.from_key(key, url).await
-            } else {
-                builder.create_from_key(key, url).await
-            }
-        });
-        let ((account, _), answer): ((Account, AccountCredentials), Answer) =
-            attempt.check_call(call)?;
-        Ok((account, answer))
-    }
-
-    fn builder(&self) -> instant_acme::AccountBuilder {
-        Account::builder_with_http(Box::new(self.transport.clone()))
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -433,22 +432,21 @@ impl FoundAccount {
         self.account.id()
     }
 
-    /// Whether `contact`, an e-mail address, is the one contact that the CA has told of; false when it has told nothing.
+    /// The account's contacts, `mailto:` URLs, as the CA has told them; empty when it has told nothing.
     #[must_use]
-    pub fn has_contact(&self, contact: &str) -> bool {
-        self.contact.as_deref() == Some(std::slice::from_ref(&mailto(contact)))
+    pub fn contacts(&self) -> &[String] {
+        self.contact.as_deref().unwrap_or_default()
     }
 
-    /// Replaces the account's contacts by `contact`, an e-mail address (RFC 8555 §7.3.2). One request. Idempotent.
+    /// Replaces the account's contacts by these `mailto:` URLs (RFC 8555 §7.3.2). One request. Idempotent.
     ///
     /// # Errors
     /// [`FaultClass::Account`] when the CA refuses the address.
-    pub async fn update_contact(&self, contact: &str, now: Timestamp) -> Result<(), Fault> {
+    pub async fn update_contacts(&self, contacts: &[String], now: Timestamp) -> Result<(), Fault> {
         let attempt = self
             .directory
             .attempt("contact of the account", Place::Account, now);
-        let contact = mailto(contact);
-        let contacts = [contact.as_str()];
+        let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
         let call = with_fresh_nonces!(
             &self.directory.transport,
             self.account.update_contacts(&contacts)
@@ -456,25 +454,31 @@ impl FoundAccount {
         attempt.check_call(call).map(|_| ())
     }
 
+    /// Gives the account another key, a P-256 key in PKCS#8 (RFC 8555 §7.3.5), and gives the account with that key. One request.
+    /// Not idempotent: whether a request without an answer was heeded shows when either key's account is looked up.
+    ///
+    /// # Errors
+    /// [`FaultClass::Permanent`] when the CA offers no change of keys, or the key is of another kind; else what it says.
+    pub async fn change_key(self, next_pkcs8_der: &[u8], now: Timestamp) -> Result<Self, Fault> {
+        let directory = Arc::clone(&self.directory);
+        let attempt = directory.attempt("keyChange", Place::Account, now);
+        let Some(url) = &directory.content.key_change else {
+            return Err(attempt.local(FaultClass::Permanent, "the CA does not offer it"));
+        };
+        let change = Signer::of_key(next_pkcs8_der)
+            .and_then(|next| self.signer.change_to(&next, url))
+            .ok_or_else(|| attempt.local(FaultClass::Permanent, NOT_P256))?;
+        attempt.check(directory.transport.post(&self.signer, url, &change).await)?;
+        let uri = self.account.id();
+        directory
+            .restore(next_pkcs8_der, uri, self.contact, &attempt)
+            .await
+    }
+
     /// The port to it.
     #[must_use]
     pub fn into_acme(self) -> Arc<dyn Acme> {
         Arc::new(AcmeAccount::new(self.directory, self.account, self.signer))
-    }
-}
-
-fn check_key(key: &[u8], attempt: &Attempt<'_>) -> Result<(), Fault> {
-    match Signer::parse(key, "") {
-        Some(_) => Ok(()),
-        None => Err(attempt.local(FaultClass::Account, NOT_P256)),
-    }
-}
-
-fn mailto(contact: &str) -> String {
-    if contact.starts_with("mailto:") {
-        contact.to_owned()
-    } else {
-        format!("mailto:{contact}")
     }
 }
 

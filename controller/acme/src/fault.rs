@@ -66,7 +66,7 @@ impl Attempt<'_> {
     }
 
     /// A good status with a body that is none of ours: a CA with something new, or no CA at all.
-    fn unexpected(&self, answer: &Answer, why: &str) -> Fault {
+    pub(crate) fn unexpected(&self, answer: &Answer, why: &str) -> Fault {
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok();
         let (class, body) = if is_json {
             (FaultClass::Transient, "JSON")
@@ -137,7 +137,7 @@ impl Attempt<'_> {
         let help = unpause_url(&problem.detail)
             .map(str::to_owned)
             .or(instance)
-            .or_else(|| terms_link(answer));
+            .or_else(|| answer.links("terms-of-service").into_iter().next());
         Fault {
             class: classify_problem(&problem, Some(status), self.place),
             http_status: Some(status),
@@ -188,20 +188,4 @@ fn blame(problem: &Problem) -> String {
         .chain(parts)
         .collect();
     printable(&words)
-}
-
-/// The terms in a `Link` header (RFC 8555 §7.3.3).
-fn terms_link(answer: &Answer) -> Option<String> {
-    let links = answer
-        .headers
-        .get_all("link")
-        .iter()
-        .filter_map(|v| v.to_str().ok());
-    links.flat_map(|l| l.split(',')).find_map(|link| {
-        let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        parameters
-            .replace('"', "")
-            .contains("rel=terms-of-service")
-            .then(|| url.to_owned())
-    })
 }

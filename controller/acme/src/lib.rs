@@ -20,4 +20,5 @@ mod wire;
 
 pub use client::WireError;
 pub use directory::{ConnectError, Directory, DirectoryConfig, FoundAccount};
-pub use port::{Acme, OrderRequest};
+pub use jose::ExternalAccount;
+pub use port::{Acme, Chain, OrderRequest};

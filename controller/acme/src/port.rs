@@ -30,6 +30,15 @@ impl<'a> OrderRequest<'a> {
     }
 }
 
+/// A certificate as downloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The CA's default chain, PEM, leaf first.
+    pub pem: String,
+    /// Where other chains of the same certificate are (Link `alternate`), as the CA orders them.
+    pub alternates: Vec<String>,
+}
+
 /// One account at one CA. Every call ends in bounded time, sends the fewest requests that the protocol allows, and never
 /// sleeps; `now` only turns a `Retry-After` into an instant and dates the view.
 ///
@@ -71,7 +80,10 @@ pub trait Acme: Send + Sync {
 
     /// Downloads the certificate of a valid order as a PEM chain, leaf first (RFC 8555 §7.4.2). May be repeated. An order
     /// that is not valid yet is [`NotReady`](evercert_core::fault::FaultClass::NotReady).
-    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<String, Fault>;
+    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<Chain, Fault>;
+
+    /// Downloads one of a certificate's [`Chain::alternates`] as a PEM chain. May be repeated.
+    async fn alternate(&self, url: &str, now: Timestamp) -> Result<String, Fault>;
 
     /// Gives authorizations back (RFC 8555 §7.5.2). Idempotent: one that has ended already, or is gone, counts as done.
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault>;

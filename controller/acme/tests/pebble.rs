@@ -67,6 +67,7 @@ impl Authority for Pebble {
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_VA_ALWAYS_VALID", "1")
             .env("PEBBLE_AUTHZREUSE", "0")
+            .env("PEBBLE_ALTERNATE_ROOTS", shape.alternates.to_string())
             .env("PEBBLE_WFE_NONCEREJECT", shape.nonce_refusals.to_string())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

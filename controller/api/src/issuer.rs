@@ -122,6 +122,19 @@ pub struct AcmeIssuer {
     pub terms_of_service_agreed: bool,
     /// The Secret with the account's key (`tls.key`); created when missing, never replaced.
     pub account_key_secret_ref: SecretRef,
+    /// What a new account is bound to, for a CA that wants it (RFC 8555 §7.3.4). Needed once, when the account is registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_account_binding: Option<ExternalAccountBinding>,
+    /// The root that certificates should lead to, by its common name, where the CA offers several chains; its default chain
+    /// when absent, and when the CA does not offer it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    #[x_kube(
+        validation = Rule::new("self.matches('[^[:space:]]') && !self.matches('-----BEGIN')")
+            .message("must be the common name of a root certificate, such as ISRG Root X1")
+            .reason(Reason::FieldValueInvalid)
+    )]
+    pub preferred_chain: Option<String>,
     /// Root certificates, PEM, that the directory's TLS certificate is checked against beside the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
@@ -142,6 +155,38 @@ pub struct AcmeIssuer {
     /// How the HTTP-01 challenge is routed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http01: Option<Http01>,
+}
+
+/// An account at the CA that a new ACME account is bound to (RFC 8555 §7.3.4).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalAccountBinding {
+    /// The key identifier that the CA gave.
+    #[serde(rename = "keyID")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[!-~]+$')")
+            .message("must be the key identifier as the CA gave it, without spaces")
+            .reason(Reason::FieldValueInvalid)
+    )]
+    pub key_id: String,
+    /// The Secret with the MAC key that the CA gave beside it, as it gave it: base64url.
+    pub key_secret_ref: MacKeyRef,
+}
+
+/// One key of a Secret, which has to be named.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct MacKeyRef {
+    /// The Secret's name.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = schema::object_name())]
+    pub name: String,
+    /// The key in the Secret's data.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = schema::data_key())]
+    pub key: String,
 }
 
 /// A Secret by name: in the Issuer's namespace, or in the operator's for a ClusterIssuer.
@@ -165,11 +210,7 @@ pub struct SecretKeyRef {
     /// The key in the Secret's data; `ca.crt` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')")
-            .message("must be a key of a Secret's data: letters, digits, '-', '_' and '.'")
-            .reason(Reason::FieldValueInvalid)
-    )]
+    #[x_kube(validation = schema::data_key())]
     pub key: Option<String>,
 }
 
@@ -235,6 +276,13 @@ pub struct IssuerStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub account_uri: Option<String>,
+    /// The contact that the account was last given.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub contact: Option<String>,
     /// Where the CA's terms of service can be read.
     #[serde(
         default,

@@ -40,6 +40,10 @@ pub const RENEW_AT: &str = "evercert.dev/renew-at";
 pub const FALLBACK: &str = "evercert.dev/fallback";
 /// Annotation on the Secret of an account's key that was made since the one before was lost: the URL of the lost account.
 pub const REPLACES_ACCOUNT: &str = "evercert.dev/replaces-account";
+/// Annotation on an Issuer or ClusterIssuer: each new value, an instant say, has the account's key replaced by a new one.
+pub const ROTATE_ACCOUNT_KEY: &str = "evercert.dev/rotate-account-key";
+/// Annotation on the Secret of an account's key: the value of [`ROTATE_ACCOUNT_KEY`] that was last heeded.
+pub const KEY_ROTATION: &str = "evercert.dev/key-rotation";
 /// Annotation on a namespace: `allow` lets other namespaces have certificates for the names that its Ingresses hold.
 pub const NAME_SHARING: &str = "evercert.dev/name-sharing";
 
@@ -49,6 +53,8 @@ pub const TLS_CRT: &str = "tls.crt";
 pub const TLS_KEY: &str = "tls.key";
 /// Companion's data key of the key of the order under way, PEM (PKCS #8).
 pub const PENDING_KEY: &str = "pending.key";
+/// Data key of the account's next key, PEM (PKCS #8), until the CA has confirmed it.
+pub const NEXT_KEY: &str = "next.key";
 /// The data key in the challenges' ConfigMap.
 pub const CHALLENGES_KEY: &str = "challenges.json";
 /// Name of the ConfigMap with the open challenges, in the operator's namespace.

@@ -107,6 +107,8 @@ reasons! {
     Paused,
     /// The CA does not answer as it should.
     CAUnavailable,
+    /// The CA does not offer the chain that the issuer prefers.
+    ChainNotOffered,
     /// The order was lost at the CA, or its record by a crash.
     OrderLost,
     /// The order's time ran out.
@@ -134,6 +136,12 @@ reasons! {
     InvalidAccountKey,
     /// The CA wants an external account binding.
     ExternalAccountRequired,
+    /// The CA refuses the external account binding.
+    EABRejected,
+    /// The key of the external account binding cannot be read.
+    InvalidExternalAccount,
+    /// The CA has ended the account, for good.
+    AccountDeactivated,
     /// The CA refuses the account.
     AccountRefused,
     /// The CA asks for a person's action.
@@ -142,6 +150,10 @@ reasons! {
     AccountReplaced,
     /// The account's key was put back into its Secret.
     AccountKeyRestored,
+    /// The account has another key, as was asked for.
+    AccountKeyChanged,
+    /// The CA refuses another key for the account.
+    AccountKeyNotChanged,
     // Events
     /// An order was placed.
     OrderPlaced,

@@ -23,6 +23,13 @@ pub(crate) fn profile_name() -> Rule {
         .reason(Reason::FieldValueInvalid)
 }
 
+/// The text is a key of a Secret's data.
+pub(crate) fn data_key() -> Rule {
+    Rule::new("self.matches('^[-._a-zA-Z0-9]+$')")
+        .message("must be a key of a Secret's data: letters, digits, '-', '_' and '.'")
+        .reason(Reason::FieldValueInvalid)
+}
+
 /// Each item is a host name that HTTP-01 can prove. A bad item breaks one rule only, so that its user reads one sentence.
 pub(crate) fn host_names(list: &mut Schema) {
     let rules = [

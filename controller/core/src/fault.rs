@@ -43,6 +43,14 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whether the CA wants a person to act first, such as agreeing to new terms (RFC 8555 §7.3.3).
+    #[must_use]
+    pub fn wants_a_person(&self) -> bool {
+        self.problem
+            .as_ref()
+            .is_some_and(|p| p.kind == "userActionRequired")
+    }
+
     /// Whether the CA has no account for the key that signed the request (RFC 8555 §7.3.1).
     #[must_use]
     pub fn is_unknown_account(&self) -> bool {

@@ -6,6 +6,8 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod backoff;
+pub mod chain;
+pub mod contact;
 pub mod facts;
 pub mod fault;
 pub mod key;

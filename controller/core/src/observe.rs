@@ -30,6 +30,8 @@ pub struct Observed {
     pub issuer: IssuerObservation,
     /// The TLS Secret.
     pub secret: SecretObservation,
+    /// What a person should know of the chain in the TLS Secret.
+    pub chain_note: Option<String>,
     /// The companion Secret.
     pub companion: Companion,
     /// The order that the status names, as last read at the CA.

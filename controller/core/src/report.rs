@@ -314,10 +314,15 @@ fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
         }
         match &need {
             None => {
+                let note = o.chain_note.as_ref().map(|note| format!("; {note}"));
                 return claim(
                     true,
                     Reason::Issued,
-                    format!("the certificate is valid until {}", whole(facts.not_after)),
+                    format!(
+                        "the certificate is valid until {}{}",
+                        whole(facts.not_after),
+                        note.unwrap_or_default()
+                    ),
                 );
             }
             Some(n) if n.still_good => {

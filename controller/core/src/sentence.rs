@@ -124,10 +124,14 @@ pub fn find_remedy(kind: &str) -> Option<&'static str> {
             "this CA will not sign that name: remove it from dnsNames, or use another issuer"
         }
         "externalAccountRequired" => {
-            "this CA wants an external account binding, which this Issuer has not"
+            "get a key id and a MAC key for an external account binding from the CA, and name them in \
+             spec.acme.externalAccountBinding"
         }
         "userActionRequired" => {
             "open the page that the CA names and do what it asks, such as agreeing to new terms"
+        }
+        "invalidContact" | "unsupportedContact" => {
+            "write another address into spec.acme.email, or leave it out"
         }
         "accountDoesNotExist" => "the account will be registered again with the same key",
         "invalidProfile" => "name another profile in spec.profile.name, or none",

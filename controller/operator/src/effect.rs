@@ -50,6 +50,12 @@ effects! {
     NewAccount "new-account" Ca
     /// The account is given another contact (RFC 8555 §7.3.2).
     UpdateContact "update-contact" Ca
+    /// The account's next key goes into the Secret, beside the present one.
+    KeepNextAccountKey "keep-next-account-key" Account
+    /// The account is given its next key (RFC 8555 §7.3.5).
+    ChangeAccountKey "change-account-key" Ca
+    /// The Secret holds one key again: the next, or the present one where the CA refuses another.
+    SettleAccountKey "settle-account-key" Account
     /// The status of an Issuer or ClusterIssuer is written.
     WriteIssuerStatus "write-issuer-status" Status
 

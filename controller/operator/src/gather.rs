@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use evercert_api::certificate::IssuerKind;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, ClusterIssuer, Issuer, Reason, children, keys};
+use evercert_core::chain::find_chain_note;
 use evercert_core::key::ObjectKey;
 use evercert_core::lanes::{Candidate, Lane};
 use evercert_core::limits::NewOrder;
@@ -29,7 +30,7 @@ use crate::context::Context;
 use crate::issuer::{IssuerId, Session, Signer};
 use crate::memory::Entry;
 use crate::projection::{Presentation, SolverReadiness};
-use crate::secrets::{observe_companion, observe_secret};
+use crate::secrets::{data, observe_companion, observe_secret};
 
 /// How long what was read may serve further passes, whatever the watches tell.
 const CURRENT: Duration = Duration::from_secs(30);
@@ -261,6 +262,7 @@ fn observe(
             .order(key, status.order.as_ref().map(|o| o.url.as_str())),
         secret_owner: find_rival(key, context, certificate, secret, created_at),
         refusal: None,
+        chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
         gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
@@ -277,6 +279,13 @@ fn observe(
     observed.refusal = find_refusal(&observed, context, session, now);
     observed.limit = find_limit(&observed, context, session, now);
     observed
+}
+
+/// What is to be said of the chain in the TLS Secret.
+fn observe_chain(session: Option<&Session>, secret: Option<&Secret>) -> Option<String> {
+    let preferred = session?.preferred_chain.as_deref()?;
+    let root = evercert_pki::find_root(data(secret?, keys::TLS_CRT))?;
+    find_chain_note(preferred, &root)
 }
 
 /// Why the ledger has no token for an order.
@@ -561,6 +570,7 @@ impl Gathered {
         self.observed.secret =
             observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
         self.observed.companion = companion;
+        self.observed.chain_note = observe_chain(self.session.as_ref(), self.secret.as_ref());
     }
 
     /// What was read, for the next pass.

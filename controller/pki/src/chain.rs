@@ -3,6 +3,8 @@
 use evercert_api::DnsName;
 use evercert_core::facts::CertificateFacts;
 use jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use crate::{leaf, pem};
 
@@ -38,6 +40,20 @@ pub enum ChainError {
     /// Expired on arrival.
     #[error("the certificate from the CA has expired: it was valid until {0}")]
     Expired(Timestamp),
+}
+
+/// The name of the root that a PEM chain leads to: the common name, else the whole name, of the issuer of its last certificate.
+/// `None` when that cannot be read.
+#[must_use]
+pub fn find_root(chain_pem: &[u8]) -> Option<String> {
+    let chain = pem::certificates(chain_pem)?;
+    let (_, last) = X509Certificate::from_der(chain.last()?).ok()?;
+    let issuer = last.issuer();
+    let common = issuer.iter_common_name().last();
+    Some(match common.and_then(|name| name.as_str().ok()) {
+        Some(name) => name.to_owned(),
+        None => issuer.to_string(),
+    })
 }
 
 /// Checks a chain from the CA against the key and the names of the order: only certificates, each one readable, the leaf of

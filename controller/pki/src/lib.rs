@@ -14,7 +14,7 @@ pub mod sign;
 mod tests;
 
 pub use account::{AccountKeyError, account_key_der, generate_account_key};
-pub use chain::{ChainError, check_chain};
+pub use chain::{ChainError, check_chain, find_root};
 pub use key::{KeyError, PrivateKeyPem, generate_key, key_kind};
 pub use leaf::{read_leaf, read_pair};
 pub use sign::{Marking, SignError, build_csr, self_signed};

@@ -2,7 +2,8 @@
 
 use crate::{
     AccountKeyError, ChainError, KeyError, Marking, PrivateKeyPem, account_key_der, build_csr,
-    check_chain, generate_account_key, generate_key, key_kind, read_leaf, read_pair, self_signed,
+    check_chain, find_root, generate_account_key, generate_key, key_kind, read_leaf, read_pair,
+    self_signed,
 };
 use evercert_api::DnsName;
 use evercert_api::certificate::{KeyAlgorithm, PrivateKey};
@@ -405,4 +406,29 @@ fn a_certificate_from_a_ca_whose_clock_is_ahead_is_accepted_and_tells_so_by_its_
     )
     .unwrap();
     assert!(facts.not_before > now && !facts.is_valid_at(now));
+}
+
+#[test]
+fn the_root_of_a_chain_is_the_issuer_of_its_last_certificate() {
+    let key = new_key();
+    let chain = self_signed_now(&key, &["a.example"]);
+    let root = find_root(chain.as_bytes()).unwrap();
+    assert!(!root.is_empty());
+    let two = format!("{chain}{}", named("Root Two"));
+    assert_eq!(find_root(two.as_bytes()).as_deref(), Some("Root Two"));
+    assert_eq!(find_root(b""), None);
+    assert_eq!(find_root(b"no PEM"), None);
+}
+
+/// A self-signed certificate of this name.
+fn named(name: &str) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    params
+        .self_signed(&KeyPair::generate().unwrap())
+        .unwrap()
+        .pem()
 }

@@ -54,6 +54,7 @@ fn under(field: &str, value: Value) -> Value {
 pub(super) fn bad(kind: &'static str) -> Vec<Case> {
     let mut all = kinds_of_issuer();
     all.extend(account());
+    all.extend(external_account());
     all.extend(trust());
     all.into_iter()
         .map(|w| Case {
@@ -85,7 +86,20 @@ fn account() -> Vec<Wrong> {
     let directory = "must be an https:// URL, or one of LetsEncrypt, LetsEncryptStaging, ZeroSSL, GoogleTrustServices";
     let email =
         "must be one mail address, such as certificates@example.com, without a name or mailto:";
+    let chain = "must be the common name of a root certificate, such as ISRG Root X1";
     let mut all = vec![
+        acme(
+            "spec.acme.preferredChain",
+            "maxLength",
+            json!({"preferredChain": long("R", 201)}),
+            "spec.acme.preferredChain: Too long: may not be more than 200 bytes",
+        ),
+        acme(
+            "spec.acme.preferredChain",
+            CEL,
+            json!({"preferredChain": " "}),
+            format!("spec.acme.preferredChain: Invalid value: \" \": {chain}"),
+        ),
         acme(
             "spec.acme",
             "required directory",
@@ -166,6 +180,83 @@ fn account() -> Vec<Wrong> {
     all.extend(mails.map(|bad| {
         let says = format!("spec.acme.email: Invalid value: {bad:?}: {email}");
         acme("spec.acme.email", CEL, json!({"email": bad}), says)
+    }));
+    all
+}
+
+fn external_account() -> Vec<Wrong> {
+    const AT: &str = "spec.acme.externalAccountBinding";
+    let binding = json!({"keyID": "kid-1", "keySecretRef": {"name": "eab", "key": "mac"}});
+    let case = |path: &'static str, keyword: &'static str, change: Value, says: String| {
+        let fields = under("externalAccountBinding", merged(&binding, &change));
+        acme(path, keyword, fields, format!("{AT}.{says}"))
+    };
+    let id = "must be the key identifier as the CA gave it, without spaces";
+    let key = "must be a key of a Secret's data: letters, digits, '-', '_' and '.'";
+    let reference = "spec.acme.externalAccountBinding.keySecretRef";
+    let mut all = vec![
+        case(
+            AT,
+            "required keyID",
+            json!({"keyID": null}),
+            "keyID: Required value".into(),
+        ),
+        case(
+            AT,
+            "required keySecretRef",
+            json!({"keySecretRef": null}),
+            "keySecretRef: Required value".into(),
+        ),
+        case(
+            "spec.acme.externalAccountBinding.keyID",
+            "maxLength",
+            json!({"keyID": long("k", 1025)}),
+            "keyID: Too long: may not be more than 1024 bytes".into(),
+        ),
+        case(
+            reference,
+            "required name",
+            json!({"keySecretRef": {"name": null}}),
+            "keySecretRef.name: Required value".into(),
+        ),
+        case(
+            reference,
+            "required key",
+            json!({"keySecretRef": {"key": null}}),
+            "keySecretRef.key: Required value".into(),
+        ),
+        case(
+            "spec.acme.externalAccountBinding.keySecretRef.name",
+            CEL,
+            json!({"keySecretRef": {"name": "E_A_B"}}),
+            format!("keySecretRef.name: Invalid value: \"E_A_B\": {NOT_AN_OBJECT}"),
+        ),
+        case(
+            "spec.acme.externalAccountBinding.keySecretRef.name",
+            "maxLength",
+            json!({"keySecretRef": {"name": long("e", 254)}}),
+            "keySecretRef.name: Too long: may not be more than 253 bytes".into(),
+        ),
+        case(
+            "spec.acme.externalAccountBinding.keySecretRef.key",
+            CEL,
+            json!({"keySecretRef": {"key": "mac key"}}),
+            format!("keySecretRef.key: Invalid value: \"mac key\": {key}"),
+        ),
+        case(
+            "spec.acme.externalAccountBinding.keySecretRef.key",
+            "maxLength",
+            json!({"keySecretRef": {"key": long("m", 254)}}),
+            "keySecretRef.key: Too long: may not be more than 253 bytes".into(),
+        ),
+    ];
+    all.extend(["", "kid 1"].map(|bad| {
+        case(
+            "spec.acme.externalAccountBinding.keyID",
+            CEL,
+            json!({ "keyID": bad }),
+            format!("keyID: Invalid value: {bad:?}: {id}"),
+        )
     }));
     all
 }
@@ -354,6 +445,10 @@ pub(super) fn good(kind: &'static str) -> Vec<Value> {
     let others = [
         json!({"acme": null, "selfSigned": {}}),
         json!({"acme": {"email": "oneill+certs@mail.example.com", "profile": "tlsserver"}}),
+        json!({"acme": {"externalAccountBinding": {
+            "keyID": long("k", 1024), "keySecretRef": {"name": long("e", 253), "key": long("m", 253)},
+        }}}),
+        json!({"acme": {"preferredChain": long("Root ", 200)}}),
         // Not agreeing is a condition with the terms' URL, which only the CA can tell.
         json!({"acme": {"termsOfServiceAgreed": false}}),
         json!({"acme": {"caBundle": long("-----BEGIN CERTIFICATE-----", 262_144)}}),

@@ -69,6 +69,20 @@ async fn a_limit_says_when_in_every_way_that_lets_encrypt_says_it() {
 }
 
 #[tokio::test]
+async fn a_key_that_has_an_account_is_not_given_to_another_one() {
+    let ca = believing(Settings::default()).await;
+    let directory = connect(&ca).await;
+    let (one, two) = (account_key(), account_key());
+    let first = directory.new_account(&one, None, now()).await.unwrap();
+    directory.new_account(&two, None, now()).await.unwrap();
+    let uri = first.account_uri().to_owned();
+    let fault = first.change_key(&two, now()).await.err().unwrap();
+    assert_eq!(fault.http_status, Some(409), "{fault:?}");
+    let found = directory.account(&one, None, now()).await.unwrap();
+    assert_eq!(found.account_uri(), uri);
+}
+
+#[tokio::test]
 async fn a_paused_name_shows_its_page_and_no_empty_nonce_is_sent() {
     let ca = believing(Settings::default()).await;
     let acme = account(&ca).await;
@@ -178,7 +192,7 @@ async fn processing_is_told_with_and_without_a_time_and_a_lost_answer_loses_noth
     let early = acme.certificate(&url, now()).await.unwrap_err();
     assert_eq!(early.class, FaultClass::NotReady);
     ca.script().finish_processing();
-    let chain = acme.certificate(&url, now()).await.unwrap();
+    let chain = acme.certificate(&url, now()).await.unwrap().pem;
     assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 2);
     assert_eq!(
         ca.journal().of(Endpoint::Finalize).len(),

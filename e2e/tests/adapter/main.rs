@@ -29,6 +29,7 @@ impl Authority for ScriptedCa {
                 required: shape.external_account,
                 once: false,
             },
+            alternate_chains: shape.alternates,
             refused_names: shape.blocked.iter().map(|&name| name.to_owned()).collect(),
             caa_identities: vec![CAA_IDENTITY.to_owned()],
             ..Settings::default()

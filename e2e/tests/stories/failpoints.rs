@@ -71,6 +71,7 @@ fn orders(point: Point) -> usize {
         // The first is refused, or given up, as the play wants it.
         Play::Refuse | Play::Abandon => 2,
         Play::Issue
+        | Play::Rotate
         | Play::Restore
         | Play::Mend
         | Play::Copy

@@ -5,8 +5,11 @@
 //! (`--nocapture`: at once).
 
 mod account_key;
+mod account_keys;
+mod accounts;
 mod app;
 mod ca_outage;
+mod chains;
 mod crash;
 mod crowds;
 mod damage;
@@ -84,6 +87,9 @@ fn groups() -> Vec<Group> {
         edited::tales(),
         deleted::tales(),
         account_key::tales(),
+        account_keys::tales(),
+        accounts::tales(),
+        chains::tales(),
         restored::tales(),
     ];
     let mut groups = vec![
@@ -111,7 +117,8 @@ fn groups() -> Vec<Group> {
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
-            .one_by_one(account_key::without_operator()),
+            .one_by_one(account_key::without_operator())
+            .one_by_one(accounts::without_operator()),
         Group::new("memory").one_by_one(memory::tales()),
         Group::new("load")
             .alone()

@@ -86,7 +86,7 @@ fn cases() -> Vec<Case> {
                 ..Pebble::default()
             },
             reason: "ExternalAccountRequired",
-            words: &["external account binding"],
+            words: &["spec.acme.externalAccountBinding"],
             ..good
         },
         Case {

@@ -24,7 +24,7 @@ const INCIDENT: &str = "https://ca.example/incident";
 /// Certificates that are revoked together.
 const CROWD: usize = 20;
 /// What a CA's shortest poll interval, a quarter of the lifetime and the orders take.
-const RENEWED: Duration = Duration::from_secs(110);
+const RENEWED: Duration = Duration::from_secs(220);
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
@@ -42,7 +42,7 @@ async fn a_ca_that_is_going_to_revoke_its_certificates_has_them_all_replaced_in_
         .scripted_ca(Settings {
             default_profile: Profile {
                 backdate: Duration::ZERO,
-                ..Profile::living(Duration::from_mins(4))
+                ..Profile::living(Duration::from_mins(8))
             },
             ..Settings::default()
         })

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evercert_acme::{Acme, ConnectError, Directory, DirectoryConfig, OrderRequest};
+use evercert_acme::{
+    Acme, ConnectError, Directory, DirectoryConfig, ExternalAccount, OrderRequest,
+};
 use evercert_api::DnsName;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
@@ -36,6 +38,8 @@ pub(crate) struct Shape {
     pub(crate) external_account: bool,
     /// Names that are refused, with all below them.
     pub(crate) blocked: &'static [&'static str],
+    /// Chains beside the default one.
+    pub(crate) alternates: usize,
 }
 
 /// Key id, and MAC key in base64url.
@@ -79,6 +83,9 @@ macro_rules! adapter_tests {
             order_goes_through_although_three_of_four_nonces_are_refused,
             request_mostly_goes_through_although_four_of_five_nonces_are_refused,
             external_account_that_is_wanted_and_lacking_is_the_issuers_matter,
+            account_is_bound_to_the_external_account_that_the_ca_wants,
+            chains_beside_the_default_one_are_read_from_the_links,
+            account_gets_another_key_and_stays_the_same,
             refused_name_is_named,
             request_for_other_names_is_refused_at_finalize,
             authorization_given_back_has_ended,
@@ -142,7 +149,7 @@ pub(crate) async fn issue(acme: &dyn Acme, url: &str, texts: &[&str]) -> String 
     read_until(acme, url, OrderState::Ready).await;
     acme.finalize(url, &csr(texts), now()).await.unwrap();
     read_until(acme, url, OrderState::Valid).await;
-    acme.certificate(url, now()).await.unwrap()
+    acme.certificate(url, now()).await.unwrap().pem
 }
 
 const TEN: [&str; 10] = [
@@ -191,7 +198,8 @@ pub(crate) async fn ten_names_go_from_order_to_chain<A: Authority>() {
 
     let chain = issue(&*acme, &order.url, &TEN).await;
     assert!(chain.starts_with("-----BEGIN CERTIFICATE-----"), "{chain}");
-    assert_eq!(acme.certificate(&order.url, now()).await.unwrap(), chain);
+    let again = acme.certificate(&order.url, now()).await.unwrap();
+    assert_eq!(again.pem, chain);
     assert_eq!(ca.count(Counted::NewOrderRequests), 1);
 }
 
@@ -280,6 +288,7 @@ pub(crate) async fn another_process_finishes_an_order_by_its_url<A: Authority>()
             .certificate(&order.url, now())
             .await
             .unwrap()
+            .pem
             .contains("BEGIN CERTIFICATE")
     );
     assert_eq!(ca.count(Counted::NewOrderRequests), 1);
@@ -382,6 +391,104 @@ pub(crate) async fn external_account_that_is_wanted_and_lacking_is_the_issuers_m
         .unwrap();
     assert_eq!(fault.class, FaultClass::Account);
     assert_eq!(fault.problem.unwrap().kind, "externalAccountRequired");
+}
+
+pub(crate) async fn account_is_bound_to_the_external_account_that_the_ca_wants<A: Authority>() {
+    let Some(ca) = A::start(&Shape {
+        external_account: true,
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let directory = connect(&ca).await;
+    let key = account_key();
+    let (kid, mac_key) = EXTERNAL_ACCOUNT;
+    let external =
+        |kid: &str, mac_key: &str| ExternalAccount::parse(kid, mac_key.as_bytes()).unwrap();
+    for wrong in [
+        external("kid-2", mac_key),
+        external(kid, "d3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmc"),
+    ] {
+        let fault = directory
+            .new_account(&key, Some(&wrong), now())
+            .await
+            .err()
+            .unwrap();
+        assert!(fault.http_status.is_some_and(|s| s < 500), "{fault:?}");
+        assert_ne!(fault.class, FaultClass::Unavailable, "{fault:?}");
+    }
+    assert_eq!(ca.count(Counted::Accounts), 0);
+    let made = directory
+        .new_account(&key, Some(&external(kid, mac_key)), now())
+        .await
+        .unwrap();
+    let found = directory.account(&key, None, now()).await.unwrap();
+    assert_eq!(found.account_uri(), made.account_uri());
+    let order = found
+        .into_acme()
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
+        .await
+        .unwrap();
+    assert_eq!(order.state, OrderState::Pending);
+    assert_eq!(ca.count(Counted::Accounts), 1);
+}
+
+pub(crate) async fn chains_beside_the_default_one_are_read_from_the_links<A: Authority>() {
+    let Some(ca) = A::start(&Shape {
+        alternates: 2,
+        ..Shape::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let acme = account(&ca).await;
+    let order = acme
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
+    let default = issue(&*acme, &order.url, &TEN).await;
+    let chain = acme.certificate(&order.url, now()).await.unwrap();
+    assert_eq!((&chain.pem, chain.alternates.len()), (&default, 2));
+    let leaf = |pem: &str| {
+        pem.split_inclusive("-----END CERTIFICATE-----")
+            .next()
+            .map(str::to_owned)
+    };
+    let mut all = vec![chain.pem];
+    for url in &chain.alternates {
+        all.push(acme.alternate(url, now()).await.unwrap());
+    }
+    assert!(all.iter().all(|pem| leaf(pem) == leaf(&default)), "{all:?}");
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 3, "{all:?}");
+    let foreign = acme.alternate("https://elsewhere.example/1", now()).await;
+    assert_eq!(foreign.unwrap_err().class, FaultClass::Gone);
+}
+
+pub(crate) async fn account_gets_another_key_and_stays_the_same<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let directory = connect(&ca).await;
+    let (old, new) = (account_key(), account_key());
+    let before = directory.new_account(&old, None, now()).await.unwrap();
+    let uri = before.account_uri().to_owned();
+    let changed = before.change_key(&new, now()).await.unwrap();
+    assert_eq!(changed.account_uri(), uri);
+    let acme = changed.into_acme();
+    acme.new_order(OrderRequest::of(&names(&["a.example.test"])), now())
+        .await
+        .unwrap();
+
+    let found = directory.account(&new, None, now()).await.unwrap();
+    assert_eq!(found.account_uri(), uri);
+    let fault = directory.account(&old, None, now()).await.err().unwrap();
+    assert!(fault.is_unknown_account(), "{fault:?}");
+    assert_eq!(ca.count(Counted::Accounts), 1);
 }
 
 pub(crate) async fn refused_name_is_named<A: Authority>() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use evercert_acme::{Acme, Directory};
+use evercert_core::contact::plan_contact;
 use evercert_core::fault::Fault;
 use jiff::Timestamp;
 use rcgen::KeyPair;
@@ -24,11 +25,12 @@ pub(crate) async fn ensure_account(
     contact: Option<&str>,
 ) -> Result<Arc<dyn Acme>, Fault> {
     let account = match directory.account(key, None, now()).await {
-        Err(fault) if fault.is_unknown_account() => directory.new_account(key, now()).await?,
+        Err(fault) if fault.is_unknown_account() => directory.new_account(key, None, now()).await?,
         found => found?,
     };
-    if let Some(contact) = contact.filter(|c| !account.has_contact(c)) {
-        account.update_contact(contact, now()).await?;
+    let contacts = plan_contact(contact, account.contacts(), None);
+    if let Some(contacts) = contacts {
+        account.update_contacts(&contacts, now()).await?;
     }
     Ok(account.into_acme())
 }

@@ -77,6 +77,7 @@ pub(crate) fn observed() -> Observed {
         secret_owner: None,
         refusal: None,
         unroutable: None,
+        chain_note: None,
         intent: None,
         gate: None,
         limit: None,

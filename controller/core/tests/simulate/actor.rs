@@ -145,6 +145,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         secret_owner: None,
         refusal: None,
         unroutable: None,
+        chain_note: None,
         intent: None,
         gate: None,
         limit: None,

@@ -9,35 +9,55 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use evercert_acme::{Acme, Directory, OrderRequest};
+use evercert_acme::{Acme, Chain, Directory, ExternalAccount, FoundAccount, OrderRequest};
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
 use jiff::Timestamp;
 
 use super::{Effect, perform};
 
-/// Looks the account of `key` up, makes it where the CA does not know the key, and gives it `contact` where it has another.
-/// Idempotent.
+/// Makes the account of `key` at the CA, bound to `external` where there is one. Idempotent.
 ///
 /// # Errors
-/// What the CA says; see [`Directory::account`].
-pub(crate) async fn ensure_account(
+/// What the CA says; see [`Directory::new_account`].
+pub(crate) async fn register(
     directory: &Arc<Directory>,
     key: &[u8],
-    contact: Option<&str>,
+    external: Option<&ExternalAccount>,
     now: Timestamp,
-) -> Result<Arc<dyn Acme>, Fault> {
-    let account = match directory.account(key, None, now).await {
-        Err(fault) if fault.is_unknown_account() => {
-            perform(Effect::NewAccount, directory.new_account(key, now)).await?
-        }
-        found => found?,
-    };
-    if let Some(contact) = contact.filter(|c| !account.has_contact(c)) {
-        let update = account.update_contact(contact, now);
-        perform(Effect::UpdateContact, update).await?;
-    }
-    Ok(Arc::new(Named(account.into_acme())))
+) -> Result<FoundAccount, Fault> {
+    let made = directory.new_account(key, external, now);
+    perform(Effect::NewAccount, made).await
+}
+
+/// Replaces the account's contacts. Idempotent.
+///
+/// # Errors
+/// What the CA says; see [`FoundAccount::update_contacts`].
+pub(crate) async fn update_contacts(
+    account: &FoundAccount,
+    contacts: &[String],
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let update = account.update_contacts(contacts, now);
+    perform(Effect::UpdateContact, update).await
+}
+
+/// Gives the account another key.
+///
+/// # Errors
+/// What the CA says; see [`FoundAccount::change_key`].
+pub(crate) async fn change_key(
+    account: FoundAccount,
+    next: &[u8],
+    now: Timestamp,
+) -> Result<FoundAccount, Fault> {
+    perform(Effect::ChangeAccountKey, account.change_key(next, now)).await
+}
+
+/// The port to the account. Nothing is sent.
+pub(crate) fn open(account: FoundAccount) -> Arc<dyn Acme> {
+    Arc::new(Named(account.into_acme()))
 }
 
 /// An account whose changes have names.
@@ -76,8 +96,12 @@ impl Acme for Named {
         perform(Effect::Finalize, finalize).await
     }
 
-    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<String, Fault> {
+    async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<Chain, Fault> {
         self.0.certificate(order_url, now).await
+    }
+
+    async fn alternate(&self, url: &str, now: Timestamp) -> Result<String, Fault> {
+        self.0.alternate(url, now).await
     }
 
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault> {

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::chain::choose;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
@@ -178,21 +179,28 @@ pub(super) async fn place(
                 .memory
                 .note_fault(&directory, &fault, Timestamp::now());
             let settlement = settle_refusal(names, &fault);
+            let is_outdated = is_outdated(gathered, &fault, context);
             // The directory's trouble is not the Certificate's: its gate says when it goes on.
             let is_directorys =
                 fault.class == FaultClass::Unavailable && !matches!(settlement, Settlement::Spent);
             // Nothing came of it: the issuer registers the account again, and the order follows. Once.
             let is_forgotten =
                 fault.is_unknown_account() && !context.memory.entry(&key).unknown_account;
+            // What a person has to do at the CA is the issuer's to say, and no attempt that failed.
+            let is_persons = fault.wants_a_person();
+            if is_persons {
+                suspect(gathered, &acme, &fault, context);
+            }
             if is_forgotten {
-                suspect(gathered, &acme, context);
+                suspect(gathered, &acme, &fault, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
             // A required one is a person's matter, and any other is left out.
             let required = note_profile(gathered, profile, &fault, context);
             let is_without = required == Some(false);
             let is_unreplaceable = note_unreplaceable(&key, replaces, &fault, context);
-            if is_directorys || is_forgotten || is_unreplaceable || is_without {
+            let is_repeated = is_unreplaceable || is_without;
+            if is_directorys || is_forgotten || is_persons || is_outdated || is_repeated {
                 context.ledger.settle(&key, &settlement, now).await;
                 return Ok(Outcome::moved());
             }
@@ -208,7 +216,7 @@ pub(super) async fn place(
                     failed_with(Reason::CAUnavailable, &fault, message)
                 }
                 FaultClass::Account => {
-                    suspect(gathered, &acme, context);
+                    suspect(gathered, &acme, &fault, context);
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
@@ -298,9 +306,27 @@ fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
     Outcome::changed(Change::Failed(failure)).noted(true, reason, message)
 }
 
-fn suspect(gathered: &Gathered, account: &Arc<dyn Acme>, context: &Context) {
-    context.sessions.suspect(&gathered.issuer, account);
-    context.wake_issuers.wake(&gathered.issuer);
+/// Whether the account that a request was made with is no longer the one that the issuer orders with, or is being looked up: what
+/// the CA says to it then, with an old key say, is said of nothing else.
+fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
+    let now = context.sessions.get(&gathered.issuer);
+    let same = now
+        .as_ref()
+        .zip(gathered.session.as_ref())
+        .is_some_and(|(now, then)| !now.suspect && now.is_like(then));
+    !same && fault.http_status.is_some_and(|s| (400..429).contains(&s))
+}
+
+/// The CA refuses the account: every issuer that has it looks it up again, or waits for a person where the CA says so.
+fn suspect(gathered: &Gathered, account: &Arc<dyn Acme>, fault: &Fault, context: &Context) {
+    let concerned = if fault.wants_a_person() {
+        context.sessions.refuse(&gathered.issuer, account, fault)
+    } else {
+        context.sessions.suspect(&gathered.issuer, Some(account))
+    };
+    for issuer in &concerned {
+        context.wake_issuers.wake(issuer);
+    }
 }
 
 /// A request that should have moved the order on met `fault`. A good read in between does not end the row of refusals, else a
@@ -327,10 +353,15 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     };
     let key = &gathered.observed.key;
     tracing::warn!(certificate = %key, order = %url, fault = %build_fault(&fault), "the CA refused a request");
+    if is_outdated(gathered, &fault, context) {
+        return Outcome::moved();
+    }
     context.memory.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
-        suspect(gathered, &acme, context);
+        suspect(gathered, &acme, &fault, context);
     }
+    // The order waits for that person as the issuer does.
+    let times = if fault.wants_a_person() { 1 } else { times };
     context.memory.set_order(
         key,
         &url,
@@ -592,8 +623,8 @@ pub(super) async fn store(
     ) else {
         return Ok(Outcome::waits());
     };
-    let chain = match acme.certificate(&url, now).await {
-        Ok(chain) => chain.into_bytes(),
+    let (chain, missing) = match acme.certificate(&url, now).await {
+        Ok(chain) => choose(gathered, &acme, chain, &key, now).await,
         Err(fault) => return Ok(refused(gathered, fault, context)),
     };
     if let Err(error) = evercert_pki::check_chain(&chain, &key, &secret::names(gathered), now) {
@@ -622,7 +653,11 @@ pub(super) async fn store(
     };
     let key = &gathered.observed.key;
     context.ledger.settle_later(key, &settlement, now);
-    Ok(secret::issued(gathered, facts.as_ref()))
+    let outcome = secret::issued(gathered, facts.as_ref());
+    Ok(match missing {
+        Some(text) => outcome.noted(true, Reason::ChainNotOffered, text),
+        None => outcome,
+    })
 }
 
 /// Gives the order up; what the CA still holds open for it is given back where it can be.

@@ -1,5 +1,7 @@
 //! The account's key: stored before it is used, put back where it was deleted, never replaced without a word.
 
+use std::collections::BTreeMap;
+
 use evercert_api::issuer::{AcmeIssuer, directory_url};
 use evercert_api::{Reason, keys};
 use k8s_openapi::ByteString;
@@ -16,18 +18,28 @@ use crate::effect::Effect;
 use crate::secrets::data;
 
 /// What a pass did to the Secret of the account's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KeyChange {
     /// The key in use was put back.
     Restored,
     /// A new one was made.
     Made,
+    /// The account has another one, as was asked for.
+    Changed,
+    /// The CA refuses another one, and this is why.
+    NotChanged(String),
 }
 
 /// The account's key.
 pub(super) struct AccountKey {
     /// The key, DER.
     pub(super) der: Vec<u8>,
+    /// The next key, DER, while it is not known whether the CA has taken it.
+    pub(super) next: Option<Vec<u8>>,
+    /// The value of the annotation that was last heeded.
+    pub(super) rotation: Option<String>,
+    /// Its Secret as it was read; none where it cannot be put back.
+    pub(super) secret: Option<Secret>,
     /// No watch covers its Secret.
     pub(super) unwatched: bool,
     /// What a person should know.
@@ -71,9 +83,12 @@ pub(super) async fn ensure_key(
                     "Secret {name} with the account's key was deleted and cannot be put back: {error}. Until it can, the key is known \
                      to the running operator only"
                 );
+                let der = |pem: &[u8]| evercert_pki::account_key_der(pem);
                 return Ok(AccountKey {
-                    der: evercert_pki::account_key_der(&held.pem)
-                        .map_err(|e| not(e.to_string()))?,
+                    der: der(&held.pem).map_err(|e| not(e.to_string()))?,
+                    next: held.next.as_deref().and_then(|pem| der(pem).ok()),
+                    rotation: held.rotation.clone(),
+                    secret: None,
                     unwatched: true,
                     note: Some((Reason::InvalidAccountKey, note)),
                 });
@@ -84,6 +99,9 @@ pub(super) async fn ensure_key(
             let made = HeldKey {
                 secret: name.clone(),
                 pem: pem.into_bytes(),
+                next: None,
+                // A key that is new need not be replaced.
+                rotation: object.key_rotation.clone(),
                 replaces: find_lost_account(object, acme),
             };
             *change = Some(KeyChange::Made);
@@ -124,14 +142,22 @@ pub(super) async fn ensure_key(
     });
     let labels = secret.metadata.labels.as_ref();
     let unwatched = labels.is_none_or(|l| !l.contains_key(keys::SECRET_ROLE_LABEL));
+    let next = data(&secret, keys::NEXT_KEY);
+    let next_der = evercert_pki::account_key_der(next).ok();
+    let rotation = annotations.and_then(|a| a.get(keys::KEY_ROTATION)).cloned();
     let key = HeldKey {
         secret: name.clone(),
         pem: pem.to_vec(),
+        next: next_der.is_some().then(|| next.to_vec()),
+        rotation: rotation.clone(),
         replaces,
     };
     context.sessions.hold_key(&object.id, key);
     Ok(AccountKey {
         der,
+        next: next_der,
+        rotation,
+        secret: Some(secret),
         unwatched,
         note,
     })
@@ -187,17 +213,27 @@ fn build_key_secret(object: &IssuerObject, key: &HeldKey) -> Secret {
     let replaces = key
         .replaces
         .clone()
-        .map(|account| [(keys::REPLACES_ACCOUNT.to_owned(), account)].into());
+        .map(|account| (keys::REPLACES_ACCOUNT.to_owned(), account));
+    let rotation = key
+        .rotation
+        .clone()
+        .map(|value| (keys::KEY_ROTATION.to_owned(), value));
+    let annotations: BTreeMap<String, String> = replaces.into_iter().chain(rotation).collect();
+    let next = key
+        .next
+        .clone()
+        .map(|pem| (keys::NEXT_KEY.to_owned(), ByteString(pem)));
+    let present = (keys::TLS_KEY.to_owned(), ByteString(key.pem.clone()));
     Secret {
         metadata: ObjectMeta {
             name: Some(key.secret.clone()),
             namespace: Some(object.secrets_namespace.clone()),
             labels: Some([label].into()),
-            annotations: replaces,
+            annotations: (!annotations.is_empty()).then_some(annotations),
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
-        data: Some([(keys::TLS_KEY.to_owned(), ByteString(key.pem.clone()))].into()),
+        data: Some(std::iter::once(present).chain(next).collect()),
         ..Secret::default()
     }
 }
@@ -247,6 +283,7 @@ pub(super) mod tests {
                 ..IssuerStatus::default()
             },
             secrets_namespace: "shop".into(),
+            key_rotation: None,
         }
     }
 
@@ -268,6 +305,8 @@ pub(super) mod tests {
         let key = |replaces: Option<&str>| HeldKey {
             secret: "key".into(),
             pem: b"pem".to_vec(),
+            next: None,
+            rotation: None,
             replaces: replaces.map(str::to_owned),
         };
         let object = object("https://ca.example:14000/account/1");

@@ -1,8 +1,10 @@
 //! Issuers: key first, stored before it is used; the account looked up or made; the session that Certificates order with.
 
+mod external;
 mod key;
 mod object;
 mod ready;
+mod rotation;
 mod session;
 
 pub(crate) use object::{IssuerId, IssuerObject, IssuerResource};
@@ -98,7 +100,7 @@ async fn pass<K: IssuerResource>(
         context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
     }
     let key = context.sessions.key(&object.id);
-    let cause = match (key_change, held) {
+    let cause = match (&key_change, held) {
         (Some(KeyChange::Made), _) => Cause::KeyLost,
         (_, None) => Cause::Unknown,
         (_, held) if held.as_ref().map(|h| &h.pem) == key.as_ref().map(|k| &k.pem) => {
@@ -108,18 +110,35 @@ async fn pass<K: IssuerResource>(
     };
     let secret = object.account_key_name().unwrap_or_default();
     let mut notes = Vec::new();
-    if key_change == Some(KeyChange::Restored) {
-        let text = format!(
-            "Secret {secret} with the account's key was deleted: the same key was put back. To have another account, name another \
-             Secret in spec.acme.accountKeySecretRef"
-        );
-        notes.push((Reason::AccountKeyRestored, text));
+    match key_change {
+        Some(KeyChange::Restored) => {
+            let text = format!(
+                "Secret {secret} with the account's key was deleted: the same key was put back. To have another account, name \
+                 another Secret in spec.acme.accountKeySecretRef"
+            );
+            notes.push((true, Reason::AccountKeyRestored, text));
+        }
+        Some(KeyChange::Changed) => {
+            let text = format!(
+                "the account has another key now, as was asked for: it is in Secret {secret}"
+            );
+            notes.push((false, Reason::AccountKeyChanged, text));
+        }
+        Some(KeyChange::NotChanged(why)) => {
+            let text = format!(
+                "the account keeps its key, since the CA refuses another one: {why}. To try again, write another value into the \
+                 annotation {}",
+                evercert_api::keys::ROTATE_ACCOUNT_KEY
+            );
+            notes.push((true, Reason::AccountKeyNotChanged, text));
+        }
+        Some(KeyChange::Made) | None => {}
     }
     if let Some(text) = build_replaced(&object, &readiness, cause) {
-        notes.push((Reason::AccountReplaced, text));
+        notes.push((true, Reason::AccountReplaced, text));
     }
-    for (reason, text) in notes {
-        emit(&context.client, issuer, true, reason, &text, now).await;
+    for (warning, reason, text) in notes {
+        emit(&context.client, issuer, warning, reason, &text, now).await;
     }
     reported?;
     Ok(action)
@@ -195,6 +214,7 @@ fn not_ready_wait(object: &IssuerObject, not: &NotReady, now: Timestamp) -> Sign
             Again::AsInAnOutage => outage_wait(since, now),
             Again::AsInALongOutage => outage_wait(since, now).max(SignedDuration::from_mins(1)),
             Again::Seldom => SELDOM,
+            Again::OnChange => evercert_core::fault::LONGEST_WAIT,
         },
     }
 }
@@ -213,6 +233,9 @@ fn build_next_try(not: &NotReady, now: Timestamp) -> String {
         }
         (None, Again::Seldom) => {
             "It is tried again when the spec changes, and every 5 min".to_owned()
+        }
+        (None, Again::OnChange) => {
+            "It is tried again when the spec or its Secrets change, and once a day".to_owned()
         }
     }
 }
@@ -271,6 +294,7 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
         Signer::Acme { acme, directory } => {
             status.account_uri = Some(acme.account_uri().to_owned());
             status.directory = Some(directory.url().to_owned());
+            status.contact.clone_from(&session.contact);
             status.terms_of_service = directory.terms_of_service().map(str::to_owned);
             status.profiles = directory.profiles();
             let text = format!(

@@ -4,7 +4,7 @@ use std::fmt;
 
 use evercert_api::certificate::{IssuerKind, IssuerRef};
 use evercert_api::issuer::{AcmeIssuer, PolicyRule, directory_url};
-use evercert_api::{ClusterIssuer, Issuer, IssuerStatus};
+use evercert_api::{ClusterIssuer, Issuer, IssuerStatus, keys};
 use evercert_core::observe::SELF_SIGNED;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -53,12 +53,24 @@ pub(crate) struct IssuerObject {
     pub(crate) status: IssuerStatus,
     /// Where its Secrets are.
     pub(crate) secrets_namespace: String,
+    /// The value for which its account gets another key, if it is to get one.
+    pub(crate) key_rotation: Option<String>,
+}
+
+fn key_rotation<K: Resource>(object: &K) -> Option<String> {
+    let asked = object.annotations().get(keys::ROTATE_ACCOUNT_KEY)?;
+    (!asked.is_empty()).then(|| asked.clone())
 }
 
 impl IssuerObject {
     /// The Secret of its account's key; `None` for a self-signed issuer.
     pub(crate) fn account_key_name(&self) -> Option<&str> {
         Some(&self.acme.as_ref()?.account_key_secret_ref.name)
+    }
+
+    /// The root that its certificates should lead to, where it names one.
+    pub(crate) fn preferred_chain(&self) -> Option<String> {
+        self.acme.as_ref()?.preferred_chain.clone()
     }
 
     /// The directory's URL that its spec names, or [`SELF_SIGNED`].
@@ -116,6 +128,7 @@ impl IssuerResource for Issuer {
             policy: Vec::new(),
             status: self.status.clone().unwrap_or_default(),
             secrets_namespace: namespace,
+            key_rotation: key_rotation(self),
         }
     }
 
@@ -141,6 +154,7 @@ impl IssuerResource for ClusterIssuer {
             policy: self.spec.policy.clone(),
             status: self.status.clone().unwrap_or_default(),
             secrets_namespace: operator_namespace.to_owned(),
+            key_rotation: key_rotation(self),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use evercert_acme::{ConnectError, Directory, DirectoryConfig};
+use evercert_acme::{ConnectError, Directory, DirectoryConfig, ExternalAccount, FoundAccount};
 use evercert_api::Reason;
 use evercert_api::children::stable_hash;
 use evercert_api::issuer::{AcmeIssuer, directory_url};
+use evercert_core::contact::plan_contact;
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::sentence::{build_fault, find_remedy};
 use jiff::Timestamp;
@@ -13,13 +14,17 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::sync::SemaphorePermit;
 
-use super::key::{KeyChange, ensure_key};
+use super::external;
+use super::key::{AccountKey, KeyChange, ensure_key};
 use super::object::IssuerObject;
+use super::rotation;
 use super::session::{Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
-use crate::effect::ca::ensure_account;
+use crate::effect::ca;
 use crate::secrets::data;
+
+const EXTERNAL_ACCOUNT_REQUIRED: &str = "externalAccountRequired";
 
 /// Whether an issuer can sign.
 pub(crate) enum Readiness {
@@ -65,6 +70,8 @@ pub(crate) enum Again {
     AsInALongOutage,
     /// The CA answered, and a person must act: a change of the spec wakes the issuer.
     Seldom,
+    /// The CA refused for good: asking the same again leads nowhere.
+    OnChange,
 }
 
 /// Why an issuer cannot sign now.
@@ -109,7 +116,7 @@ impl NotReady {
         }
     }
 
-    fn refused(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn refused(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             again: Again::Seldom,
             ..Self::here(reason, message)
@@ -147,10 +154,13 @@ async fn try_ready(
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
         profile: object.profile(),
+        preferred_chain: object.preferred_chain(),
         directory: object.directory().to_owned(),
         generation: object.generation,
         fingerprint,
         suspect: false,
+        refused: None,
+        contact: object.acme.as_ref().and_then(|acme| acme.email.clone()),
         unwatched: false,
         note: None,
         held_back: None,
@@ -161,44 +171,82 @@ async fn try_ready(
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &object.secrets_namespace);
     let bundle = gather_bundle(object, acme, &secrets).await?;
     let key = ensure_key(object, acme, &secrets, context, key_change).await?;
+    let mut key = rotation::begin(object, key, &secrets, context).await?;
     let unwatched = key.unwatched || acme.ca_bundle_secret_ref.is_some();
     let url = directory_url(&acme.directory);
-    let fingerprint = stable_hash(&[
-        url,
-        acme.email.as_deref().unwrap_or_default(),
-        &acme.terms_of_service_agreed.to_string(),
-        &format!("{:x}", stable_bytes(&key.der)),
-        &format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default())),
-    ]);
-    if let Some(before) = before.filter(|b| b.fingerprint == fingerprint && !b.suspect) {
+    let trust = format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default()));
+    let fingerprint_of = |key: &[u8]| {
+        stable_hash(&[
+            url,
+            acme.email.as_deref().unwrap_or_default(),
+            &acme.terms_of_service_agreed.to_string(),
+            &format!("{:x}", stable_bytes(key)),
+            &trust,
+        ])
+    };
+    let fingerprint = fingerprint_of(&key.der);
+    let same = before.filter(|b| b.fingerprint == fingerprint);
+    let is_good = |b: &&Session| !b.suspect && b.refused.is_none() && key.next.is_none();
+    if let Some(before) = same.filter(is_good) {
         let mut same = before.clone();
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
         object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
         same.profile = object.profile();
+        same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
     }
+    let external = external::gather(object, acme, &secrets).await?;
+    // Needed only where an account is registered: a session in use does not depend on it.
+    let asked = stable_hash(&[
+        &fingerprint.to_string(),
+        &match &external {
+            Ok(external) => external::fingerprint(external.as_ref()),
+            Err(not) => not.message.clone(),
+        },
+    ]);
+    let unwatched_now = unwatched || acme.external_account_binding.is_some();
     let held_back = before
         .filter(|b| b.generation == object.generation)
         .and_then(|b| b.held_back.as_ref())
-        .filter(|held| held.fingerprint == fingerprint && now < held.until);
+        .filter(|held| held.fingerprint == asked && now < held.until);
     if let Some(held) = held_back {
         return Err(Stop::NotReady(NotReady {
             until: Some(held.until),
-            unwatched,
+            unwatched: unwatched_now,
             ..held.not.clone()
+        }));
+    }
+    if let Some(fault) = same.and_then(|b| b.refused.as_ref()) {
+        return Err(Stop::NotReady(NotReady {
+            asked: Some(asked),
+            unwatched: unwatched_now,
+            ..explain_account(fault, &At::Request, false, acme)
+        }));
+    }
+    let like = context.sessions.find_like(&object.id, fingerprint);
+    if let Some(like) = like.filter(|_| key.next.is_none()) {
+        return Ok(Readiness::Ready(Session {
+            unwatched,
+            note: key.note,
+            ..session(like.signer, fingerprint)
         }));
     }
     // A CA may take its time; whoever waits for it keeps nobody waiting.
     drop(place);
-    let signer = connect(object, acme, bundle, &key.der, context, now).await;
-    let signer = signer.map_err(|not| NotReady {
-        asked: Some(fingerprint),
-        unwatched,
+    let connected = connect(object, acme, bundle, &key, external, context, now).await;
+    let (signer, changed) = connected.map_err(|not| NotReady {
+        asked: Some(asked),
+        unwatched: unwatched_now,
         ..not
     })?;
+    if let Some(changed) = changed {
+        rotation::settle(&mut key, &changed, &secrets).await?;
+        *key_change = Some(changed);
+    }
+    let fingerprint = fingerprint_of(&key.der);
     Ok(Readiness::Ready(Session {
         unwatched,
         note: key.note,
@@ -211,10 +259,11 @@ async fn connect(
     object: &IssuerObject,
     acme: &AcmeIssuer,
     bundle: Option<Vec<u8>>,
-    key: &[u8],
+    key: &AccountKey,
+    external: Result<Option<ExternalAccount>, NotReady>,
     context: &Context,
     now: Timestamp,
-) -> Result<Signer, NotReady> {
+) -> Result<(Signer, Option<KeyChange>), NotReady> {
     let url = directory_url(&acme.directory);
     let config = DirectoryConfig {
         ca_bundle: bundle,
@@ -234,20 +283,79 @@ async fn connect(
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
         return Err(NotReady { terms, ..not });
     }
-    let account = ensure_account(&directory, key, acme.email.as_deref(), now).await;
-    let account = account.map_err(|fault| {
+    let refused = |fault: Fault, at: At<'_>| {
         context.memory.note_fault(directory.url(), &fault, now);
         NotReady {
-            terms,
-            ..explain_account(&fault, &directory)
+            terms: terms.clone(),
+            ..explain_account(&fault, &at, directory.external_account_required(), acme)
         }
-    })?;
+    };
+    let unknown = |fault| refused(fault, At::LookUp);
+    let mut changed = None;
+    // With two keys it is not known which of them the account has.
+    let by_next = match &key.next {
+        Some(next) => look_up(&directory, next, now).await.map_err(unknown)?,
+        None => None,
+    };
+    let account = if let Some(account) = by_next {
+        changed = Some(KeyChange::Changed);
+        account
+    } else {
+        let found = look_up(&directory, &key.der, now).await;
+        let account = if let Some(account) = found.map_err(unknown)? {
+            account
+        } else {
+            let external = external?;
+            let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
+            made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
+        };
+        match &key.next {
+            None => account,
+            Some(next) => {
+                let uri = account.account_uri().to_owned();
+                let given = rotation::ensure_changed(object, account, next, context, now).await;
+                match given.map_err(|fault| refused(fault, At::Request))? {
+                    Ok(account) => {
+                        changed = Some(KeyChange::Changed);
+                        account
+                    }
+                    Err(why) => {
+                        changed = Some(KeyChange::NotChanged(why));
+                        let same = directory.account(&key.der, Some(&uri), now).await;
+                        same.map_err(|fault| refused(fault, At::LookUp))?
+                    }
+                }
+            }
+        }
+    };
+    // What was told to another account counts for nothing.
+    let is_known = object.status.account_uri.as_deref() == Some(account.account_uri());
+    let given = object.status.contact.as_deref().filter(|_| is_known);
+    let contacts = plan_contact(acme.email.as_deref(), account.contacts(), given);
+    if let Some(contacts) = contacts {
+        let told = ca::update_contacts(&account, &contacts, now).await;
+        told.map_err(|fault| refused(fault, At::Contact))?;
+    }
+    let account = ca::open(account);
     context.memory.close_breaker(directory.url());
     tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
-    Ok(Signer::Acme {
+    let signer = Signer::Acme {
         acme: account,
         directory,
-    })
+    };
+    Ok((signer, changed))
+}
+
+/// The account of a key, if the CA knows one.
+async fn look_up(
+    directory: &Arc<Directory>,
+    key: &[u8],
+    now: Timestamp,
+) -> Result<Option<FoundAccount>, Fault> {
+    match directory.account(key, None, now).await {
+        Err(fault) if fault.is_unknown_account() => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 fn stable_bytes(bytes: &[u8]) -> u64 {
@@ -332,46 +440,79 @@ fn explain_connect(error: &ConnectError) -> NotReady {
     }
 }
 
-fn explain_account(fault: &Fault, directory: &Arc<Directory>) -> NotReady {
+/// Where on the way to an account the CA refused.
+enum At<'a> {
+    /// The account of a key was looked up.
+    LookUp,
+    /// An account was to be made, bound to this one where there is one.
+    Registration(Option<&'a ExternalAccount>),
+    /// The account was given its contact.
+    Contact,
+    /// The account asked for something.
+    Request,
+}
+
+fn explain_account(
+    fault: &Fault,
+    at: &At<'_>,
+    is_binding_wanted: bool,
+    acme: &AcmeIssuer,
+) -> NotReady {
     let kind = fault
         .problem
         .as_ref()
         .map(|p| p.kind.as_str())
         .unwrap_or_default();
-    let reason = match fault.class {
-        FaultClass::Unavailable => Reason::CAUnavailable,
-        FaultClass::RateLimited => Reason::RateLimited,
-        _ if kind == "externalAccountRequired" || directory.external_account_required() => {
-            Reason::ExternalAccountRequired
+    let (reason, again) = match (fault.class, at) {
+        (FaultClass::Unavailable, _) => (Reason::CAUnavailable, Again::AsInALongOutage),
+        (FaultClass::RateLimited, _) => (Reason::RateLimited, Again::Seldom),
+        _ if kind == "userActionRequired" => (Reason::UserActionRequired, Again::Seldom),
+        (_, At::Registration(Some(_))) if is_about_binding(kind) => {
+            (Reason::EABRejected, Again::OnChange)
         }
-        _ if kind == "userActionRequired" => Reason::UserActionRequired,
-        FaultClass::Validation
-        | FaultClass::Account
-        | FaultClass::Permanent
-        | FaultClass::Transient
-        | FaultClass::Gone
-        | FaultClass::NotReady => Reason::AccountRefused,
+        (FaultClass::Account, At::LookUp) if kind.is_empty() || kind == "unauthorized" => {
+            (Reason::AccountDeactivated, Again::OnChange)
+        }
+        (_, At::Registration(None)) if is_binding_wanted || kind == EXTERNAL_ACCOUNT_REQUIRED => {
+            (Reason::ExternalAccountRequired, Again::Seldom)
+        }
+        (FaultClass::Transient, _) => (Reason::AccountRefused, Again::AsInALongOutage),
+        (
+            FaultClass::Validation
+            | FaultClass::Account
+            | FaultClass::Permanent
+            | FaultClass::Gone
+            | FaultClass::NotReady,
+            _,
+        ) => (Reason::AccountRefused, Again::Seldom),
     };
     let remedy = match reason {
-        Reason::ExternalAccountRequired => find_remedy("externalAccountRequired"),
-        _ => find_remedy(kind),
+        Reason::EABRejected => Some(external::build_remedy(acme)),
+        Reason::AccountDeactivated => Some(format!(
+            "an account that its CA has ended does not come back; to have another one, write the name of a Secret that does not \
+             exist yet into spec.acme.accountKeySecretRef in place of {}",
+            acme.account_key_secret_ref.name
+        )),
+        Reason::ExternalAccountRequired => {
+            find_remedy(EXTERNAL_ACCOUNT_REQUIRED).map(str::to_owned)
+        }
+        _ => find_remedy(kind).map(str::to_owned),
     };
     let remedy = remedy.map(|r| format!(". Remedy: {r}")).unwrap_or_default();
-    let again = match fault.class {
-        FaultClass::Unavailable | FaultClass::Transient => Again::AsInALongOutage,
-        FaultClass::RateLimited
-        | FaultClass::Validation
-        | FaultClass::Account
-        | FaultClass::Permanent
-        | FaultClass::Gone
-        | FaultClass::NotReady => Again::Seldom,
-    };
     let message = format!("{}{remedy}", build_fault(fault));
     NotReady {
         retry_after: fault.retry_after,
         again,
         ..NotReady::here(reason, message)
     }
+}
+
+/// Whether a refusal of a bound registration is about the binding. CAs have no type of their own for it.
+fn is_about_binding(kind: &str) -> bool {
+    !matches!(
+        kind,
+        "invalidContact" | "unsupportedContact" | "badPublicKey" | "badSignatureAlgorithm"
+    )
 }
 
 #[cfg(test)]

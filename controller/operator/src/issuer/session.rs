@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use evercert_acme::{Acme, Directory};
 use evercert_api::Reason;
 use evercert_api::issuer::PolicyRule;
+use evercert_core::fault::Fault;
 use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation};
+use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
 
 use super::object::{IssuerId, IssuerObject};
@@ -44,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) ingress_class: Option<String>,
     /// The CA's profile that it wants.
     pub(crate) profile: Option<String>,
+    /// The root that its certificates should lead to, where it names one.
+    pub(crate) preferred_chain: Option<String>,
     /// The directory's URL that its spec names, or [`SELF_SIGNED`](evercert_core::observe::SELF_SIGNED).
     pub(crate) directory: String,
     /// The generation of the spec that it was made from.
@@ -52,6 +56,10 @@ pub(crate) struct Session {
     pub(crate) fingerprint: u64,
     /// The CA has said that it does not know the account: it is looked up again.
     pub(crate) suspect: bool,
+    /// The CA wants a person to act before it hears the account again.
+    pub(crate) refused: Option<Box<Fault>>,
+    /// The contact that the account has been given.
+    pub(crate) contact: Option<String>,
     /// It was made from a Secret that no watch covers, which is to be read again soon.
     pub(crate) unwatched: bool,
     /// What a person should know of it all the same.
@@ -82,10 +90,13 @@ impl Session {
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
             profile: object.profile(),
+            preferred_chain: object.preferred_chain(),
             directory: object.directory().to_owned(),
             generation: object.generation,
             fingerprint: 0,
             suspect: false,
+            refused: None,
+            contact: None,
             unwatched: not.unwatched,
             note: None,
             held_back: not.asked.map(|fingerprint| HeldBack {
@@ -138,6 +149,13 @@ impl Session {
             profiles: directory.map(|d| d.profiles()).unwrap_or_default(),
             profile: self.profile.clone(),
         };
+        if let Some(fault) = &self.refused {
+            return IssuerObservation::NotReady {
+                facts: Some(facts),
+                reason: Reason::UserActionRequired.as_str().to_owned(),
+                message: build_fault(fault),
+            };
+        }
         if self.suspect {
             return IssuerObservation::NotReady {
                 facts: Some(facts),
@@ -165,6 +183,10 @@ pub(crate) struct HeldKey {
     pub(crate) secret: String,
     /// The key, PEM.
     pub(crate) pem: Vec<u8>,
+    /// The next key, PEM, while it is not known whether the CA has taken it.
+    pub(crate) next: Option<Vec<u8>>,
+    /// The value for which it was last replaced.
+    pub(crate) rotation: Option<String>,
     /// The account that it replaced.
     pub(crate) replaces: Option<String>,
 }
@@ -201,14 +223,62 @@ impl Sessions {
         write(&self.keys).remove(id);
     }
 
-    /// The CA refused `account`: if it still is the one of `id`, it is looked up again at the issuer's next pass.
-    pub(crate) fn suspect(&self, id: &IssuerId, account: &Arc<dyn Acme>) {
-        if let Some(session) = write(&self.sessions).get_mut(id)
-            && let Signer::Acme { acme, .. } = &session.signer
-            && Arc::ptr_eq(acme, account)
-        {
-            session.suspect = true;
-        }
+    /// The session of another issuer that was made from the very same: spec, key, bundle.
+    pub(crate) fn find_like(&self, id: &IssuerId, fingerprint: u64) -> Option<Session> {
+        let sessions = read(&self.sessions);
+        let other = sessions.iter().find(|(other, session)| {
+            *other != id
+                && session.fingerprint == fingerprint
+                && session.account().is_some()
+                && !session.suspect
+                && session.refused.is_none()
+        });
+        other.map(|(_, session)| session.clone())
+    }
+
+    /// The CA refused `account`: if it still is the one of `id`, it is looked up again at the next pass of each issuer that has it;
+    /// gives these. Without an account, the one that `id` has.
+    pub(crate) fn suspect(&self, id: &IssuerId, account: Option<&Arc<dyn Acme>>) -> Vec<IssuerId> {
+        self.change_account(id, account, |session| session.suspect = true)
+    }
+
+    /// Has `account`, if it still is the one of `id`, wait for a person, who has to do what `fault` says; gives the issuers that
+    /// have it.
+    pub(crate) fn refuse(
+        &self,
+        id: &IssuerId,
+        account: &Arc<dyn Acme>,
+        fault: &Fault,
+    ) -> Vec<IssuerId> {
+        self.change_account(id, Some(account), |session| {
+            session.refused = Some(Box::new(fault.clone()));
+        })
+    }
+
+    fn change_account(
+        &self,
+        id: &IssuerId,
+        account: Option<&Arc<dyn Acme>>,
+        change: impl Fn(&mut Session),
+    ) -> Vec<IssuerId> {
+        let mut sessions = write(&self.sessions);
+        let present = match sessions.get(id).map(|session| &session.signer) {
+            Some(Signer::Acme { acme, .. }) => Some(acme),
+            Some(Signer::SelfSigned | Signer::None { .. }) | None => None,
+        };
+        let present = present.filter(|own| account.is_none_or(|account| Arc::ptr_eq(own, account)));
+        let Some(account) = present.map(|own| own.account_uri().to_owned()) else {
+            return vec![id.clone()];
+        };
+        let sharing = sessions
+            .iter_mut()
+            .filter(|(_, session)| session.account().is_some_and(|(other, _)| other == account));
+        sharing
+            .map(|(id, session)| {
+                change(session);
+                id.clone()
+            })
+            .collect()
     }
 
     /// The account's key of `id`, as last seen.

@@ -20,6 +20,7 @@ use kube::api::Api;
 
 use super::orders;
 use super::play::{OLD, Play, SITE, is_labelled};
+use crate::account_keys;
 use crate::issue::{data, no_route_stays};
 
 /// One certificate, in the Secret and in its companion; one order, or as many as may be; nothing that nobody needs.
@@ -44,6 +45,9 @@ pub(super) async fn whole(
         })
         .await?;
     let Some(ca) = ca else { return Ok(()) };
+    if play == Play::Rotate {
+        account_keys::one_key_that_the_account_has(story, ca).await?;
+    }
     // Last, so that whatever is wrong had its time.
     let count = ca.count()?;
     let may = orders(point);

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use evercert_api::condition::FALLBACK_IN_USE;
-use evercert_api::keys::{COMPONENT_LABEL, COMPONENT_ROUTE, SECRET_ROLE_LABEL, SOLVER_NAME};
+use evercert_api::keys::{
+    COMPONENT_LABEL, COMPONENT_ROUTE, ROTATE_ACCOUNT_KEY, SECRET_ROLE_LABEL, SOLVER_NAME,
+};
 use evercert_api::{Certificate, Issuer, children};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
@@ -32,6 +34,8 @@ pub(super) enum Play {
     Issue,
     /// The same with a self-signed Issuer.
     SelfSign,
+    /// Another key for the account is asked for.
+    Rotate,
     /// The TLS Secret is deleted.
     Restore,
     /// The TLS Secret loses its marks.
@@ -77,6 +81,9 @@ impl Play {
             | Effect::ApplyRouteSlice
             | Effect::ApplyRouteIngress
             | Effect::DeleteRouteService => Self::Issue,
+            Effect::KeepNextAccountKey | Effect::ChangeAccountKey | Effect::SettleAccountKey => {
+                Self::Rotate
+            }
             Effect::KeepSelfSigned | Effect::StoreSelfSigned => Self::SelfSign,
             Effect::RestoreSecret => Self::Restore,
             Effect::MendMarks => Self::Mend,
@@ -102,6 +109,7 @@ impl Play {
                 story.stage.ca(story.namespace, settings).await?
             }
             Self::Issue
+            | Self::Rotate
             | Self::Restore
             | Self::Mend
             | Self::Copy
@@ -112,7 +120,12 @@ impl Play {
             | Self::Leftovers => story.stage.ca(story.namespace, quick()).await?,
         };
         match self {
-            Self::Restore | Self::Mend | Self::Copy | Self::Disown | Self::StopSolver => {
+            Self::Rotate
+            | Self::Restore
+            | Self::Mend
+            | Self::Copy
+            | Self::Disown
+            | Self::StopSolver => {
                 begin(story, &ca, "www").await?;
                 story.ready(SITE, SOON).await?;
                 no_route_stays(story).await?;
@@ -161,6 +174,7 @@ impl Play {
             Self::StopSolver => vec![("EVERCERT_SOLVER_IDLE", "1s")],
             Self::Issue
             | Self::SelfSign
+            | Self::Rotate
             | Self::Restore
             | Self::Mend
             | Self::Copy
@@ -181,6 +195,13 @@ impl Play {
                 let issuer = "{apiVersion: evercert.dev/v1, kind: Issuer, metadata: {name: ca}, spec: {selfSigned: {}}}";
                 story.apply(issuer).await?;
                 want(story, "www").await?;
+            }
+            Self::Rotate => {
+                let asked = json!({"metadata": {"annotations": {ROTATE_ACCOUNT_KEY: "once"}}});
+                let issuers = story.api::<Issuer>();
+                issuers
+                    .patch("ca", &PatchParams::default(), &Patch::Merge(&asked))
+                    .await?;
             }
             Self::Restore => {
                 let secrets = story.api::<Secret>();
