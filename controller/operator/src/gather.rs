@@ -265,7 +265,9 @@ fn observe(
         chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
-        gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
+        gate: directory
+            .as_deref()
+            .and_then(|d| context.memory.gate_for(d, key, now)),
         limit: None,
         poll_turn: None,
         refused_profile: entry.refused_profile,

@@ -66,6 +66,7 @@ const SHARED: &str = "shared";
 /// The group that takes longest comes first. One without stories costs nothing.
 fn groups() -> Vec<Group> {
     let shared = [
+        days::tales(),
         nonces::tales(),
         ca_outage::tales(),
         refused::tales(),
@@ -80,7 +81,6 @@ fn groups() -> Vec<Group> {
         schema::tales(),
         issue::tales(),
         damage::tales(),
-        days::tales(),
         quota::tales(),
         foreign::tales(),
         forged::tales(),

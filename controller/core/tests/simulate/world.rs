@@ -646,7 +646,7 @@ impl World {
     fn grant(&mut self, now: Timestamp) {
         let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
         let under_way: Vec<Placed> = self.under_way.values().cloned().collect();
-        for key in plan_grants(&waiting, &under_way, MOST_ORDERS, now) {
+        for key in plan_grants(&waiting, &under_way, MOST_ORDERS, &BTreeMap::new(), now) {
             if let Some(placed) = self.waiting.remove(&key) {
                 let placed = Placed {
                     since: now,

@@ -80,6 +80,16 @@ pub(crate) async fn execute(
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     let key = gathered.observed.key.clone();
+    if asks_the_ca(&plan.step)
+        && let Some((_, directory)) = order::account(gathered)
+        && !context.memory.may_ask(&directory, &key, now)
+    {
+        // Another one asks whether it answers again; that wakes all who wait.
+        if plan.step == Step::PlaceOrder {
+            context.slots.free(&key);
+        }
+        return Ok(Outcome::waits());
+    }
     Ok(match &plan.step {
         Step::Wait | Step::Queue(_) => Outcome::waits(),
         Step::Forget => {
@@ -121,6 +131,11 @@ pub(crate) async fn execute(
         }
         Step::PlaceOrder => order::place(gathered, context, now).await?,
     })
+}
+
+/// Whether a step sends a request to the CA for the sake of its Certificate. One to give an order back looks for itself.
+fn asks_the_ca(step: &Step) -> bool {
+    step.asks_others() && !matches!(step, Step::Probe(_) | Step::Abandon { .. })
 }
 
 /// Nothing is open for `key` any more: it was deleted, and an order under way is given up.

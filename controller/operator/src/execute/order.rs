@@ -35,7 +35,7 @@ use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
 
 /// The account that orders, and its directory's URL.
-fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
+pub(super) fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
     match gathered.session.as_ref().map(|s| &s.signer) {
         Some(Signer::Acme { acme, directory }) => Some((acme.clone(), directory.url().to_owned())),
         Some(Signer::SelfSigned | Signer::None { .. }) | None => None,
@@ -59,13 +59,13 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
 }
 
 /// After an outage the CA is asked for something that costs nothing before anything that does: a request without an answer may
-/// have made an order all the same.
+/// have made an order all the same. True when it was asked, and answers: then all who waited for that begin in their order.
 async fn ask_after_outage(
     gathered: &Gathered,
     url: &str,
     context: &Context,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     match gathered.session.as_ref().map(|s| &s.signer) {
         Some(Signer::Acme { directory, .. }) if context.memory.gate(url).is_some() => {
             // Whatever is wrong with as little as this is the CA's trouble.
@@ -74,11 +74,11 @@ async fn ask_after_outage(
                 ..fault
             };
             directory.ask(now).await.map_err(unavailable)?;
-            context.memory.close_breaker(url);
+            context.close_breaker(url);
+            Ok(true)
         }
-        Some(Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }) | None => {}
+        Some(Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }) | None => Ok(false),
     }
-    Ok(())
 }
 
 /// Enters the order in the ledger, then places it: no order that the ledger does not know, and none that it has no token for.
@@ -100,11 +100,13 @@ pub(super) async fn place(
     if !context.slots.has(&key) {
         return Ok(Outcome::moved());
     }
-    if let Err(fault) = ask_after_outage(gathered, &directory, context, now).await {
+    let asked = ask_after_outage(gathered, &directory, context, now).await;
+    if let Err(fault) = &asked {
+        let now = Timestamp::now();
+        context.note_fault(&directory, fault, now);
+    }
+    if !matches!(asked, Ok(false)) {
         context.slots.free(&key);
-        context
-            .memory
-            .note_fault(&directory, &fault, Timestamp::now());
         return Ok(Outcome::moved());
     }
     let names = order.names.clone();
@@ -150,7 +152,7 @@ pub(super) async fn place(
     };
     Ok(match acme.new_order(request, now).await {
         Ok(view) => {
-            context.memory.close_breaker(&directory);
+            context.close_breaker(&directory);
             context.memory.update(&key, |e| {
                 e.reach.clear();
                 e.placed = Some(Placed {
@@ -175,9 +177,7 @@ pub(super) async fn place(
         Err(fault) => {
             context.slots.free(&key);
             // The answer may have taken its time, and a wait begins with it.
-            context
-                .memory
-                .note_fault(&directory, &fault, Timestamp::now());
+            context.note_fault(&directory, &fault, Timestamp::now());
             let settlement = settle_refusal(names, &fault);
             let is_outdated = is_outdated(gathered, &fault, context);
             // The directory's trouble is not the Certificate's: its gate says when it goes on.
@@ -356,7 +356,7 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     if is_outdated(gathered, &fault, context) {
         return Outcome::moved();
     }
-    context.memory.note_fault(&directory, &fault, now);
+    context.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
         suspect(gathered, &acme, &fault, context);
     }
@@ -381,7 +381,7 @@ pub(super) async fn refresh(gathered: &mut Gathered, context: &Context, now: Tim
     };
     match acme.read_order(&url, now).await {
         Ok(view) => {
-            context.memory.close_breaker(&directory);
+            context.close_breaker(&directory);
             let before = read_order(gathered);
             remember(
                 gathered,

@@ -284,7 +284,7 @@ async fn connect(
         return Err(NotReady { terms, ..not });
     }
     let refused = |fault: Fault, at: At<'_>| {
-        context.memory.note_fault(directory.url(), &fault, now);
+        context.note_fault(directory.url(), &fault, now);
         NotReady {
             terms: terms.clone(),
             ..explain_account(&fault, &at, directory.external_account_required(), acme)
@@ -337,7 +337,7 @@ async fn connect(
         told.map_err(|fault| refused(fault, At::Contact))?;
     }
     let account = ca::open(account);
-    context.memory.close_breaker(directory.url());
+    context.close_breaker(directory.url());
     tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
     let signer = Signer::Acme {
         acme: account,

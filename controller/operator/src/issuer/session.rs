@@ -212,6 +212,15 @@ impl Sessions {
         read(&self.sessions).get(id).cloned()
     }
 
+    /// The issuers with an account at `directory`.
+    pub(crate) fn at(&self, directory: &str) -> Vec<IssuerId> {
+        let sessions = read(&self.sessions);
+        let there = sessions
+            .iter()
+            .filter(|(_, s)| s.account().is_some_and(|(_, of)| of == directory));
+        there.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Replaces the session of `id`.
     pub(crate) fn set(&self, id: IssuerId, session: Session) {
         write(&self.sessions).insert(id, session);
