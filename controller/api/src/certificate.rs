@@ -69,7 +69,7 @@ pub struct CertificateSpec {
     /// The kind of private key, and whether each certificate gets a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
-    /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime.
+    /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime, at least a twentieth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 21))]
     #[x_kube(
@@ -87,6 +87,10 @@ pub struct CertificateSpec {
             .reason(Reason::FieldValueInvalid)
     )]
     pub renew_before_percentage: Option<u8>,
+    /// The CA's profile for the certificate; else that of the issuer, else the CA's own choice. A change takes effect at the next
+    /// renewal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// What stands in while no issued certificate can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
@@ -100,6 +104,9 @@ pub struct CertificateSpec {
     /// `Retain` keeps the Secret when the Certificate is deleted, `Delete` deletes it too.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// True: nothing new is started. An open order is finished, and what is in place stays, but is not renewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
 }
 
 /// Labels and annotations of the Secret.
@@ -232,6 +239,29 @@ pub enum RotationPolicy {
     Never,
 }
 
+/// A profile of the CA's (draft-ietf-acme-profiles).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Profile {
+    /// Its name, as the issuer's `status.profiles` lists it.
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = schema::profile_name())]
+    pub name: String,
+    /// `Preferred`: where the CA does not offer it, the CA's own choice is taken. `Required`: then nothing is ordered.
+    #[serde(default)]
+    pub policy: ProfilePolicy,
+}
+
+/// What to do where the CA does not offer a profile.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ProfilePolicy {
+    /// The CA chooses.
+    #[default]
+    Preferred,
+    /// Nothing is ordered.
+    Required,
+}
+
 /// What stands in while no issued certificate can be had.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
@@ -350,9 +380,59 @@ pub struct CertificateStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub last_failure: Option<FailureStatus>,
+    /// What the CA says about when to renew the certificate in the Secret (RFC 9773).
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub renewal_info: Option<RenewalInfoStatus>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// What the CA says about when to renew a certificate (RFC 9773).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct RenewalInfoStatus {
+    /// The certificate that it is about: its authority's key identifier and its serial number (RFC 9773 §4.1).
+    #[serde(rename = "certificateID")]
+    pub certificate_id: String,
+    /// The window in which the CA suggests to renew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowStatus>,
+    /// A page of the CA's that says why.
+    #[serde(
+        default,
+        rename = "explanationURL",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub explanation_url: Option<String>,
+    /// When the CA is asked next.
+    pub next_poll_time: Time,
+    /// How many times in a row the CA gave no answer that can be used.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Why the last time, while the last answer cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// From when until when the CA suggests to renew.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct WindowStatus {
+    /// From when on.
+    pub start: Time,
+    /// Until when.
+    pub end: Time,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks so
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The order under way at the CA.
@@ -372,6 +452,9 @@ pub struct OrderStatus {
     /// When the CA forgets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
+    /// The profile that was ordered, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
 }
 
 /// The last attempt that failed.

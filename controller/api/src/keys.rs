@@ -30,8 +30,12 @@ pub const ISSUER: &str = "evercert.dev/issuer";
 pub const DIRECTORY: &str = "evercert.dev/directory";
 /// Annotation on a TLS Secret: the names wanted when it was issued, sorted, joined by commas.
 pub const NAMES: &str = "evercert.dev/names";
+/// Annotation on a TLS Secret: the CA's profile that was ordered, where one was named.
+pub const PROFILE: &str = "evercert.dev/profile";
 /// Annotation on a TLS Secret: the instant of issue, RFC 3339.
 pub const ISSUED_AT: &str = "evercert.dev/issued-at";
+/// Annotation on a Certificate: an instant, RFC 3339; a renewal is begun when it has come, once for each new value.
+pub const RENEW_AT: &str = "evercert.dev/renew-at";
 /// Annotation on a TLS Secret: SHA-256 (hex) of the fallback's leaf; the mark holds only while it equals the leaf in place.
 pub const FALLBACK: &str = "evercert.dev/fallback";
 /// Annotation on a TLS Secret: the labels and annotations that `spec.secretTemplate` put there, so that they can be taken away.

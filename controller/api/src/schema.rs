@@ -16,6 +16,13 @@ pub(crate) fn object_name() -> Rule {
         .reason(Reason::FieldValueInvalid)
 }
 
+/// The text names a CA's profile.
+pub(crate) fn profile_name() -> Rule {
+    Rule::new("self.matches('^[!-~]+$')")
+        .message("must be the name of a profile that the CA offers, such as tlsserver: the issuer's status.profiles lists them")
+        .reason(Reason::FieldValueInvalid)
+}
+
 /// The text is a key of a Secret's data.
 pub(crate) fn data_key() -> Rule {
     Rule::new("self.matches('^[-._a-zA-Z0-9]+$')")

@@ -1,11 +1,13 @@
 //! What makes a new certificate necessary (design §2): the first reason that holds, with its sentence.
 
 use evercert_api::Reason;
+use evercert_api::keys::RENEW_AT;
 use jiff::Timestamp;
 
-use crate::facts::{Damage, KeyKind};
+use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, TlsSecret};
 use crate::renewal::plan_renewal_after;
+use crate::renewal_info::find_window;
 use crate::sentence::list;
 
 /// A reason for a new certificate.
@@ -89,6 +91,7 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
                 still_good: false,
             })
         })
+        .or_else(|| renew_requested(o, secret, now))
         .or_else(|| {
             (now >= facts.not_after).then(|| Need {
                 reason: Reason::Expired,
@@ -100,16 +103,44 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
             })
         })
         .or_else(|| {
-            let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
+            let renewal = plan_renewal_after(o, facts, secret.marks.issued_at);
             (now >= renewal.at && now >= facts.not_before).then(|| Need {
                 reason: Reason::Renewing,
                 message: format!(
-                    "the certificate expires at {} and is due for renewal",
-                    whole(facts.not_after)
+                    "the certificate expires at {} and {}",
+                    whole(facts.not_after),
+                    build_due(o, facts)
                 ),
                 still_good: true,
             })
         })
+}
+
+fn build_due(o: &Observed, facts: &CertificateFacts) -> String {
+    match find_window(o, facts) {
+        Some(window) => format!(
+            "the CA asks for its renewal between {} and {}{}",
+            window.start,
+            window.end,
+            window
+                .explanation_url
+                .map(|url| format!(" (see {url})"))
+                .unwrap_or_default()
+        ),
+        None => "is due for renewal".to_owned(),
+    }
+}
+
+/// A person asks for it, at an instant after the certificate came: so each new value is one renewal.
+fn renew_requested(o: &Observed, secret: &TlsSecret, now: Timestamp) -> Option<Need> {
+    let facts = secret.content.as_ref().ok()?;
+    let came = secret.marks.issued_at.unwrap_or(facts.not_before);
+    let at = o.requested_after(came).filter(|at| *at <= now)?;
+    Some(Need {
+        reason: Reason::RenewRequested,
+        message: format!("a renewal is asked for: the annotation {RENEW_AT} says {at}"),
+        still_good: now < facts.not_after,
+    })
 }
 
 /// An instant in whole seconds, as people read it.
@@ -267,6 +298,56 @@ mod tests {
                 "only a renewal leaves it good"
             );
         }
+    }
+
+    #[test]
+    fn a_renewal_that_is_asked_for_is_due_once_when_its_instant_has_come() {
+        let asked = |text: &str| {
+            let mut o = observed().with_certificate(good());
+            o.renew_at = Some(text.to_owned());
+            o
+        };
+        let at_text = |seconds| at(seconds).to_string();
+        let o = asked(&at_text(-1));
+        let need = find_need(&o, now()).unwrap();
+        assert_eq!(
+            (need.reason, need.still_good),
+            (Reason::RenewRequested, true)
+        );
+        assert!(
+            need.message.contains("evercert.dev/renew-at says 2027"),
+            "{}",
+            need.message
+        );
+        let local = "2027-01-15T09:30:00+01:30";
+        assert_eq!(
+            reason(&asked(local)),
+            Some(Reason::RenewRequested),
+            "any offset"
+        );
+        assert_eq!(reason(&asked(&at_text(1))), None, "not yet");
+        assert_eq!(reason(&asked(&at_text(-41 * DAY))), None, "before it came");
+        assert_eq!(reason(&asked("tomorrow")), None, "unreadable");
+        let came = Marks {
+            issued_at: Some(now()),
+            ..marks()
+        };
+        assert_eq!(
+            reason(&o.clone().with_marks(came)),
+            None,
+            "it has been renewed"
+        );
+        let unmarked = Marks {
+            issued_at: None,
+            ..marks()
+        };
+        assert_eq!(
+            reason(&o.with_marks(unmarked)),
+            Some(Reason::RenewRequested)
+        );
+        let mut over = observed().with_certificate(expired());
+        over.renew_at = Some(at_text(-60));
+        assert!(!find_need(&over, now()).unwrap().still_good);
     }
 
     #[test]

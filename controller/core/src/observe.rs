@@ -1,5 +1,6 @@
 //! What was observed: everything that [`crate::plan::plan`] may look at, gathered before it is asked.
 
+use evercert_api::children::stable_hash;
 use evercert_api::{CertificateSpec, CertificateStatus, Reason};
 use jiff::Timestamp;
 
@@ -21,6 +22,8 @@ pub struct Observed {
     pub deleted: bool,
     /// What the person wants.
     pub spec: CertificateSpec,
+    /// The annotation `evercert.dev/renew-at`, as it was written.
+    pub renew_at: Option<String>,
     /// What was last reported.
     pub status: CertificateStatus,
     /// The issuer that the spec names.
@@ -47,6 +50,10 @@ pub struct Observed {
     pub gate: Option<Gate>,
     /// Why the ledger has no token for a new order for these names now.
     pub limit: Option<Gate>,
+    /// A profile that the CA refused although its directory offers it.
+    pub refused_profile: Option<String>,
+    /// When the directory's shared budget has room for a poll of this Certificate, where it had none.
+    pub poll_turn: Option<Timestamp>,
     /// The solver.
     pub solver: SolverState,
     /// Whether the answers and routes of the open challenges are applied.
@@ -88,6 +95,12 @@ pub struct IssuerFacts {
     pub directory: String,
     /// The generation of its spec.
     pub generation: i64,
+    /// Whether the directory offers renewal information (RFC 9773).
+    pub renewal_info: bool,
+    /// The profiles that the directory offers.
+    pub profiles: Vec<String>,
+    /// The profile that the issuer's spec wants.
+    pub profile: Option<String>,
 }
 
 /// The reason of an issuer whose account is being looked up at the CA again.
@@ -98,6 +111,7 @@ pub const SELF_SIGNED: &str = "self-signed";
 
 /// The TLS Secret that the spec names.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // there is one for each pass, and a box could not be matched in depth
 pub enum SecretObservation {
     /// It does not exist.
     Missing,
@@ -155,6 +169,8 @@ pub struct Marks {
     pub directory: Option<String>,
     /// The names wanted at issue, sorted.
     pub names: Option<Vec<String>>,
+    /// The profile that was ordered, where one was named.
+    pub profile: Option<String>,
     /// The instant of issue.
     pub issued_at: Option<Timestamp>,
 }
@@ -308,6 +324,20 @@ impl Observed {
         }
     }
 
+    /// The Secret, if it is ours and holds a whole certificate that is no fallback.
+    #[must_use]
+    pub fn issued_secret(&self) -> Option<&TlsSecret> {
+        match &self.secret {
+            SecretObservation::Ours(secret) if secret.content.is_ok() && !secret.fallback => {
+                Some(secret)
+            }
+            SecretObservation::Ours(_)
+            | SecretObservation::Missing
+            | SecretObservation::WrongType(_)
+            | SecretObservation::Foreign(_) => None,
+        }
+    }
+
     /// Whether the Secret holds a certificate that is no fallback.
     #[must_use]
     pub fn issued(&self) -> Option<&CertificateFacts> {
@@ -338,7 +368,19 @@ impl Observed {
         then.is_some_and(|then| *then != self.fingerprint())
     }
 
-    /// A fingerprint of what a person can change to end a failure: spec and issuer.
+    /// When a person asks for a renewal by annotation: an instant, or a text that is none.
+    #[must_use]
+    pub fn requested(&self) -> Option<Result<Timestamp, &str>> {
+        let text = self.renew_at.as_deref()?;
+        Some(text.trim().parse().map_err(|_| text))
+    }
+
+    /// The same, if it is readable and later than `instant`.
+    pub(crate) fn requested_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        self.requested()?.ok().filter(|at| *at > instant)
+    }
+
+    /// A fingerprint of what a person can change to end a failure: spec, issuer, and a request for a renewal.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let spec = serde_json::to_string(&self.spec).unwrap_or_default();
@@ -354,7 +396,10 @@ impl Observed {
         };
         format!(
             "{:016x}",
-            evercert_api::children::stable_hash(&[&spec, directory, &generation])
+            match self.renew_at.as_deref() {
+                Some(at) => stable_hash(&[&spec, directory, &generation, at]),
+                None => stable_hash(&[&spec, directory, &generation]),
+            }
         )
     }
 }

@@ -20,6 +20,7 @@ use crate::issuer::Sessions;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::orphans::Orphans;
+use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::slots::Slots;
 
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) workers: Semaphore,
     /// The places among the orders under way.
     pub(crate) slots: Slots,
+    /// The turns to ask a CA about renewals.
+    pub(crate) polls: Polls,
     /// What was asked of each CA.
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.

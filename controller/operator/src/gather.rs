@@ -17,6 +17,8 @@ use evercert_core::observe::{
 };
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
+use evercert_core::renewal_info::find_replaced;
+use evercert_core::report::Change;
 use evercert_core::routes::is_route;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
@@ -217,6 +219,14 @@ fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
     intent.as_second() >= created_at.as_second()
 }
 
+/// Whether something became of an order that the status does not tell yet.
+fn tells_of_order(entry: &Entry) -> bool {
+    match &entry.unreported {
+        Some((Change::Placed(_) | Change::Cleared | Change::Failed(_), _)) => true,
+        Some((Change::Polled(_) | Change::None, _)) | None => false,
+    }
+}
+
 async fn read_generation(issuer: &IssuerId, context: &Context) -> Result<Option<i64>, ApplyError> {
     let client = context.client.clone();
     let generation = match (issuer.kind, &issuer.namespace) {
@@ -265,7 +275,7 @@ fn observe(
     });
     let intent = directory
         .as_deref()
-        .filter(|_| status.order.is_none() && entry.unreported.is_none())
+        .filter(|_| status.order.is_none() && !tells_of_order(&entry))
         .and_then(|d| context.ledger.intent(d, key))
         .filter(|at| is_of(created_at, *at));
     let mut observed = Observed {
@@ -274,6 +284,7 @@ fn observe(
         created_at,
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
+        renew_at: certificate.annotations().get(keys::RENEW_AT).cloned(),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
         secret: observe_secret(
             key,
@@ -297,6 +308,8 @@ fn observe(
             .as_deref()
             .and_then(|d| context.memory.gate_for(d, key, now)),
         limit: None,
+        poll_turn: None,
+        refused_profile: entry.refused_profile.clone(),
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
         reach: entry.reach.clone().into_iter().collect(),
@@ -350,7 +363,8 @@ pub(crate) fn wait_for_token(gathered: &Gathered, context: &Context, now: Timest
     }
 }
 
-/// The order that would be placed, and the directory where.
+/// The order that would be placed, and the directory where. That it replaces a certificate counts in the ledger where the CA has
+/// said in this process that its time has come: what a status says may be forged.
 pub(crate) fn new_order(
     o: &Observed,
     context: &Context,
@@ -360,14 +374,26 @@ pub(crate) fn new_order(
     let (account, directory) = session.account()?;
     let names = o.wanted_names();
     let is_lost = !o.is_served_well(now) && context.ledger.was_issued(directory, &names);
+    let replaces = replaced(o, context).is_some_and(|id| {
+        let advised = context.memory.entry(&o.key).advised;
+        advised.is_some_and(|(known, start)| known == id && start <= now)
+    });
     let order = NewOrder {
         account: account.to_owned(),
         urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
         names,
-        replaces: false,
+        replaces,
         asked_anew: o.is_changed_since_failure(),
     };
     Some((directory.to_owned(), order))
+}
+
+/// The certificate that the order replaces, by its identifier (RFC 9773 §5).
+pub(crate) fn replaced(o: &Observed, context: &Context) -> Option<String> {
+    let refused = context.memory.entry(&o.key).unreplaceable;
+    find_replaced(o)
+        .filter(|id| refused.as_deref() != Some(id))
+        .map(str::to_owned)
 }
 
 fn observe_issuer(

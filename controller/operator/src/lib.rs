@@ -19,6 +19,7 @@ mod issuer;
 mod ledger;
 mod memory;
 mod orphans;
+mod polls;
 pub mod projection;
 mod reconcile;
 mod run;

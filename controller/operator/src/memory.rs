@@ -42,6 +42,12 @@ pub(crate) struct Entry {
     pub(crate) placed: Option<Placed>,
     /// Whether the CA did not know the account at the last try to order, which did not count as an attempt.
     pub(crate) unknown_account: bool,
+    /// The certificate that the CA was asked about in this process, and from when on it wants it renewed.
+    pub(crate) advised: Option<(String, Timestamp)>,
+    /// A profile that the CA refused although its directory offers it.
+    pub(crate) refused_profile: Option<String>,
+    /// The certificate that the CA would not have replaced by an order (RFC 9773 §5).
+    pub(crate) unreplaceable: Option<String>,
     /// How many requests that should have moved the order on were refused in a row, whatever its reads said in between.
     pub(crate) refusals: u32,
 }

@@ -23,14 +23,15 @@ use crate::config::Config;
 use crate::context::{Context, key_of};
 use crate::echo::Echoes;
 use crate::follow::{
-    call_next, follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented,
-    watch_secrets,
+    call_next, follow, forget_gone, forget_gone_issuers, wake_after_jumps, wake_namespaces,
+    wake_presented, watch_secrets,
 };
 use crate::health;
 use crate::issuer::{self, IssuerId, IssuerResource, Sessions};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::orphans::{Orphans, sweep};
+use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
 use crate::slots::Slots;
@@ -101,6 +102,16 @@ impl IssuerWakers {
             if own.is_some() && secret.is_none_or(is_meant) {
                 self.wake(&object.id);
             }
+        }
+    }
+
+    /// Has the loops of all issuers pass once more.
+    pub(crate) fn wake_all(&self, operator: &str) {
+        let issuers = self.issuers.state();
+        let cluster_issuers = self.cluster_issuers.state();
+        let objects = issuers.iter().map(|i| i.object(operator));
+        for object in objects.chain(cluster_issuers.iter().map(|i| i.object(operator))) {
+            self.wake(&object.id);
         }
     }
 
@@ -186,6 +197,7 @@ pub async fn run(
         echoes,
         workers: Semaphore::new(usize::from(config.concurrency)),
         slots: Slots::new(config.max_orders),
+        polls: Polls::default(),
         ledger,
         sessions: Sessions::default(),
         orphans: Orphans::default(),
@@ -237,6 +249,7 @@ pub async fn run(
     tokio::spawn(wake_presented(context.clone()));
     tokio::spawn(call_next(context.clone()));
     tokio::spawn(sweep(context.clone()));
+    tokio::spawn(wake_after_jumps(context.clone()));
     let secrets = watch_secrets(watching, context.clone());
     // Passes are bounded where they work, not here: one that waits for a CA keeps nobody waiting.
     let certificate_loop = Controller::for_stream(certificates.changes.map(Ok), certificates.store)

@@ -50,6 +50,7 @@ fn marks(secret: &Secret) -> Marks {
                 .map(str::to_owned)
                 .collect()
         }),
+        profile: annotation(secret, keys::PROFILE).map(str::to_owned),
         issued_at: annotation(secret, keys::ISSUED_AT).and_then(|t| t.parse().ok()),
     }
 }
@@ -167,6 +168,7 @@ fn mark_annotations(marks: &Marks) -> Annotations {
     put(keys::ISSUER, marks.issuer.clone());
     put(keys::DIRECTORY, marks.directory.clone());
     put(keys::NAMES, marks.names.as_ref().map(|n| n.join(",")));
+    put(keys::PROFILE, marks.profile.clone());
     put(keys::ISSUED_AT, marks.issued_at.map(|t| t.to_string()));
     annotations
 }
@@ -209,6 +211,7 @@ pub(crate) fn build_tls(
         keys::ISSUER,
         keys::DIRECTORY,
         keys::NAMES,
+        keys::PROFILE,
         keys::ISSUED_AT,
     ] {
         annotations.remove(mark);
@@ -292,6 +295,7 @@ pub(crate) fn build_companion(
         }
         Change::Owner => {}
         Change::LastGood(pair, marks) => {
+            annotations.remove(keys::PROFILE);
             annotations.extend(mark_annotations(marks));
             data.insert(keys::TLS_CRT.to_owned(), ByteString(pair.chain.clone()));
             data.insert(keys::TLS_KEY.to_owned(), ByteString(pair.key.clone()));

@@ -1,11 +1,13 @@
 //! A certificate's facts, and whether a key belongs to it.
 
 use aws_lc_rs::digest;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use evercert_core::facts::{CertificateFacts, Damage, KeyKind};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521,
 };
@@ -89,6 +91,7 @@ pub(crate) fn read_facts(der: &CertificateDer<'static>) -> Option<CertificateFac
         certificate.issuer() == certificate.subject() && certificate.verify_signature(None).is_ok();
     Some(CertificateFacts {
         serial: read_serial(certificate.raw_serial()),
+        renewal_id: read_renewal_id(&certificate),
         fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
         not_before: read_instant(validity.not_before.timestamp()),
         not_after: read_instant(validity.not_after.timestamp()),
@@ -119,6 +122,23 @@ fn read_serial(raw: &[u8]) -> String {
         [0, rest @ ..] if !rest.is_empty() => hex(rest),
         _ => hex(raw),
     }
+}
+
+/// The key identifier of the authority and the serial number's DER bytes, a leading zero among them (RFC 9773 §4.1).
+fn read_renewal_id(certificate: &X509Certificate<'_>) -> Option<String> {
+    let authority = certificate.extensions().iter().find_map(|extension| {
+        if let ParsedExtension::AuthorityKeyIdentifier(authority) = extension.parsed_extension() {
+            authority.key_identifier.as_ref()
+        } else {
+            None
+        }
+    })?;
+    let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    Some(format!(
+        "{}.{}",
+        encode(authority.0),
+        encode(certificate.raw_serial())
+    ))
 }
 
 fn read_key_kind(key: &SubjectPublicKeyInfo<'_>) -> KeyKind {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, long, merged, object};
+use super::{Case, NOT_A_PROFILE, long, merged, object};
 
 const KIND: &str = "Certificate";
 const CEL: &str = "x-kubernetes-validations";
@@ -236,6 +236,30 @@ fn keys_and_fallback() -> Vec<Case> {
             "spec.privateKey.rotationPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\"",
         ),
         case(
+            "spec.profile",
+            "required name",
+            &json!({"profile": {"policy": "Required"}}),
+            "spec.profile.name: Required value",
+        ),
+        case(
+            "spec.profile.name",
+            CEL,
+            &json!({"profile": {"name": "tls server"}}),
+            format!("spec.profile.name: Invalid value: \"tls server\": {NOT_A_PROFILE}"),
+        ),
+        case(
+            "spec.profile.name",
+            "maxLength",
+            &json!({"profile": {"name": "a".repeat(65)}}),
+            "spec.profile.name: Too long: may not be more than 64 bytes",
+        ),
+        case(
+            "spec.profile.policy",
+            "enum",
+            &json!({"profile": {"name": "tlsserver", "policy": "Maybe"}}),
+            "spec.profile.policy: Unsupported value: \"Maybe\": supported values: \"Preferred\", \"Required\"",
+        ),
+        case(
             "spec.fallback.mode",
             "enum",
             &json!({"fallback": {"mode": "Plain"}}),
@@ -406,6 +430,8 @@ pub(super) fn good() -> Vec<Value> {
         json!({"renewBefore": "999999h999999m999999s"}),
         json!({"renewBeforePercentage": 66, "fallback": {"mode": "None"}, "issuerRef": {"kind": "ClusterIssuer"}}),
         json!({"privateKey": {}, "fallback": {}}),
+        json!({"suspend": true, "profile": {"name": "a".repeat(64), "policy": "Required"}}),
+        json!({"suspend": false, "profile": {"name": "tlsserver"}}),
         json!({"privateKey": {"size": 384, "rotationPolicy": "Never"}}),
         json!({"privateKey": {"algorithm": "RSA"}}),
         json!({"privateKey": {"algorithm": "RSA", "size": 3072}}),

@@ -39,9 +39,12 @@ mod own_fallback;
 mod permission;
 mod pod;
 mod preflight;
+mod profiles;
 mod quota;
 mod refused;
 mod renew;
+mod renewal_info;
+mod requested;
 mod restored;
 mod rivals;
 mod schema;
@@ -74,8 +77,11 @@ fn groups() -> Vec<Group> {
         ca_outage::tales(),
         refused::tales(),
         preflight::tales(),
+        profiles::tales(),
         unreachable::tales(),
         renew::tales(),
+        renewal_info::tales(),
+        requested::tales(),
         permission::tales(),
         app::tales(),
         schema::tales(),

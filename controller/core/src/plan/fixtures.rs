@@ -60,16 +60,22 @@ pub(crate) fn observed() -> Observed {
             private_key: None,
             renew_before: None,
             renew_before_percentage: None,
+            profile: None,
             fallback: None,
+            suspend: false,
             secret_template: None,
             output_formats: Vec::new(),
             deletion_policy: DeletionPolicy::Retain,
         },
+        renew_at: None,
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
             id: ISSUER.into(),
             directory: DIRECTORY.into(),
             generation: 1,
+            renewal_info: false,
+            profiles: Vec::new(),
+            profile: None,
         }),
         secret: SecretObservation::Missing,
         own_fallback: OwnFallback::Missing,
@@ -82,6 +88,8 @@ pub(crate) fn observed() -> Observed {
         intent: None,
         gate: None,
         limit: None,
+        poll_turn: None,
+        refused_profile: None,
         solver: SolverState::Ready,
         presented: Presented::No,
         reach: Vec::new(),
@@ -95,6 +103,7 @@ pub(crate) fn observed() -> Observed {
 pub(crate) fn certificate(serial: &str, names: &[&str], from: i64, to: i64) -> CertificateFacts {
     CertificateFacts {
         serial: serial.into(),
+        renewal_id: Some(format!("id.{serial}")),
         fingerprint: format!("{serial}{serial}"),
         not_before: at(from),
         not_after: at(to),
@@ -135,6 +144,7 @@ pub(crate) fn marks() -> Marks {
         issuer: Some(ISSUER.into()),
         directory: Some(DIRECTORY.into()),
         names: Some(names()),
+        profile: None,
         issued_at: Some(at(-40 * DAY)),
     }
 }
@@ -244,6 +254,7 @@ pub(crate) fn order_status() -> OrderStatus {
         names: names(),
         created_at: whole_seconds(at(-60)),
         expires: Some(whole_seconds(at(7 * DAY))),
+        profile: None,
     }
 }
 
@@ -435,6 +446,9 @@ impl Observed {
             id: id.into(),
             directory: directory.into(),
             generation: 1,
+            renewal_info: false,
+            profiles: Vec::new(),
+            profile: None,
         });
         self
     }
@@ -535,6 +549,33 @@ impl Observed {
             at(seconds),
             "denied by a webhook",
         ));
+        self
+    }
+
+    pub(crate) fn offering_renewal_info(mut self) -> Self {
+        if let IssuerObservation::Ready(issuer) = &mut self.issuer {
+            issuer.renewal_info = true;
+        }
+        self
+    }
+
+    /// The CA offers these, and the issuer wants one.
+    pub(crate) fn offering_profiles(mut self, profiles: &[&str], wanted: Option<&str>) -> Self {
+        if let IssuerObservation::Ready(issuer) = &mut self.issuer {
+            issuer.profiles = profiles.iter().map(|p| (*p).to_owned()).collect();
+            issuer.profile = wanted.map(str::to_owned);
+        }
+        self
+    }
+
+    pub(crate) fn suspended(mut self) -> Self {
+        self.spec.suspend = true;
+        self
+    }
+
+    /// A person asks for a renewal.
+    pub(crate) fn requested_at(mut self, seconds: i64) -> Self {
+        self.renew_at = Some(at(seconds).to_string());
         self
     }
 

@@ -6,8 +6,8 @@
 //!         · label, annotations or what follows from the spec out of step → mend
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated → settle · issuer · name · backing off · gate · limit · Secret not writable · key · no route · solver · Secret not tried → dry run
-//!         · slot
+//! start   nothing violated → settle · suspended · issuer · name · profile · backing off · gate · limit · Secret not writable · key
+//!         · no route · solver · Secret not tried → dry run · slot
 //!         → place
 //! ```
 
@@ -76,6 +76,8 @@ pub enum Step {
     Adopt,
     /// Put the label and the annotations of the TLS Secret, and what follows from the spec, in step.
     MendMarks,
+    /// Ask the CA when the certificate in place should be renewed (RFC 9773).
+    PollRenewalInfo,
     /// Make the key of the next certificate and keep it in the companion.
     PrepareKey,
     /// See by a dry run whether the TLS Secret can be written.
@@ -99,6 +101,7 @@ impl Step {
             | Self::Finalize
             | Self::Accept(_)
             | Self::Probe(_)
+            | Self::PollRenewalInfo
             | Self::PlaceOrder => true,
             Self::Wait
             | Self::Queue(_)
@@ -248,8 +251,10 @@ const TABLE: &[Row] = &[
     order::plan_abandon,
     order::plan_order,
     start::plan_settle,
+    start::plan_suspended,
     start::plan_issuer,
     start::plan_refused_name,
+    start::plan_profile,
     start::plan_lost_intent,
     start::plan_backoff,
     start::plan_gate,

@@ -14,6 +14,7 @@ use crate::observe::{
     ReadOrder, SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
+use crate::renewal_info::{RenewalInfo, note_poll};
 use crate::report::{Change, apply_change, build_status};
 
 /// One Certificate, its cluster and its CA.
@@ -78,6 +79,9 @@ impl World {
                 id: self.observed.issuer_id(),
                 directory: fixtures::DIRECTORY.into(),
                 generation: 1,
+                renewal_info: false,
+                profiles: Vec::new(),
+                profile: None,
             });
         }
         self.observed.slot = true;
@@ -152,6 +156,25 @@ impl World {
             }
             Step::Present => o.presented = Presented::Applied,
             Step::DropPendingKey => o.companion.pending_key = None,
+            Step::PollRenewalInfo => {
+                let facts = o.certificate().unwrap();
+                let id = facts.renewal_id.clone().unwrap();
+                let lifetime = facts.not_after.duration_since(facts.not_before);
+                let answer = RenewalInfo {
+                    start: later(facts.not_before, lifetime / 2),
+                    end: later(facts.not_before, lifetime / 2 + lifetime / 10),
+                    explanation_url: None,
+                    retry_after: None,
+                };
+                let known = o.status.renewal_info.as_ref();
+                return Change::Polled(note_poll(
+                    known,
+                    &id,
+                    facts.not_after,
+                    &Ok(answer),
+                    self.now,
+                ));
+            }
             Step::MendCompanion => o.companion.strayed = false,
             Step::KeepCopy => {
                 if let SecretObservation::Ours(secret) = &o.secret {
@@ -240,6 +263,7 @@ impl World {
     fn sign(&self, serial: &str, lifetime: i64) -> CertificateFacts {
         CertificateFacts {
             serial: serial.into(),
+            renewal_id: Some(format!("id.{serial}{}", self.now)),
             fingerprint: format!("{serial}{}", self.now),
             not_before: later(self.now, SignedDuration::from_mins(-5)),
             not_after: later(self.now, SignedDuration::from_secs(lifetime)),
@@ -260,6 +284,7 @@ impl World {
             issuer: Some(self.observed.issuer_id()),
             directory,
             names: Some(self.observed.wanted_names()),
+            profile: None,
             issued_at: Some(self.now),
         };
         self.observed.companion = Companion {

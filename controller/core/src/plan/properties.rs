@@ -2,7 +2,8 @@
 
 use evercert_api::Reason;
 use evercert_api::certificate::{
-    FailureStatus, Fallback, FallbackMode, KeyAlgorithm, whole_seconds,
+    FailureStatus, Fallback, FallbackMode, KeyAlgorithm, RenewalInfoStatus, WindowStatus,
+    whole_seconds,
 };
 use evercert_api::condition;
 use jiff::Timestamp;
@@ -99,6 +100,7 @@ fn marks() -> BoxedStrategy<Marks> {
             issuer: issuer.map(str::to_owned),
             directory: directory.map(str::to_owned),
             names,
+            profile: None,
             issued_at,
         })
         .boxed()
@@ -145,7 +147,8 @@ pub(super) fn secret() -> BoxedStrategy<SecretObservation> {
 
 fn issuer(o: Observed) -> BoxedStrategy<Observed> {
     prop_oneof![
-        6 => Just(o.clone()),
+        4 => Just(o.clone()),
+        2 => Just(o.clone().offering_renewal_info()),
         1 => Just(o.clone().self_signed()),
         1 => Just(o.clone().without_issuer()),
         1 => Just(o.with_issuer_not_ready()),
@@ -290,9 +293,16 @@ fn spec(o: Observed) -> BoxedStrategy<Observed> {
     let none = prop_oneof![4 => Just(false), 1 => Just(true)];
     let key = prop_oneof![6 => Just(false), 1 => Just(true)];
     let before = proptest::option::of(select(vec!["1s", "720h", "999999h", "nonsense"]));
-    (names, none, key, before, instant(), any::<bool>())
-        .prop_map(move |(names, none, rsa, before, created, deleted)| {
+    let asked = (
+        proptest::bool::weighted(0.1),
+        proptest::option::weighted(0.3, instant()),
+    );
+    (names, none, key, before, instant(), any::<bool>(), asked)
+        .prop_map(move |(names, none, rsa, before, created, deleted, asked)| {
             let mut o = o.clone();
+            let (suspend, renew_at) = asked;
+            o.spec.suspend = suspend;
+            o.renew_at = renew_at.map(|at| at.to_string());
             o.spec.dns_names = names;
             if none {
                 o.spec.fallback = Some(Fallback {
@@ -341,6 +351,29 @@ fn with_status(o: Observed) -> BoxedStrategy<Observed> {
         .boxed()
 }
 
+/// Of one of the certificates, or of one long gone; sane or not.
+fn renewal_info() -> BoxedStrategy<RenewalInfoStatus> {
+    let window = some((instant(), instant()));
+    (
+        select(vec!["id.01", "id.02", "id.09"]),
+        window,
+        instant(),
+        0_u32..9,
+    )
+        .prop_map(|(id, window, next, failures)| RenewalInfoStatus {
+            certificate_id: id.into(),
+            window: window.map(|(start, end)| WindowStatus {
+                start: whole_seconds(start),
+                end: whole_seconds(end),
+            }),
+            explanation_url: None,
+            next_poll_time: whole_seconds(next),
+            failures,
+            failure: None,
+        })
+        .boxed()
+}
+
 /// Any observation at all.
 fn any_observed() -> BoxedStrategy<Observed> {
     let rare = |p| proptest::bool::weighted(p);
@@ -368,9 +401,17 @@ fn any_observed() -> BoxedStrategy<Observed> {
         .prop_flat_map(issuer)
         .prop_flat_map(with_order)
         .prop_flat_map(with_status);
-    (certificate, around)
+    let polling = (
+        proptest::option::weighted(0.1, instant()),
+        some(renewal_info()),
+    );
+    (certificate, around, polling)
         .prop_map(
-            |(mut o, (secret, good, key, solver, slot, rarely, gates, unwritable, intent))| {
+            |(
+                mut o,
+                (secret, good, key, solver, slot, rarely, gates, unwritable, intent),
+                (turn, info),
+            )| {
                 let (owned, refused, strayed, unroutable) = rarely;
                 let (gate, limit) = gates;
                 o.secret = secret;
@@ -400,6 +441,8 @@ fn any_observed() -> BoxedStrategy<Observed> {
                 });
                 o.unwritable = unwritable.map(|at| build_refused("site-tls", at, "denied"));
                 o.intent = intent;
+                o.poll_turn = turn;
+                o.status.renewal_info = info;
                 o
             },
         )
@@ -411,6 +454,10 @@ fn willing_start() -> BoxedStrategy<Observed> {
     any_observed()
         .prop_filter_map("can be had", |mut o| {
             o.deleted = false;
+            o.spec.suspend = false;
+            o.renew_at = o
+                .renew_at
+                .filter(|at| at.parse::<Timestamp>().is_ok_and(|at| at <= now()));
             o.secret_owner = None;
             o.refusal = None;
             o.unroutable = None;
@@ -427,6 +474,7 @@ fn willing_start() -> BoxedStrategy<Observed> {
             // Waits of years are no start, and neither are events from the future.
             o.gate = o.gate.filter(|g| g.until < at(DAY));
             o.limit = o.limit.filter(|l| l.until < at(DAY));
+            o.poll_turn = o.poll_turn.filter(|t| *t < at(DAY));
             o.status.next_attempt_time = o.status.next_attempt_time.filter(|t| t.0 < at(DAY));
             o.intent = o.intent.filter(|t| *t <= now());
             let obstacle = match &o.secret {
@@ -516,7 +564,10 @@ proptest! {
             let same = o.status.last_failure.as_ref()
                 .is_some_and(|f| f.fingerprint.as_ref().is_none_or(|f| *f == o.fingerprint()));
             let later = o.status.next_attempt_time.as_ref().is_some_and(|t| t.0 > now());
-            prop_assert!(!(same && later), "backing off, and nothing changed");
+            let asked = o.status.last_failure.as_ref()
+                .is_some_and(|f| o.requested_after(f.time.0).is_some_and(|at| at <= now()));
+            prop_assert!(asked || !(same && later), "backing off, and nothing changed");
+            prop_assert!(!o.spec.suspend);
             prop_assert!(o.companion.pending_key == Some(KeyKind::wanted(&o.spec.key())));
             prop_assert!(o.unwritable.as_ref().is_none_or(|g| g.until <= now()));
             prop_assert!(!matches!(&o.secret, SecretObservation::Ours(s) if s.immutable));

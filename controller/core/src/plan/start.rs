@@ -3,7 +3,7 @@
 use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Failure, Plan, RECHECK, Row, State, Step, later, secret};
+use super::{Failure, Plan, RECHECK, RESYNC, Row, State, Step, later, secret};
 use crate::facts::{CertificateFacts, KeyKind};
 use crate::fault::{Fault, FaultClass};
 use crate::lanes::Candidate;
@@ -11,7 +11,9 @@ use crate::need::{find_need, find_need_of, whole, whole_up};
 use crate::observe::{
     IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
+use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::plan_renewal_after;
+use crate::renewal_info::next_poll;
 use crate::template::find_bad_key;
 
 /// The row of an order that waits for a token of the ledger.
@@ -19,7 +21,8 @@ pub(super) const LIMIT: &str = "limit";
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
-/// Nothing makes a new certificate necessary: what an issuance left behind is put away, then the renewal is awaited.
+/// Nothing makes a new certificate necessary: what an issuance left behind is put away, the CA is asked when to renew, then the
+/// renewal is awaited.
 pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     if find_need(o, now).is_some() {
         return None;
@@ -28,7 +31,7 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
         return None;
     };
     let facts = secret.content.as_ref().ok()?;
-    let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
+    let renewal = plan_renewal_after(o, facts, secret.marks.issued_at);
     let refused = secret::refused_until(o, now);
     let step = if lacks_copy(o, facts, now) {
         Step::KeepCopy
@@ -40,8 +43,16 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     let wake = if now < facts.not_before {
         facts.not_before
     } else {
-        renewal.at
+        o.requested_after(now)
+            .map_or(renewal.at, |at| at.min(renewal.at))
     };
+    let poll = next_poll(o, secret, now);
+    let step = if step == Step::Wait && poll.is_some_and(|at| at <= now) {
+        Step::PollRenewalInfo
+    } else {
+        step
+    };
+    let wake = poll.filter(|at| *at > now).map_or(wake, |at| at.min(wake));
     let again = refused.filter(|_| !secret.marks_in_step);
     if let (Some(at), Some(gate), Step::Wait) = (again, &o.unwritable, &step) {
         let (reason, message) = (gate.reason, gate.message.clone());
@@ -94,6 +105,15 @@ fn lacks_copy(o: &Observed, in_place: &CertificateFacts, now: Timestamp) -> bool
     kept.fingerprint != in_place.fingerprint && find_need_of(o, &at_hand, now).is_some()
 }
 
+/// A person wants nothing new to be started.
+pub(super) fn plan_suspended(o: &Observed, now: Timestamp) -> Option<Plan> {
+    o.spec.suspend.then(|| {
+        let message = "spec.suspend is true: nothing new is started, and what is in place stays. Set it to false to go on";
+        let wake = later(now, RESYNC);
+        blocked("suspended", o, Reason::Suspended, message.to_owned(), wake, now)
+    })
+}
+
 /// The issuer does not exist or is not ready.
 pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
     let reference = &o.spec.issuer_ref;
@@ -137,6 +157,26 @@ pub(super) fn plan_refused_name(o: &Observed, now: Timestamp) -> Option<Plan> {
         refusal.reason,
         refusal.message.clone(),
         later(now, RECHECK),
+        now,
+    ))
+}
+
+/// The spec requires a profile that the CA does not offer.
+pub(super) fn plan_profile(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let Choice::Nothing(profile) = find_profile(o) else {
+        return None;
+    };
+    let message = format!(
+        "{}. Name one of these, or set spec.profile.policy to Preferred. It is looked at again when either changes",
+        build_not_offered(o, profile)
+    );
+    let wake = later(now, RESYNC);
+    Some(blocked(
+        "profile",
+        o,
+        Reason::ProfileNotOffered,
+        message,
+        wake,
         now,
     ))
 }
@@ -196,7 +236,9 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
     let at = o.status.next_attempt_time.as_ref()?.0;
-    if now >= at || o.is_changed_since_failure() {
+    let requested = o.requested_after(failure.time.0);
+    let is_asked = requested.is_some_and(|requested| requested <= now);
+    if now >= at || o.is_changed_since_failure() || is_asked {
         return None;
     }
     Some(blocked(
@@ -204,7 +246,7 @@ pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
         o,
         Reason::BackingOff,
         format!("{}. Next attempt at {}", failure.message, whole(at)),
-        at,
+        requested.map_or(at, |requested| requested.min(at)),
         now,
     ))
 }
@@ -377,8 +419,10 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         return None;
     }
     let rows: &[Row] = &[
+        plan_suspended,
         plan_issuer,
         plan_refused_name,
+        plan_profile,
         plan_backoff,
         plan_gate,
         plan_limit,

@@ -35,7 +35,8 @@ fn failure(class: FaultClass) -> Failure {
 
 #[test]
 fn ready_is_told_from_the_secret_and_dates_with_it() {
-    let o = observed().with_certificate(good());
+    let mut o = observed().with_certificate(good());
+    o.spec.renew_before = Some("720h".into());
     let status = report(&o, now());
     assert_eq!(
         told(&o, READY),
@@ -355,4 +356,42 @@ fn rate_limited_is_told_while_it_lasts_with_limit_and_instant() {
     over.status = report(&limited, now());
     let conditions = report(&over, now()).conditions;
     assert!(condition::find(&conditions, RATE_LIMITED).is_none());
+}
+
+#[test]
+fn suspended_is_told_in_plain_words_and_keeps_what_is_good_ready() {
+    let note = "spec.suspend is true: nothing new is started";
+    let (ready, reason, message) = told(&observed().with_certificate(good()).suspended(), READY);
+    assert!(
+        ready && reason == "Issued" && message.contains(note),
+        "{message}"
+    );
+    let o = observed().with_certificate(due()).suspended();
+    let (ready, reason, message) = told(&o, READY);
+    assert!(
+        ready && reason == "Renewing" && message.contains(note),
+        "{message}"
+    );
+    assert_eq!(message.matches("spec.suspend").count(), 1, "{message}");
+    let (stalled, reason, message) = told(&o, STALLED);
+    assert!(
+        stalled && reason == "Suspended" && message.contains("Set it to false"),
+        "{message}"
+    );
+    let (ready, reason, message) = told(&observed().suspended(), READY);
+    assert!(
+        !ready && reason == "Suspended" && message.contains("does not exist yet"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_renew_at_that_cannot_be_read_names_the_annotation_and_what_to_write() {
+    let mut o = observed().with_certificate(good());
+    o.renew_at = Some("next\nweek".into());
+    let (ready, _, message) = told(&o, READY);
+    let words = "The annotation evercert.dev/renew-at says \"next week\", which is no instant: write one such as 20";
+    assert!(ready && message.contains(words), "{message}");
+    o.renew_at = Some(at(60).to_string());
+    assert!(!told(&o, READY).2.contains("annotation"));
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod order;
+mod renewal_info;
 mod secret;
 
 use evercert_api::Reason;
@@ -128,6 +129,7 @@ async fn take(
         Step::KeepCopy => secret::keep_copy(gathered, context).await?,
         Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
         Step::MendCompanion => secret::mend_companion(gathered, context).await?,
+        Step::PollRenewalInfo => renewal_info::poll(gathered, context, now).await,
         Step::SelfSign => secret::self_sign(gathered, context, now).await?,
         Step::Abandon { why } => order::abandon(gathered, why, context, now).await,
         Step::Record(failure) => {
@@ -166,6 +168,7 @@ pub(crate) fn forget(key: &ObjectKey, context: &Context) {
     order::give_back_later(context.memory.forget(key), context);
     context.slots.free(key);
     context.ledger.leave(key);
+    context.polls.leave(key);
 }
 
 /// Writes the outcome's event.

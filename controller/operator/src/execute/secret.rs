@@ -331,6 +331,12 @@ pub(super) async fn keep(
         issuer,
         directory,
         names: Some(gathered.observed.wanted_names()),
+        profile: gathered
+            .observed
+            .status
+            .order
+            .as_ref()
+            .and_then(|order| order.profile.clone()),
         issued_at: Some(now),
     };
     write_companion(

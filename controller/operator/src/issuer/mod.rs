@@ -328,6 +328,7 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
             status.directory = Some(directory.url().to_owned());
             status.contact.clone_from(&session.contact);
             status.terms_of_service = directory.terms_of_service().map(str::to_owned);
+            status.profiles = directory.profiles();
             let text = format!(
                 "the account {} is registered at {}",
                 acme.account_uri(),

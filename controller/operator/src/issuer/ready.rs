@@ -153,6 +153,7 @@ async fn try_ready(
         signer,
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
+        profile: object.profile(),
         preferred_chain: object.preferred_chain(),
         directory: object.directory().to_owned(),
         generation: object.generation,
@@ -192,6 +193,7 @@ async fn try_ready(
         same.generation = object.generation;
         object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
+        same.profile = object.profile();
         same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
