@@ -118,7 +118,8 @@ impl Attempt<'_> {
         }
     }
 
-    fn refused(&self, answer: &Answer) -> Fault {
+    /// The fault of an answer of another status than 2xx.
+    pub(crate) fn refused(&self, answer: &Answer) -> Fault {
         let status = answer.status.as_u16();
         let wire = serde_json::from_slice::<WireProblem>(&answer.body).ok();
         let instance = wire.as_ref().and_then(|w| w.instance.clone());

@@ -5,10 +5,13 @@
 // A new variant must be decided about wherever a decision is made.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod adopt;
 pub mod backoff;
 pub mod chain;
+pub mod circuit;
 pub mod contact;
 pub mod facts;
+pub mod fallback;
 pub mod fault;
 pub mod key;
 pub mod lanes;
@@ -20,7 +23,10 @@ pub mod order;
 pub mod ownership;
 pub mod permission;
 pub mod plan;
+pub mod profile;
 pub mod renewal;
+pub mod renewal_info;
 pub mod report;
 pub mod routes;
 pub mod sentence;
+pub mod template;

@@ -132,6 +132,12 @@ impl ApplyError {
         matches!(self, Self::NotFound(_))
     }
 
+    /// Whether the API server refuses this very write: admission, validation, quota, missing rights, or no such namespace.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        !self.is_conflict() && !self.is_passing()
+    }
+
     /// Whether the same call may go well later without a change by anybody.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -255,6 +261,30 @@ where
 {
     let name = conditional_name_of(object)?;
     let params = post_params(effect);
+    perform(effect, within(api.replace(&name, &params, object))).await
+}
+
+/// As [`create`] where it is `new`, else as [`replace`], but as a dry run: everything is checked, nothing is stored.
+///
+/// # Errors
+/// As these.
+pub async fn rehearse<K>(
+    api: &Api<K>,
+    effect: Effect,
+    object: &K,
+    new: bool,
+) -> Result<K, ApplyError>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let params = PostParams {
+        dry_run: true,
+        ..post_params(effect)
+    };
+    if new {
+        return perform(effect, within(api.create(&params, object))).await;
+    }
+    let name = conditional_name_of(object)?;
     perform(effect, within(api.replace(&name, &params, object))).await
 }
 

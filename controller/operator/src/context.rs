@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use evercert_api::Certificate;
 use evercert_api::certificate::CertificateSpec;
+use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::key::ObjectKey;
 use futures::channel::mpsc::UnboundedSender;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -18,6 +20,8 @@ use crate::issuer::Sessions;
 use crate::lease::Mandate;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::orphans::Orphans;
+use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::slots::Slots;
 
@@ -38,10 +42,14 @@ pub(crate) struct Context {
     pub(crate) workers: Semaphore,
     /// The places among the orders under way.
     pub(crate) slots: Slots,
+    /// The turns to ask a CA about renewals.
+    pub(crate) polls: Polls,
     /// What was asked of each CA.
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.
     pub(crate) sessions: Sessions,
+    /// TLS Secrets that go with their Certificates.
+    pub(crate) orphans: Orphans,
     /// Challenges, routes and solver.
     pub(crate) projections: Projections,
     /// All Certificates.
@@ -83,6 +91,39 @@ impl Context {
             if concerned(&certificate.spec, &namespace) {
                 self.wake(&key_of(&certificate));
             }
+        }
+    }
+
+    /// A request to `directory` was answered as it should be: whoever waited for that goes on, slowly at first.
+    pub(crate) fn close_breaker(&self, directory: &str) {
+        let told = self.memory.lasting_outage(directory).is_some();
+        let Some(since) = self.memory.close_breaker(directory) else {
+            return;
+        };
+        if told {
+            self.wake_issuers_at(directory);
+        }
+        let now = Timestamp::now();
+        self.slots
+            .recover(directory, now.duration_since(since), now);
+        self.wake_certificates(|_, _| true);
+    }
+
+    /// A request to `directory` met `fault`: one that counts against the directory holds back all requests to it for a while; any
+    /// other answer is one.
+    pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) {
+        if fault.class == FaultClass::Unavailable {
+            if self.memory.note_fault(directory, fault, now) {
+                self.wake_issuers_at(directory);
+            }
+        } else if fault.http_status.is_some() {
+            self.close_breaker(directory);
+        }
+    }
+
+    fn wake_issuers_at(&self, directory: &str) {
+        for id in self.sessions.at(directory) {
+            self.wake_issuers.wake(&id);
         }
     }
 

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evercert_api::{Certificate, children, keys};
 use evercert_core::key::ObjectKey;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future;
 use futures::stream::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
@@ -17,6 +19,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
@@ -24,6 +27,10 @@ use crate::issuer::IssuerResource;
 
 /// A watch is begun anew after so many seconds, so that one on a dead connection is noticed.
 const WATCH_TIMEOUT: u32 = 90;
+/// How often the clock is compared with the one that timers go by.
+const CLOCK_CHECK: Duration = Duration::from_secs(10);
+/// What counts as a jump of the clock; below is what a time server mends.
+const JUMP: Duration = Duration::from_secs(2);
 
 /// A cache, and what changes in it.
 pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
@@ -154,6 +161,7 @@ pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, contex
         let key = key_of(&certificate);
         forget(&key, &context);
         context.echoes.forget(&certificate.metadata);
+        context.orphans.look();
         // Another Certificate may have waited for the Secret or a name.
         context.wake_certificates(|spec, namespace| {
             (namespace == key.namespace && spec.secret_name == certificate.spec.secret_name)
@@ -208,6 +216,28 @@ pub(crate) async fn call_next(context: Arc<Context>) {
     context.slots.call(|key| context.wake(key)).await;
 }
 
+/// Wakes everything when the clock has been set, or the machine was asleep: what is waited for may have come.
+pub(crate) async fn wake_after_jumps(context: Arc<Context>) {
+    let mut seen = (Timestamp::now(), Instant::now());
+    loop {
+        tokio::time::sleep(CLOCK_CHECK).await;
+        let looked = (Timestamp::now(), Instant::now());
+        let (wall, steady) = (looked.0.duration_since(seen.0), looked.1 - seen.1);
+        seen = looked;
+        if has_jumped(wall, steady) {
+            tracing::info!(%wall, ?steady, "the clock has jumped: everything is looked at");
+            context.wake_certificates(|_, _| true);
+            context.wake_issuers.wake_all(&context.config.namespace);
+        }
+    }
+}
+
+/// Whether the clock went on by something else than the time that timers count, which stand still while the machine sleeps.
+fn has_jumped(wall: SignedDuration, steady: Duration) -> bool {
+    let steady = SignedDuration::try_from(steady).unwrap_or(SignedDuration::MAX);
+    wall.saturating_sub(steady).unsigned_abs() > JUMP
+}
+
 /// The Certificates whose Secrets change: ours by label, metadata only, deletions too. Issuers whose account's key changes are
 /// woken beside.
 pub(crate) fn watch_secrets(
@@ -224,9 +254,13 @@ pub(crate) fn watch_secrets(
             let concerned = match event {
                 Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                     let version = secret.resource_version();
+                    context.orphans.note(&secret);
                     find_concerned(&secret, version.as_deref(), &context)
                 }
-                Ok(Event::Delete(secret)) => find_concerned(&secret, None, &context),
+                Ok(Event::Delete(secret)) => {
+                    context.orphans.forget(&secret);
+                    find_concerned(&secret, None, &context)
+                }
                 Ok(Event::Init) => Vec::new(),
                 // A Secret that was deleted while nobody watched is in no event.
                 Ok(Event::InitDone) => find_all(&context),
@@ -293,6 +327,20 @@ mod tests {
             },
             ..Namespace::default()
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_or_a_machine_that_slept_is_a_jump_and_a_slow_look_is_none() {
+        let ten = Duration::from_secs(10);
+        let hours = SignedDuration::from_hours;
+        assert!(!has_jumped(SignedDuration::from_millis(10_900), ten));
+        assert!(
+            !has_jumped(hours(1), Duration::from_hours(1)),
+            "a frozen process"
+        );
+        assert!(has_jumped(hours(60), ten), "asleep, or set ahead");
+        assert!(has_jumped(-hours(5), ten), "set back");
+        assert!(has_jumped(SignedDuration::MIN, Duration::MAX));
     }
 
     #[tokio::test]

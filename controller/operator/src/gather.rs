@@ -8,6 +8,7 @@ use evercert_api::certificate::IssuerKind;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, ClusterIssuer, Issuer, Reason, children, keys};
 use evercert_core::chain::find_chain_note;
+use evercert_core::circuit::build_refused;
 use evercert_core::key::ObjectKey;
 use evercert_core::lanes::{Candidate, Lane};
 use evercert_core::limits::NewOrder;
@@ -16,21 +17,28 @@ use evercert_core::observe::{
 };
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
+use evercert_core::renewal_info::find_replaced;
+use evercert_core::report::Change;
 use evercert_core::routes::is_route;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
 use crate::apply::{self, ApplyError};
+use crate::claim::gather_claim;
 use crate::context::Context;
 use crate::issuer::{IssuerId, Session, Signer};
+use crate::memory::Entry;
 use crate::projection::{Presentation, SolverReadiness};
-use crate::secrets::{data, observe_companion, observe_secret};
+use crate::secrets::{data, observe_companion, observe_own_fallback, observe_secret};
 
 /// How long what was read may serve further passes, whatever the watches tell.
 const CURRENT: Duration = Duration::from_secs(30);
+
+/// How long a dry run tells that the TLS Secret can be written.
+const TRIED: SignedDuration = SignedDuration::from_mins(10);
 
 /// What was read at the API server.
 #[derive(Debug, Clone)]
@@ -38,6 +46,10 @@ pub(crate) struct Reads {
     certificate: Certificate,
     secret: Option<Secret>,
     companion: Option<Secret>,
+    /// The Secret with the user's own certificate.
+    own_fallback: Option<Secret>,
+    /// The living controller that the TLS Secret belongs to.
+    claim: Option<String>,
     read_at: Instant,
 }
 
@@ -49,6 +61,9 @@ pub(crate) struct Gathered {
     pub(crate) secret: Option<Secret>,
     /// The companion Secret.
     pub(crate) companion: Option<Secret>,
+    /// The Secret with the user's own certificate, where that is the fallback.
+    pub(crate) own_fallback: Option<Secret>,
+    claim: Option<String>,
     read_at: Instant,
     /// The issuer that the spec names.
     pub(crate) issuer: IssuerId,
@@ -93,6 +108,8 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        own_fallback,
+        claim,
         read_at,
     } = reads;
     let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
@@ -108,6 +125,8 @@ async fn look_at(
         &certificate,
         secret.as_ref(),
         companion.as_ref(),
+        own_fallback.as_ref(),
+        claim.as_deref(),
         session.as_ref(),
         generation,
         now,
@@ -116,6 +135,8 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        own_fallback,
+        claim,
         read_at,
         issuer,
         session,
@@ -139,10 +160,20 @@ impl Reads {
         };
         let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
         let companion = companion.filter(|c| is_companion_of(c, &certificate));
+        let own_fallback = match certificate.spec.own_fallback() {
+            Some(name) => apply::within(secrets.get_opt(name)).await?,
+            None => None,
+        };
+        let claim = match &secret {
+            Some(secret) => gather_claim(secret, key, &context.client).await,
+            None => None,
+        };
         Ok(Some(Self {
             certificate,
             secret,
             companion,
+            own_fallback,
+            claim,
             read_at,
         }))
     }
@@ -188,6 +219,14 @@ fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
     intent.as_second() >= created_at.as_second()
 }
 
+/// Whether something became of an order that the status does not tell yet.
+fn tells_of_order(entry: &Entry) -> bool {
+    match &entry.unreported {
+        Some((Change::Placed(_) | Change::Cleared(_) | Change::Failed(_), _)) => true,
+        Some((Change::Polled(_) | Change::None, _)) | None => false,
+    }
+}
+
 async fn read_generation(issuer: &IssuerId, context: &Context) -> Result<Option<i64>, ApplyError> {
     let client = context.client.clone();
     let generation = match (issuer.kind, &issuer.namespace) {
@@ -214,6 +253,8 @@ fn observe(
     certificate: &Certificate,
     secret: Option<&Secret>,
     companion: Option<&Secret>,
+    own_fallback: Option<&Secret>,
+    claim: Option<&str>,
     session: Option<&Session>,
     live_generation: Option<i64>,
     now: Timestamp,
@@ -222,6 +263,7 @@ fn observe(
     let status = certificate.status.clone().unwrap_or_default();
     let issuer_id = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
     let companion = observe_companion(companion, certificate.metadata.uid.as_deref());
+    let own_fallback = observe_own_fallback(own_fallback);
     let created_at = certificate
         .metadata
         .creation_timestamp
@@ -233,7 +275,7 @@ fn observe(
     });
     let intent = directory
         .as_deref()
-        .filter(|_| status.order.is_none() && entry.unreported.is_none())
+        .filter(|_| status.order.is_none() && !tells_of_order(&entry))
         .and_then(|d| context.ledger.intent(d, key))
         .filter(|at| is_of(created_at, *at));
     let mut observed = Observed {
@@ -242,8 +284,17 @@ fn observe(
         created_at,
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
+        renew_at: certificate.annotations().get(keys::RENEW_AT).cloned(),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
-        secret: observe_secret(&key.name, secret, &companion),
+        secret: observe_secret(
+            key,
+            &certificate.spec,
+            secret,
+            &companion,
+            &own_fallback,
+            claim,
+        ),
+        own_fallback,
         companion,
         order: context
             .memory
@@ -253,13 +304,18 @@ fn observe(
         chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
-        gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
+        gate: directory
+            .as_deref()
+            .and_then(|d| context.memory.gate_for(d, key, now)),
         limit: None,
+        poll_turn: None,
+        refused_profile: entry.refused_profile.clone(),
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
-        reach: entry.reach.into_iter().collect(),
+        reach: entry.reach.clone().into_iter().collect(),
         slot: context.slots.has(key),
-        unwritable: entry.unwritable,
+        unwritable: observe_unwritable(&entry, certificate, now),
+        tried: entry.tried.is_some_and(|at| now.duration_since(at) < TRIED),
         status,
     };
     observed.refusal = find_refusal(&observed, context, session, now);
@@ -307,7 +363,8 @@ pub(crate) fn wait_for_token(gathered: &Gathered, context: &Context, now: Timest
     }
 }
 
-/// The order that would be placed, and the directory where.
+/// The order that would be placed, and the directory where. That it replaces a certificate counts in the ledger where the CA has
+/// said in this process that its time has come: what a status says may be forged.
 pub(crate) fn new_order(
     o: &Observed,
     context: &Context,
@@ -317,14 +374,26 @@ pub(crate) fn new_order(
     let (account, directory) = session.account()?;
     let names = o.wanted_names();
     let is_lost = !o.is_served_well(now) && context.ledger.was_issued(directory, &names);
+    let replaces = replaced(o, context).is_some_and(|id| {
+        let advised = context.memory.entry(&o.key).advised;
+        advised.is_some_and(|(known, start)| known == id && start <= now)
+    });
     let order = NewOrder {
         account: account.to_owned(),
         urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
         names,
-        replaces: false,
+        replaces,
         asked_anew: o.is_changed_since_failure(),
     };
     Some((directory.to_owned(), order))
+}
+
+/// The certificate that the order replaces, by its identifier (RFC 9773 §5).
+pub(crate) fn replaced(o: &Observed, context: &Context) -> Option<String> {
+    let refused = context.memory.entry(&o.key).unreplaceable;
+    find_replaced(o)
+        .filter(|id| refused.as_deref() != Some(id))
+        .map(str::to_owned)
 }
 
 fn observe_issuer(
@@ -353,6 +422,17 @@ fn observe_issuer(
         },
         Some(_) | None => session.observe(id),
     }
+}
+
+/// Why the TLS Secret is not written now.
+fn observe_unwritable(entry: &Entry, certificate: &Certificate, now: Timestamp) -> Option<Gate> {
+    let name = &certificate.spec.secret_name;
+    let generation = certificate.metadata.generation.unwrap_or_default();
+    let refused = entry.unwritable.as_ref();
+    entry
+        .circuit
+        .gate(name, generation, now)
+        .or_else(|| refused.map(|(at, why)| build_refused(name, *at, why)))
 }
 
 fn observe_solver(solver: SolverReadiness) -> SolverState {
@@ -540,8 +620,14 @@ impl Gathered {
     pub(crate) fn observe_again(&mut self) {
         let uid = self.certificate.metadata.uid.as_deref();
         let companion = observe_companion(self.companion.as_ref(), uid);
-        self.observed.secret =
-            observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
+        self.observed.secret = observe_secret(
+            &self.observed.key,
+            &self.certificate.spec,
+            self.secret.as_ref(),
+            &companion,
+            &self.observed.own_fallback,
+            self.claim.as_deref(),
+        );
         self.observed.companion = companion;
         self.observed.chain_note = observe_chain(self.session.as_ref(), self.secret.as_ref());
     }
@@ -552,6 +638,8 @@ impl Gathered {
             certificate: self.certificate,
             secret: self.secret,
             companion: self.companion,
+            own_fallback: self.own_fallback,
+            claim: self.claim,
             read_at: self.read_at,
         }
     }
@@ -583,6 +671,8 @@ mod tests {
             certificate: certificate(2, None),
             secret: None,
             companion: None,
+            own_fallback: None,
+            claim: None,
             read_at,
         };
         let now = reads(Instant::now());
@@ -611,6 +701,8 @@ mod tests {
                 certificate: Certificate::new("c", spec.unwrap()),
                 secret: Some(secret("s")),
                 companion: Some(secret("s-companion")),
+                own_fallback: None,
+                claim: None,
                 read_at: Instant::now(),
             };
             memory.keep_reads(&key, reads);

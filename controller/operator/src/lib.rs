@@ -3,6 +3,7 @@
 //! Decisions are evercert-core's; what is written to Kubernetes is written in [`apply`].
 
 pub mod apply;
+mod claim;
 pub mod config;
 mod context;
 mod echo;
@@ -10,6 +11,7 @@ pub mod effect;
 mod error;
 mod events;
 mod execute;
+mod extras;
 mod follow;
 mod gather;
 mod health;
@@ -18,6 +20,8 @@ mod lease;
 mod ledger;
 mod memory;
 mod metrics;
+mod orphans;
+mod polls;
 pub mod projection;
 mod reconcile;
 mod run;

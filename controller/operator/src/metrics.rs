@@ -275,7 +275,7 @@ pub(crate) fn note_request<T>(endpoint: Endpoint, answer: &Result<T, Fault>) {
 /// Counts an attempt that has ended, if one has.
 pub(crate) fn note_attempt(change: &Change) {
     let (outcome, reason) = match change {
-        Change::None | Change::Placed(_) => return,
+        Change::None | Change::Placed(_) | Change::Polled(_) => return,
         Change::Cleared(ending) => (ending.outcome, ending.reason),
         Change::Failed(failure) => (AttemptOutcome::Failed, failure.reason),
     };

@@ -88,6 +88,16 @@ impl IssuerWakers {
         }
     }
 
+    /// Has the loops of all issuers pass once more.
+    pub(crate) fn wake_all(&self, operator: &str) {
+        let issuers = self.issuers.state();
+        let cluster_issuers = self.cluster_issuers.state();
+        let objects = issuers.iter().map(|i| i.object(operator));
+        for object in objects.chain(cluster_issuers.iter().map(|i| i.object(operator))) {
+            self.wake(&object.id);
+        }
+    }
+
     /// Has the issuer's loop pass once more. A closed channel means that the operator is stopping.
     pub(crate) fn wake(&self, id: &IssuerId) {
         match (id.kind, &id.namespace) {

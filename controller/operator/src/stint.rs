@@ -28,14 +28,16 @@ use crate::config::Config;
 use crate::context::{Context, key_of};
 use crate::echo::Echoes;
 use crate::follow::{
-    Followed, call_next, follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented,
-    watch_secrets,
+    Followed, call_next, follow, forget_gone, forget_gone_issuers, wake_after_jumps,
+    wake_namespaces, wake_presented, watch_secrets,
 };
 use crate::health::{Health, Role};
 use crate::issuer::{self, IssuerResource, Sessions};
 use crate::lease::{Candidate, Mandate};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::orphans::{Orphans, sweep};
+use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
 use crate::run::{Clients, IssuerWakers, RunError};
@@ -206,8 +208,10 @@ async fn act(
         echoes,
         workers: Semaphore::new(usize::from(config.concurrency)),
         slots: Slots::new(config.max_orders),
+        polls: Polls::default(),
         ledger,
         sessions: Sessions::default(),
+        orphans: Orphans::default(),
         certificates: certificates.store.clone(),
         namespaces: namespaces.store.clone(),
         ingresses: projections.ingresses(),
@@ -241,6 +245,8 @@ async fn act(
     tasks.spawn(wake_namespaces(namespaces.changes, context.clone()));
     tasks.spawn(wake_presented(context.clone()));
     tasks.spawn(call_next(context.clone()));
+    tasks.spawn(sweep(context.clone()));
+    tasks.spawn(wake_after_jumps(context.clone()));
     let secrets = watch_secrets(watching, context.clone());
     let changes = Followed::from_now(&certificates.store, certificates.changes);
     // Passes are bounded where they work, not here: one that waits for a CA keeps nobody waiting.

@@ -76,6 +76,8 @@ fn orders(point: Point) -> usize {
         | Play::Rotate
         | Play::Restore
         | Play::Mend
+        | Play::Adopt
+        | Play::Delete
         | Play::Copy
         | Play::Disown
         | Play::StartSolver

@@ -7,9 +7,11 @@
 mod account_key;
 mod account_keys;
 mod accounts;
+mod adoption;
 mod app;
 mod ca_outage;
 mod chains;
+mod contested;
 mod crash;
 mod crowds;
 mod damage;
@@ -17,6 +19,7 @@ mod days;
 mod deleted;
 mod edited;
 mod ending;
+mod extras;
 mod failpoints;
 mod first;
 mod foreign;
@@ -33,17 +36,23 @@ mod nonces;
 mod numbers;
 mod outage;
 mod outside;
+mod own_fallback;
 mod permission;
 mod pod;
 mod preflight;
+mod profiles;
 mod quota;
 mod refused;
 mod renew;
+mod renewal_info;
+mod requested;
 mod restored;
+mod rivals;
 mod schema;
 mod solver;
 mod told;
 mod unreachable;
+mod unstorable;
 mod vanished;
 
 use std::process::ExitCode;
@@ -65,20 +74,28 @@ const SHARED: &str = "shared";
 /// The group that takes longest comes first. One without stories costs nothing.
 fn groups() -> Vec<Group> {
     let shared = [
+        days::tales(),
         nonces::tales(),
         ca_outage::tales(),
         refused::tales(),
         preflight::tales(),
+        profiles::tales(),
         unreachable::tales(),
         renew::tales(),
+        renewal_info::tales(),
+        requested::tales(),
         permission::tales(),
         app::tales(),
         schema::tales(),
         issue::tales(),
         damage::tales(),
-        days::tales(),
         quota::tales(),
         foreign::tales(),
+        adoption::tales(),
+        contested::tales(),
+        extras::tales(),
+        own_fallback::tales(),
+        rivals::tales(),
         forged::tales(),
         edited::tales(),
         deleted::tales(),
@@ -119,6 +136,9 @@ fn groups() -> Vec<Group> {
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
+            .one_by_one(unstorable::tales())
+            .one_by_one(extras::without_operator())
+            .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())
             .one_by_one(accounts::without_operator()),
         Group::new("memory").one_by_one(memory::tales()),

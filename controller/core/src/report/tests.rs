@@ -12,7 +12,7 @@ use crate::order::OrderState;
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, fault, good, now, observed, order, order_status,
 };
-use crate::plan::plan;
+use crate::plan::{fixtures, plan};
 
 fn report(o: &Observed, now: Timestamp) -> CertificateStatus {
     build_status(o, &plan(o, now), now)
@@ -35,7 +35,8 @@ fn failure(class: FaultClass) -> Failure {
 
 #[test]
 fn ready_is_told_from_the_secret_and_dates_with_it() {
-    let o = observed().with_certificate(good());
+    let mut o = observed().with_certificate(good());
+    o.spec.renew_before = Some("720h".into());
     let status = report(&o, now());
     assert_eq!(
         told(&o, READY),
@@ -139,7 +140,7 @@ fn certificate_from_ahead_of_a_slow_clock_is_kept_and_said() {
 #[test]
 fn secret_of_somebody_else_is_neither_ready_nor_dated() {
     let mut o = observed();
-    o.secret = SecretObservation::Foreign;
+    o.secret = SecretObservation::Foreign(fixtures::foreign(Ok(expired())));
     assert_eq!(told(&o, READY).1, "SecretNotOurs");
     assert_eq!(report(&o, now()).not_after, None);
 }
@@ -184,7 +185,7 @@ fn stalled_is_true_when_a_person_must_act() {
     let mut permanent = observed().with_fallback(fallback()).backing_off_until(600);
     permanent.status.last_failure.as_mut().unwrap().permanent = true;
     let mut foreign = observed();
-    foreign.secret = SecretObservation::Foreign;
+    foreign.secret = SecretObservation::Foreign(fixtures::foreign(Ok(expired())));
     for (o, reason) in [
         (observed().with_names(&["*.a.example"]), "InvalidSpec"),
         (foreign, "SecretNotOurs"),
@@ -388,4 +389,42 @@ fn the_history_holds_the_last_ten_attempts_newest_first() {
         ("Issued", "number 10")
     );
     assert_eq!(history[2].message, failure(FaultClass::Validation).message);
+}
+
+#[test]
+fn suspended_is_told_in_plain_words_and_keeps_what_is_good_ready() {
+    let note = "spec.suspend is true: nothing new is started";
+    let (ready, reason, message) = told(&observed().with_certificate(good()).suspended(), READY);
+    assert!(
+        ready && reason == "Issued" && message.contains(note),
+        "{message}"
+    );
+    let o = observed().with_certificate(due()).suspended();
+    let (ready, reason, message) = told(&o, READY);
+    assert!(
+        ready && reason == "Renewing" && message.contains(note),
+        "{message}"
+    );
+    assert_eq!(message.matches("spec.suspend").count(), 1, "{message}");
+    let (stalled, reason, message) = told(&o, STALLED);
+    assert!(
+        stalled && reason == "Suspended" && message.contains("Set it to false"),
+        "{message}"
+    );
+    let (ready, reason, message) = told(&observed().suspended(), READY);
+    assert!(
+        !ready && reason == "Suspended" && message.contains("does not exist yet"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_renew_at_that_cannot_be_read_names_the_annotation_and_what_to_write() {
+    let mut o = observed().with_certificate(good());
+    o.renew_at = Some("next\nweek".into());
+    let (ready, _, message) = told(&o, READY);
+    let words = "The annotation evercert.dev/renew-at says \"next week\", which is no instant: write one such as 20";
+    assert!(ready && message.contains(words), "{message}");
+    o.renew_at = Some(at(60).to_string());
+    assert!(!told(&o, READY).2.contains("annotation"));
 }

@@ -9,8 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use evercert_acme::{Acme, Chain, Directory, ExternalAccount, FoundAccount};
-use evercert_api::DnsName;
+use evercert_acme::{Acme, Chain, Directory, ExternalAccount, FoundAccount, OrderRequest};
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
 use jiff::Timestamp;
@@ -77,8 +76,12 @@ impl Acme for Named {
         self.0.account_uri()
     }
 
-    async fn new_order(&self, names: &[DnsName], now: Timestamp) -> Result<OrderView, Fault> {
-        let placed = perform(Effect::NewOrder, self.0.new_order(names, now)).await;
+    async fn new_order(
+        &self,
+        request: OrderRequest<'_>,
+        now: Timestamp,
+    ) -> Result<OrderView, Fault> {
+        let placed = perform(Effect::NewOrder, self.0.new_order(request, now)).await;
         note_request(Endpoint::NewOrder, &placed);
         placed
     }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use evercert_acme::Acme;
-use evercert_api::certificate::{OrderStatus, whole_seconds};
+use evercert_acme::{Acme, OrderRequest};
+use evercert_api::certificate::{OrderStatus, ProfilePolicy, whole_seconds};
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
 use evercert_core::fault::{Fault, FaultClass};
+use evercert_core::key::ObjectKey;
 use evercert_core::lanes::Candidate;
 use evercert_core::limits::Decision;
 use evercert_core::observe::{Gate, OrderObservation, Reach, ReadOrder};
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
+use evercert_core::profile::{build_not_offered, find_profile};
 use evercert_core::report::{Change, Ending};
 use evercert_core::routes::CertificateChallenges;
 use evercert_core::sentence::{build_fault, build_remedy};
@@ -25,7 +27,7 @@ use super::chain::choose;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
-use crate::gather::{Gathered, new_order};
+use crate::gather::{Gathered, new_order, replaced};
 use crate::issuer::Signer;
 use crate::ledger::{LedgerError, Settlement};
 use crate::memory::{Entry, Placed};
@@ -33,7 +35,7 @@ use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
 
 /// The account that orders, and its directory's URL.
-fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
+pub(super) fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
     match gathered.session.as_ref().map(|s| &s.signer) {
         Some(Signer::Acme { acme, directory }) => Some((acme.clone(), directory.url().to_owned())),
         Some(Signer::SelfSigned | Signer::None { .. }) | None => None,
@@ -57,13 +59,13 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
 }
 
 /// After an outage the CA is asked for something that costs nothing before anything that does: a request without an answer may
-/// have made an order all the same.
+/// have made an order all the same. True when it was asked, and answers: then all who waited for that begin in their order.
 async fn ask_after_outage(
     gathered: &Gathered,
     url: &str,
     context: &Context,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     match gathered.session.as_ref().map(|s| &s.signer) {
         Some(Signer::Acme { directory, .. }) if context.memory.gate(url).is_some() => {
             // Whatever is wrong with as little as this is the CA's trouble.
@@ -72,11 +74,11 @@ async fn ask_after_outage(
                 ..fault
             };
             directory.ask(now).await.map_err(unavailable)?;
-            context.memory.close_breaker(url);
+            context.close_breaker(url);
+            Ok(true)
         }
-        Some(Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }) | None => {}
+        Some(Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }) | None => Ok(false),
     }
-    Ok(())
 }
 
 /// Enters the order in the ledger, then places it: no order that the ledger does not know, and none that it has no token for.
@@ -98,11 +100,13 @@ pub(super) async fn place(
     if !context.slots.has(&key) {
         return Ok(Outcome::moved());
     }
-    if let Err(fault) = ask_after_outage(gathered, &directory, context, now).await {
+    let asked = ask_after_outage(gathered, &directory, context, now).await;
+    if let Err(fault) = &asked {
+        let now = Timestamp::now();
+        context.note_fault(&directory, fault, now);
+    }
+    if !matches!(asked, Ok(false)) {
         context.slots.free(&key);
-        context
-            .memory
-            .note_fault(&directory, &fault, Timestamp::now());
         return Ok(Outcome::moved());
     }
     let names = order.names.clone();
@@ -138,9 +142,17 @@ pub(super) async fn place(
         context.wake_issuers.wake(&gathered.issuer);
     }
     context.projections.want_solver(&key);
-    Ok(match acme.new_order(&secret::names(gathered), now).await {
+    let replaces = replaced(&gathered.observed, context);
+    let choice = find_profile(&gathered.observed);
+    let profile = choice.ordered().map(str::to_owned);
+    let request = OrderRequest {
+        names: &secret::names(gathered),
+        replaces: replaces.as_deref(),
+        profile: profile.as_deref(),
+    };
+    Ok(match acme.new_order(request, now).await {
         Ok(view) => {
-            context.memory.close_breaker(&directory);
+            context.close_breaker(&directory);
             context.memory.update(&key, |e| {
                 e.reach.clear();
                 e.placed = Some(Placed {
@@ -157,6 +169,7 @@ pub(super) async fn place(
                 names: gathered.observed.wanted_names(),
                 created_at: whole_seconds(now),
                 expires: view.expires.map(Time),
+                profile,
             };
             tracing::info!(certificate = %key, order = %view.url, "order placed");
             Outcome::changed(Change::Placed(order))
@@ -164,9 +177,7 @@ pub(super) async fn place(
         Err(fault) => {
             context.slots.free(&key);
             // The answer may have taken its time, and a wait begins with it.
-            context
-                .memory
-                .note_fault(&directory, &fault, Timestamp::now());
+            context.note_fault(&directory, &fault, Timestamp::now());
             let settlement = settle_refusal(names, &fault);
             let is_outdated = is_outdated(gathered, &fault, context);
             // The directory's trouble is not the Certificate's: its gate says when it goes on.
@@ -184,7 +195,12 @@ pub(super) async fn place(
                 suspect(gathered, &acme, &fault, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
-            if is_directorys || is_forgotten || is_persons || is_outdated {
+            // A required one is a person's matter, and any other is left out.
+            let required = note_profile(gathered, profile, &fault, context);
+            let is_without = required == Some(false);
+            let is_unreplaceable = note_unreplaceable(&key, replaces, &fault, context);
+            let is_repeated = is_unreplaceable || is_without;
+            if is_directorys || is_forgotten || is_persons || is_outdated || is_repeated {
                 context.ledger.settle(&key, &settlement, now).await;
                 return Ok(Outcome::moved());
             }
@@ -204,6 +220,13 @@ pub(super) async fn place(
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
+                FaultClass::Permanent if required == Some(true) => {
+                    let wanted = gathered.observed.spec.profile.as_ref();
+                    let name = wanted.map(|p| p.name.as_str()).unwrap_or_default();
+                    let why = build_not_offered(&gathered.observed, name);
+                    let message = format!("{}. Remedy: mend it, since {why}", build_fault(&fault));
+                    failed_with(Reason::ProfileNotOffered, &fault, message)
+                }
                 FaultClass::Permanent if fault.is_paused() => failed(Reason::Paused, &fault),
                 FaultClass::Permanent => failed(Reason::Rejected, &fault),
                 FaultClass::Validation
@@ -213,6 +236,46 @@ pub(super) async fn place(
             }
         }
     })
+}
+
+/// A CA that refuses a profile which its directory offers: it is not ordered again in this process. `None` for any other fault,
+/// else whether the spec requires it.
+fn note_profile(
+    gathered: &Gathered,
+    profile: Option<String>,
+    fault: &Fault,
+    context: &Context,
+) -> Option<bool> {
+    let kind = fault.problem.as_ref().map(|p| p.kind.as_str());
+    let profile = profile.filter(|_| kind == Some("invalidProfile"))?;
+    let spec = gathered.observed.spec.profile.as_ref();
+    let is_required = spec.is_some_and(|p| p.policy == ProfilePolicy::Required);
+    if !is_required {
+        let key = &gathered.observed.key;
+        context
+            .memory
+            .update(key, |e| e.refused_profile = Some(profile));
+    }
+    Some(is_required)
+}
+
+/// A CA that refuses an order which names the certificate it replaces may refuse it for that: since it is replaced already, or
+/// since the CA has forgotten it. The answer is whether the same order follows without; it does once, and no failure counts.
+fn note_unreplaceable(
+    key: &ObjectKey,
+    replaces: Option<String>,
+    fault: &Fault,
+    context: &Context,
+) -> bool {
+    let Some(status) = fault.http_status.filter(|s| *s >= 400 && *s != 429) else {
+        return false;
+    };
+    if replaces.is_none() || fault.unsent || fault.is_unknown_account() {
+        return false;
+    }
+    tracing::info!(certificate = %key, fault = %build_fault(fault), "the next order replaces nothing");
+    context.memory.update(key, |e| e.unreplaceable = replaces);
+    status < 500
 }
 
 /// What a refused newOrder cost. Without an answer of the CA's the order may have been made.
@@ -293,7 +356,7 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     if is_outdated(gathered, &fault, context) {
         return Outcome::moved();
     }
-    context.memory.note_fault(&directory, &fault, now);
+    context.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
         suspect(gathered, &acme, &fault, context);
     }
@@ -318,7 +381,7 @@ pub(super) async fn refresh(gathered: &mut Gathered, context: &Context, now: Tim
     };
     match acme.read_order(&url, now).await {
         Ok(view) => {
-            context.memory.close_breaker(&directory);
+            context.close_breaker(&directory);
             let before = read_order(gathered);
             remember(
                 gathered,
@@ -572,7 +635,7 @@ pub(super) async fn store(
             error.to_string(),
         ));
     }
-    let facts = secret::keep(
+    let kept = secret::keep(
         gathered,
         KeyPairPem { chain, key },
         secret::ISSUED,
@@ -581,7 +644,7 @@ pub(super) async fn store(
     )
     .await?;
     context.projections.clear(&gathered.observed.key);
-    let settlement = match &facts {
+    let settlement = match &kept.facts {
         Some(facts) => Settlement::Issued {
             names: gathered.observed.wanted_names(),
             until: facts.not_after,
@@ -590,8 +653,9 @@ pub(super) async fn store(
     };
     let key = &gathered.observed.key;
     context.ledger.settle_later(key, &settlement, now);
-    let outcome = secret::issued(gathered, facts.as_ref());
-    Ok(match missing {
+    let outcome = secret::issued(gathered, &kept);
+    let is_told = outcome.note.as_ref().is_some_and(|note| note.warning);
+    Ok(match missing.filter(|_| !is_told) {
         Some(text) => outcome.noted(true, Reason::ChainNotOffered, text),
         None => outcome,
     })

@@ -125,6 +125,7 @@ fn candidate(name: &str) -> Candidate {
         lane: Lane::New,
         expires: None,
         failed: false,
+        directory: "d".to_owned(),
     }
 }
 
