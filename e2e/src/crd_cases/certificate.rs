@@ -402,7 +402,7 @@ fn the_secret() -> Vec<Case> {
             "spec.outputFormats",
             "maxItems",
             &json!({"outputFormats": ["CombinedPEM", "CombinedPEM"]}),
-            "spec.outputFormats: Too many: 2: must have at most 1 items",
+            "spec.outputFormats: Too many: 2: must have at most 1 item",
         ),
         case(
             "spec.deletionPolicy",
