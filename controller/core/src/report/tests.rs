@@ -60,7 +60,7 @@ fn ready_is_told_from_the_secret_and_dates_with_it() {
 
 #[test]
 fn ready_stays_true_through_gates_outages_and_while_renewing() {
-    for o in [
+    let all = vec![
         observed().with_certificate(good()).without_issuer(),
         observed().with_certificate(due()),
         observed().with_certificate(due()).without_issuer(),
@@ -70,7 +70,8 @@ fn ready_stays_true_through_gates_outages_and_while_renewing() {
         observed()
             .with_certificate(due())
             .with_order(order(OrderState::Pending)),
-    ] {
+    ];
+    for o in all {
         assert!(told(&o, READY).0, "{:?}", told(&o, READY));
     }
     let (_, reason, message) = told(&observed().with_certificate(due()).gated_until(600), READY);
