@@ -118,6 +118,8 @@ async fn told(story: Story<'_>, point: Point, claim: Claim) -> Result<()> {
     }
     .await;
     pair.end().await?;
+    // What ends the play may start the operator anew.
+    drop(pair);
     let told = match told {
         Ok(()) => play::end(&story, point).await,
         Err(error) => Err(error),
