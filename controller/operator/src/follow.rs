@@ -19,7 +19,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 
 use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
@@ -219,8 +219,9 @@ pub(crate) async fn call_next(context: Arc<Context>) {
 /// Wakes everything when the clock has been set, or the machine was asleep: what is waited for may have come.
 pub(crate) async fn wake_after_jumps(context: Arc<Context>) {
     let mut seen = (Timestamp::now(), Instant::now());
+    let mut ticks = interval(CLOCK_CHECK);
     loop {
-        tokio::time::sleep(CLOCK_CHECK).await;
+        ticks.tick().await;
         let looked = (Timestamp::now(), Instant::now());
         let (wall, steady) = (looked.0.duration_since(seen.0), looked.1 - seen.1);
         seen = looked;

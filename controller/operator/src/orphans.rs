@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::PartialObjectMeta;
 use kube::{Api, ResourceExt};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::apply::{self, ApplyError, Expected};
 use crate::context::{Context, reference};
@@ -85,7 +86,8 @@ pub(crate) async fn sweep(context: Arc<Context>) {
     loop {
         context.orphans.changed.notified().await;
         while !sweep_once(&context).await {
-            tokio::time::sleep(AGAIN).await;
+            // Sooner where something has changed.
+            let _ = timeout(AGAIN, context.orphans.changed.notified()).await;
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The effects of a plan: at most one kind of request for one order or one Secret, each idempotent.
 
 mod chain;
+mod give_back;
 mod order;
+mod place;
 mod renewal_info;
 mod secret;
 
@@ -131,7 +133,7 @@ async fn take(
         Step::MendCompanion => secret::mend_companion(gathered, context).await?,
         Step::PollRenewalInfo => renewal_info::poll(gathered, context, now).await,
         Step::SelfSign => secret::self_sign(gathered, context, now).await?,
-        Step::Abandon { why } => order::abandon(gathered, why, context, now).await,
+        Step::Abandon { why } => give_back::abandon(gathered, why, context, now).await,
         Step::Record(failure) => {
             context.projections.clear(&key);
             Outcome::changed(Change::Failed(failure.clone())).noted(
@@ -153,7 +155,7 @@ async fn take(
             context.projections.want_solver(&key);
             Outcome::waits()
         }
-        Step::PlaceOrder => order::place(gathered, context, now).await?,
+        Step::PlaceOrder => place::place(gathered, context, now).await?,
     })
 }
 
@@ -165,7 +167,7 @@ fn asks_the_ca(step: &Step) -> bool {
 /// Nothing is open for `key` any more: it was deleted, and an order under way is given up.
 pub(crate) fn forget(key: &ObjectKey, context: &Context) {
     context.projections.clear(key);
-    order::give_back_later(context.memory.forget(key), context);
+    give_back::give_back_later(context.memory.forget(key), context);
     context.slots.free(key);
     context.ledger.leave(key);
     context.polls.leave(key);
