@@ -74,6 +74,14 @@ async fn of_two_certificates_for_one_secret_the_first_owns_it_whatever_their_nam
         for name in [loser, owner] {
             story.api::<Certificate>().delete(name, &gone).await?;
         }
+        // A pass under way may still put the Secret back, as long as there is something to put back.
+        let companion = children::companion_name(story.namespace, owner);
+        // Unless the garbage collector was faster.
+        if let Err(kube::Error::Api(refused)) =
+            story.api::<Secret>().delete(&companion, &gone).await
+        {
+            ensure!(refused.code == 404, "{refused}");
+        }
         story.api::<Secret>().delete("site", &gone).await?;
     }
     Ok(())
