@@ -29,4 +29,5 @@ pub mod renewal_info;
 pub mod report;
 pub mod routes;
 pub mod sentence;
+pub mod source;
 pub mod template;

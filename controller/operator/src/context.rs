@@ -24,6 +24,7 @@ use crate::orphans::Orphans;
 use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::slots::Slots;
+use crate::source::News;
 
 /// What every pass shares.
 pub(crate) struct Context {
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) sessions: Sessions,
     /// TLS Secrets that go with their Certificates.
     pub(crate) orphans: Orphans,
+    /// Namespaces whose Ingresses or Certificates have changed.
+    pub(crate) news: Arc<News>,
     /// Challenges, routes and solver.
     pub(crate) projections: Projections,
     /// All Certificates.

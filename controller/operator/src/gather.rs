@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
+pub(crate) use self::claims::find_sources;
 use self::claims::{find_refusal, find_rival, find_unroutable};
 use crate::apply::{self, ApplyError};
 use crate::claim::gather_claim;

@@ -9,6 +9,7 @@ use evercert_core::observe::OrderObservation;
 use evercert_core::order::{OrderState, ProofState};
 use evercert_core::plan::{Plan, Step, plan};
 use evercert_core::report::{Change, apply_change, build_status, plan_write};
+use evercert_core::source::owners;
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::runtime::controller::Action;
@@ -272,6 +273,10 @@ async fn report(
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
         gathered.certificate =
             apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
+        // What holds it up is said on its Ingresses, too.
+        if owners(&gathered.certificate).next().is_some() {
+            context.news.note(&key.namespace);
+        }
     }
     context.memory.update(key, |e| e.last_write = Some(now));
     note_reported(key, context).await;

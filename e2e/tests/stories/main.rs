@@ -8,6 +8,7 @@ mod account_key;
 mod account_keys;
 mod accounts;
 mod adoption;
+mod annotated;
 mod app;
 mod ca_outage;
 mod chains;
@@ -85,6 +86,7 @@ fn groups() -> Vec<Group> {
         renewal_info::tales(),
         requested::tales(),
         permission::tales(),
+        annotated::tales(),
         app::tales(),
         schema::tales(),
         issue::tales(),
@@ -137,6 +139,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
             .one_by_one(unstorable::tales())
+            .one_by_one(annotated::others::with_options())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())
