@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use evercert_api::{Certificate, Issuer, children, condition, keys};
+use evercert_api::certificate::{Fallback, FallbackTrigger};
+use evercert_api::{Certificate, CertificateSpec, Issuer, children, condition, keys};
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::scripted::{Endpoint, ScriptedCa, Settings};
 use evercert_e2e::story::{SOON, conditions_of};
@@ -179,8 +180,15 @@ async fn a_lost_secret_of_a_set_of_names_that_is_used_up_comes_from_the_companio
     let ca = story.scripted_ca(Settings::default()).await?;
     let host = story.host("www");
     let orders = || ca.journal().of(Endpoint::NewOrder).naming(&host).len();
+    // So the last part need not wait until it is clear that nothing begins.
+    let at_once = |spec: &mut CertificateSpec| {
+        spec.fallback = Some(Fallback {
+            trigger: FallbackTrigger::Immediately,
+            ..Fallback::default()
+        });
+    };
     story
-        .certificate("site", std::slice::from_ref(&host))
+        .certificate_with("site", std::slice::from_ref(&host), at_once)
         .await?;
     let mut last = serial(&story.ready("site", SOON).await?)?;
     for _ in 1..OF_A_SET {
@@ -193,7 +201,6 @@ async fn a_lost_secret_of_a_set_of_names_that_is_used_up_comes_from_the_companio
     operator.kill()?;
     operator.ensure_ready().await?;
     drop(operator);
-
     // One more wish of a person is not granted, and says when it will be.
     ask(&story, "site", &Timestamp::now().to_string()).await?;
     limited_for(&story, "site", "this exact set of names").await?;
@@ -208,7 +215,6 @@ async fn a_lost_secret_of_a_set_of_names_that_is_used_up_comes_from_the_companio
     let next = told_instant(&message)?;
     ensure!(next > Timestamp::now(), "{message}");
     ensure!(orders() == OF_A_SET, "{}", ca.journal());
-
     for reserve in 1..=RESERVE {
         lose_all(&story, "site").await?;
         last = another(&story, "site", &last).await?;
