@@ -1,5 +1,8 @@
 //! `docs/stories.md` names the tests that tell each acceptance story: those that it names exist.
 
+// A test fails by panicking, in the functions that tests share too.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

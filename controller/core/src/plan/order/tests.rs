@@ -513,30 +513,29 @@ fn read_until_signed(work: i64, retry_after: Option<i64>, restarts: &[i64]) -> V
     let mut restarts = restarts.iter().map(|s| at(*s)).peekable();
     for _ in 0..10_000 {
         let decided = plan(&o, now);
-        match decided.step {
-            Step::Store => return reads,
-            Step::Wait => {
-                assert!(decided.wake > now, "{decided:?}");
-                now = match restarts.next_if(|at| *at < decided.wake) {
-                    // What was read is forgotten; what was recorded is not.
-                    Some(restart) => {
-                        o.order = OrderObservation::Unread;
-                        o.presented = Presented::No;
-                        restart
-                    }
-                    None => decided.wake,
-                };
-            }
-            Step::Refresh => {
-                reads.push(now.duration_since(at(0)).as_secs());
-                o.order = OrderObservation::Read(ReadOrder {
-                    view: seen(now),
-                    accepted: Vec::new(),
-                    changed_at: None,
-                });
-            }
-            step => panic!("{step:?} {now}"),
+        if decided.step == Step::Store {
+            return reads;
         }
+        if decided.step == Step::Wait {
+            assert!(decided.wake > now, "{decided:?}");
+            now = match restarts.next_if(|at| *at < decided.wake) {
+                // What was read is forgotten; what was recorded is not.
+                Some(restart) => {
+                    o.order = OrderObservation::Unread;
+                    o.presented = Presented::No;
+                    restart
+                }
+                None => decided.wake,
+            };
+            continue;
+        }
+        assert_eq!(decided.step, Step::Refresh, "{now}");
+        reads.push(now.duration_since(at(0)).as_secs());
+        o.order = OrderObservation::Read(ReadOrder {
+            view: seen(now),
+            accepted: Vec::new(),
+            changed_at: None,
+        });
     }
     panic!("the certificate was never downloaded: {reads:?}");
 }
