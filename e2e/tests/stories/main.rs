@@ -40,7 +40,6 @@ mod own_fallback;
 mod permission;
 mod pod;
 mod preflight;
-mod processing;
 mod profiles;
 mod quota;
 mod refused;
@@ -137,7 +136,6 @@ fn groups() -> Vec<Group> {
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
-            .one_by_one(processing::tales())
             .one_by_one(unstorable::tales())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
