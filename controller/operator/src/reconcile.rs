@@ -9,7 +9,6 @@ use evercert_core::observe::OrderObservation;
 use evercert_core::order::{OrderState, ProofState};
 use evercert_core::plan::{Plan, Step, plan};
 use evercert_core::report::{Change, apply_change, build_status, plan_write};
-use evercert_core::source::owners;
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::runtime::controller::Action;
@@ -274,7 +273,10 @@ async fn report(
         gathered.certificate =
             apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
         // What holds it up is said on its Ingresses, too.
-        if owners(&gathered.certificate).next().is_some() {
+        if evercert_core::source::owners(&gathered.certificate)
+            .next()
+            .is_some()
+        {
             context.news.note(&key.namespace);
         }
     }
