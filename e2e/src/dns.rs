@@ -28,6 +28,18 @@ pub fn clear(host: &str) -> Result<()> {
     send("clear-a", &serde_json::json!({"host": absolute(host)}))
 }
 
+/// From now on `host` has one CAA record: this CA, by the domain that it recognizes itself by, may issue and no other.
+///
+/// # Errors
+/// The DNS server does not answer.
+pub fn authorize(host: &str, authority: &str) -> Result<()> {
+    send("clear-caa", &serde_json::json!({"host": absolute(host)}))?;
+    send(
+        "add-caa",
+        &serde_json::json!({"host": absolute(host), "policies": [{"tag": "issue", "value": authority}]}),
+    )
+}
+
 fn absolute(host: &str) -> String {
     format!("{}.", host.trim_end_matches('.'))
 }

@@ -317,6 +317,7 @@ pub fn spec(secret: &str, names: &[String]) -> CertificateSpec {
         renew_before: None,
         renew_before_percentage: None,
         fallback: None,
+        alternate_issuer_refs: Vec::new(),
     }
 }
 

@@ -6,7 +6,9 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod backoff;
+pub mod caa;
 pub mod chain;
+pub mod choice;
 pub mod contact;
 pub mod facts;
 pub mod fault;

@@ -1,5 +1,6 @@
 //! What was observed: everything that [`crate::plan::plan`] may look at, gathered before it is asked.
 
+use evercert_api::certificate::IssuerRef;
 use evercert_api::{CertificateSpec, CertificateStatus, Reason};
 use jiff::Timestamp;
 
@@ -23,8 +24,14 @@ pub struct Observed {
     pub spec: CertificateSpec,
     /// What was last reported.
     pub status: CertificateStatus,
-    /// The issuer that the spec names.
+    /// The issuer that is to sign: of those that the spec names the first that can.
     pub issuer: IssuerObservation,
+    /// Which one that is, where it is not the first.
+    pub chosen: Option<IssuerRef>,
+    /// The others that the spec names, `Kind/name`, with the directory of each that is ready.
+    pub others: Vec<(String, Option<String>)>,
+    /// Why the issuers that stand before or after it in the spec are not tried.
+    pub passed_over: Option<String>,
     /// The TLS Secret.
     pub secret: SecretObservation,
     /// What a person should know of the chain in the TLS Secret.
@@ -257,11 +264,16 @@ impl Observed {
         names
     }
 
-    /// `Kind/name` of the issuer that the spec names, whether it exists or not.
+    /// The issuer that is to sign, whether it exists or not.
+    #[must_use]
+    pub fn issuer_ref(&self) -> &IssuerRef {
+        self.chosen.as_ref().unwrap_or(&self.spec.issuer_ref)
+    }
+
+    /// The same as `Kind/name`.
     #[must_use]
     pub fn issuer_id(&self) -> String {
-        let reference = &self.spec.issuer_ref;
-        format!("{}/{}", reference.kind.as_str(), reference.name)
+        self.issuer_ref().to_string()
     }
 
     /// The certificate in the Secret, if the Secret is ours and whole.
@@ -303,16 +315,20 @@ impl Observed {
     /// A fingerprint of what a person can change to end a failure: spec and issuer.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let spec = serde_json::to_string(&self.spec).unwrap_or_default();
-        let (directory, generation) = match &self.issuer {
-            IssuerObservation::Ready(facts) => {
-                (facts.directory.as_str(), facts.generation.to_string())
-            }
-            IssuerObservation::Missing | IssuerObservation::NotReady { .. } => ("", String::new()),
-        };
-        format!(
-            "{:016x}",
-            evercert_api::children::stable_hash(&[&spec, directory, &generation])
-        )
+        build_fingerprint(&self.spec, &self.issuer)
     }
+}
+
+/// A fingerprint of what a person can change to end a failure with `issuer`.
+#[must_use]
+pub fn build_fingerprint(spec: &CertificateSpec, issuer: &IssuerObservation) -> String {
+    let spec = serde_json::to_string(spec).unwrap_or_default();
+    let (directory, generation) = match issuer {
+        IssuerObservation::Ready(facts) => (facts.directory.as_str(), facts.generation.to_string()),
+        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => ("", String::new()),
+    };
+    format!(
+        "{:016x}",
+        evercert_api::children::stable_hash(&[&spec, directory, &generation])
+    )
 }

@@ -1,7 +1,9 @@
 //! What a pass reports: the status after it, computed from what was observed, planned and done.
 
 use evercert_api::Reason;
-use evercert_api::certificate::{CertificateStatus, FailureStatus, OrderStatus, whole_seconds};
+use evercert_api::certificate::{
+    CertificateStatus, FailureStatus, OrderStatus, RefusalStatus, whole_seconds,
+};
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
@@ -46,6 +48,18 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
         Change::Failed(failure) => {
             let attempts = o.status.failed_attempts.unwrap_or(0).saturating_add(1);
             status.order = None;
+            if failure.fault.class == FaultClass::Permanent
+                && !o.spec.alternate_issuer_refs.is_empty()
+            {
+                let issuer = o.issuer_id();
+                status.refusals.retain(|refusal| refusal.issuer != issuer);
+                status.refusals.push(RefusalStatus {
+                    issuer,
+                    time: whole_seconds(now),
+                    message: failure.message.clone(),
+                    fingerprint: o.fingerprint(),
+                });
+            }
             status.failed_attempts = Some(attempts);
             status.next_attempt_time = Some(Time(whole_up(next_attempt(
                 &o.key,
@@ -81,6 +95,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         status.failed_attempts = None;
         status.next_attempt_time = None;
         status.last_failure = None;
+        status.refusals.clear();
     }
     let claims = &mut status.conditions;
     let mut set = |claim: Claim| condition::set(claims, &claim, o.generation, now);

@@ -3,6 +3,7 @@
 use evercert_api::Certificate;
 use evercert_api::certificate::CertificateSpec;
 use evercert_core::key::ObjectKey;
+use evercert_probe::Dns;
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.
     pub(crate) sessions: Sessions,
+    /// Who is asked for CAA records.
+    pub(crate) dns: Option<Dns>,
     /// Challenges, routes and solver.
     pub(crate) projections: Projections,
     /// All Certificates.

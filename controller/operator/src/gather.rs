@@ -24,6 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
 use crate::apply::{self, ApplyError};
+use crate::choice::{Chosen, choose};
 use crate::context::Context;
 use crate::issuer::{IssuerId, Session, Signer};
 use crate::projection::{Presentation, SolverReadiness};
@@ -95,7 +96,8 @@ async fn look_at(
         companion,
         read_at,
     } = reads;
-    let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+    let chosen = choose(&key.namespace, context, &certificate, now).await;
+    let issuer = chosen.id.clone();
     let session = context.sessions.get(&issuer);
     let generation = if live {
         read_generation(&issuer, context).await?
@@ -109,6 +111,7 @@ async fn look_at(
         secret.as_ref(),
         companion.as_ref(),
         session.as_ref(),
+        chosen,
         generation,
         now,
     );
@@ -215,12 +218,13 @@ fn observe(
     secret: Option<&Secret>,
     companion: Option<&Secret>,
     session: Option<&Session>,
+    chosen: Chosen,
     live_generation: Option<i64>,
     now: Timestamp,
 ) -> Observed {
     let entry = context.memory.entry(key);
     let status = certificate.status.clone().unwrap_or_default();
-    let issuer_id = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+    let issuer_id = chosen.id;
     let companion = observe_companion(companion, certificate.metadata.uid.as_deref());
     let created_at = certificate
         .metadata
@@ -243,6 +247,9 @@ fn observe(
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
+        chosen: chosen.alternate,
+        others: chosen.others,
+        passed_over: chosen.passed_over,
         secret: observe_secret(&key.name, secret, &companion),
         companion,
         order: context
@@ -327,7 +334,8 @@ pub(crate) fn new_order(
     Some((directory.to_owned(), order))
 }
 
-fn observe_issuer(
+/// The issuer, as far as its own loop knows it.
+pub(crate) fn observe_issuer(
     id: &IssuerId,
     context: &Context,
     session: Option<&Session>,

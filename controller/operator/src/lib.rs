@@ -3,6 +3,7 @@
 //! Decisions are evercert-core's; what is written to Kubernetes is written in [`apply`].
 
 pub mod apply;
+mod choice;
 pub mod config;
 mod context;
 pub mod effect;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use evercert_api::certificate::IssuerKind;
 use evercert_api::{Certificate, ClusterIssuer, Issuer};
 use evercert_core::key::ObjectKey;
+use evercert_probe::Dns;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::{self, FutureExt};
 use futures::stream::StreamExt;
@@ -172,6 +173,9 @@ pub async fn run(
         slots: Slots::new(config.max_orders),
         ledger,
         sessions: Sessions::default(),
+        dns: Dns::new(&config.dns_servers)
+            .inspect_err(|error| tracing::warn!(%error, "CAA records are not looked up"))
+            .ok(),
         projections,
         certificates: certificates.store.clone(),
         namespaces: namespaces.store.clone(),

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod address;
+mod caa;
 mod exchange;
 mod finding;
 mod redirect;
@@ -19,6 +20,7 @@ mod tests;
 mod tls;
 
 pub use address::is_public;
+pub use caa::{Dns, DnsError};
 pub use finding::{Finding, Seen};
 
 /// How many addresses of an entry point are asked; the rest is left out.

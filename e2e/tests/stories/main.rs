@@ -7,6 +7,7 @@
 mod account_key;
 mod account_keys;
 mod accounts;
+mod alternates;
 mod app;
 mod ca_outage;
 mod chains;
@@ -81,6 +82,7 @@ fn groups() -> Vec<Group> {
         account_key::tales(),
         account_keys::tales(),
         accounts::tales(),
+        alternates::tales(),
         chains::tales(),
         restored::tales(),
     ];

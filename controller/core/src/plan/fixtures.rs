@@ -58,6 +58,7 @@ pub(crate) fn observed() -> Observed {
             renew_before: None,
             renew_before_percentage: None,
             fallback: None,
+            alternate_issuer_refs: Vec::new(),
         },
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
@@ -72,6 +73,9 @@ pub(crate) fn observed() -> Observed {
         refusal: None,
         unroutable: None,
         chain_note: None,
+        chosen: None,
+        others: Vec::new(),
+        passed_over: None,
         intent: None,
         gate: None,
         limit: None,

@@ -13,6 +13,8 @@ use crate::renewal::plan_renewal_after;
 
 /// The row of an order that waits for a token of the ledger.
 pub(super) const LIMIT: &str = "limit";
+/// How often it is looked at whether another issuer can be tried now.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -56,7 +58,7 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// The issuer does not exist or is not ready.
 pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let reference = &o.spec.issuer_ref;
+    let reference = o.issuer_ref();
     let (reason, message) = match &o.issuer {
         IssuerObservation::Ready(_) => return None,
         IssuerObservation::Missing => (
@@ -76,6 +78,7 @@ pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
             ),
         ),
     };
+    let message = with_passed_over(o, message);
     Some(blocked(
         "issuer",
         o,
@@ -165,8 +168,16 @@ pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
         "backing off",
         o,
         Reason::BackingOff,
-        format!("{}. Next attempt at {}", failure.message, whole(at)),
-        at,
+        with_passed_over(
+            o,
+            format!("{}. Next attempt at {}", failure.message, whole(at)),
+        ),
+        // What keeps the others from being tried may end without anybody saying so.
+        if o.passed_over.is_some() {
+            at.min(later(now, LOOK_AGAIN))
+        } else {
+            at
+        },
         now,
     ))
 }
@@ -344,6 +355,14 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         .find_map(|row| row(o, now))
         .filter(|plan| plan.say.state == State::Blocked)
         .map(|plan| plan.say.message)
+}
+
+/// With the reason why no other issuer is tried, where there are others.
+fn with_passed_over(o: &Observed, message: String) -> String {
+    match &o.passed_over {
+        Some(why) => format!("{message}. {why}"),
+        None => message,
+    }
 }
 
 /// A wait that restore and fallback do not wait for: the wake-up is at the latest when the Secret is to be written.

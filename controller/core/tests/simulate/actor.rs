@@ -116,6 +116,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         renew_before: None,
         renew_before_percentage: None,
         fallback: None,
+        alternate_issuer_refs: Vec::new(),
     };
     Observed {
         key,
@@ -136,6 +137,9 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         refusal: None,
         unroutable: None,
         chain_note: None,
+        chosen: None,
+        others: Vec::new(),
+        passed_over: None,
         intent: None,
         gate: None,
         limit: None,

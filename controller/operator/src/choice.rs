@@ -1,0 +1,122 @@
+//! Which of the issuers that a Certificate names is to sign: what core needs to know for it, CAA records among it.
+
+use evercert_api::Certificate;
+use evercert_api::certificate::IssuerRef;
+use evercert_core::caa::{CaaAnswer, Signing};
+use evercert_core::choice::{Choice, Signatory, choose_issuer, has_refused};
+use evercert_core::observe::{IssuerObservation, build_fingerprint};
+use futures::future::join_all;
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::gather::observe_issuer;
+use crate::issuer::{IssuerId, Session, Signer};
+
+/// The one challenge that there is.
+const METHOD: &str = "http-01";
+
+/// The issuer that was chosen, and what is known of the others.
+pub(crate) struct Chosen {
+    /// The issuer.
+    pub(crate) id: IssuerId,
+    /// How the spec names it, where it is not the first.
+    pub(crate) alternate: Option<IssuerRef>,
+    /// The others, `Kind/name`, with the directory of each that is ready.
+    pub(crate) others: Vec<(String, Option<String>)>,
+    /// Why no other one is tried, where the first cannot issue.
+    pub(crate) passed_over: Option<String>,
+}
+
+/// Chooses: while an order is under way the issuer that it was placed with, else by [`choose_issuer`]. DNS is asked only where the
+/// first issuer has refused for good, for 5 s at most.
+pub(crate) async fn choose(
+    namespace: &str,
+    context: &Context,
+    certificate: &Certificate,
+    now: Timestamp,
+) -> Chosen {
+    let spec = &certificate.spec;
+    let ids: Vec<IssuerId> = spec
+        .issuer_refs()
+        .map(|reference| IssuerId::of(reference, namespace))
+        .collect();
+    let sessions: Vec<Option<Session>> = ids.iter().map(|id| context.sessions.get(id)).collect();
+    let mut all: Vec<Signatory> = ids
+        .iter()
+        .zip(&sessions)
+        .map(|(id, session)| {
+            let issuer = observe_issuer(id, context, session.as_ref(), None);
+            Signatory {
+                id: id.to_string(),
+                fingerprint: build_fingerprint(spec, &issuer),
+                issuer,
+                caa: None,
+            }
+        })
+        .collect();
+    let status = certificate.status.as_ref();
+    let order = status.and_then(|s| s.order.as_ref());
+    let under_way = order.and_then(|o| all.iter().position(|s| s.id == o.issuer));
+    let refusals = status.map(|s| s.refusals.as_slice()).unwrap_or_default();
+    let choice = match under_way {
+        Some(at) => Choice {
+            at,
+            passed_over: None,
+        },
+        None => {
+            let is_refused = all.first().is_some_and(|s| has_refused(s, refusals, now));
+            let alternates = all.iter_mut().zip(&sessions).skip(1).filter(|_| is_refused);
+            for (signatory, session) in alternates {
+                if matches!(signatory.issuer, IssuerObservation::Ready(_)) {
+                    signatory.caa = ask(context, session.as_ref(), &spec.dns_names).await;
+                    if !matches!(signatory.caa, Some(CaaAnswer::Forbidden(_))) {
+                        break;
+                    }
+                }
+            }
+            choose_issuer(&all, refusals, now)
+        }
+    };
+    let others = all.iter().enumerate().filter(|(at, _)| *at != choice.at);
+    let others = others.map(|(_, signatory)| {
+        let directory = match &signatory.issuer {
+            IssuerObservation::Ready(facts) => Some(facts.directory.clone()),
+            IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
+        };
+        (signatory.id.clone(), directory)
+    });
+    let alternate = choice
+        .at
+        .checked_sub(1)
+        .and_then(|at| spec.alternate_issuer_refs.get(at));
+    Chosen {
+        id: IssuerId::of(alternate.unwrap_or(&spec.issuer_ref), namespace),
+        alternate: alternate.cloned(),
+        others: others.collect(),
+        passed_over: choice.passed_over,
+    }
+}
+
+/// What the CAA records of `names` say of the CA: forbidden if one of them does. `None` for an issuer without a CA.
+async fn ask(context: &Context, session: Option<&Session>, names: &[String]) -> Option<CaaAnswer> {
+    let Signer::Acme { acme, directory } = &session?.signer else {
+        return None;
+    };
+    let Some(dns) = &context.dns else {
+        return Some(CaaAnswer::Unknown(
+            "there is no DNS server to ask".to_owned(),
+        ));
+    };
+    let signing = Signing {
+        identities: directory.caa_identities(),
+        account: Some(acme.account_uri()),
+        method: METHOD,
+    };
+    let answers = join_all(names.iter().map(|name| dns.check_caa(name, &signing))).await;
+    let rank = |answer: &CaaAnswer| match answer {
+        CaaAnswer::Forbidden(_) => 2,
+        CaaAnswer::Unknown(_) => 1,
+        CaaAnswer::Allowed => 0,
+    };
+    answers.into_iter().max_by_key(rank)
+}

@@ -1,0 +1,164 @@
+//! A CA that dies for good: another issuer signs, if CAA records let it; the first keeps its key, and its turn.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use evercert_api::certificate::{IssuerKind, IssuerRef};
+use evercert_api::condition::READY;
+use evercert_api::{Certificate, CertificateSpec, keys};
+use evercert_e2e::leaf::Leaf;
+use evercert_e2e::scripted::{Answer, Endpoint, Problem, Profile, ScriptedCa, Settings};
+use evercert_e2e::story::{SOON, issuer_yaml};
+use evercert_e2e::{Story, dns};
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::issue::data;
+use crate::{Tale, tales};
+
+const CLOSED: &str = "this CA has closed and issues nothing any more";
+
+pub(crate) fn tales() -> Vec<Tale> {
+    tales![
+        a_ca_that_dies_for_good_gives_way_to_the_next_issuer_that_caa_allows,
+        an_issuer_that_caa_forbids_is_not_tried_and_the_reason_is_given,
+        a_ca_that_refuses_the_account_gives_way_as_well,
+        the_first_issuer_has_its_turn_again_at_the_next_renewal,
+    ]
+}
+
+async fn a_ca_that_dies_for_good_gives_way_to_the_next_issuer_that_caa_allows(
+    story: Story<'_>,
+) -> Result<()> {
+    let (a, b) = both(&story, Settings::default()).await?;
+    let key = story.secret("ca-account").await?;
+    let host = story.host("www");
+    dns::authorize(&host, "b.example")?;
+    close(&a);
+    certificate(&story, &host).await?;
+    let ready = story.ready("site", SOON).await?;
+    signed_by(&story, &b).await?;
+    let (asked, issued) = (a.count().orders, b.count());
+    ensure!(
+        asked == 1 && issued.orders == 1 && issued.certificates == 1,
+        "{asked}, {issued:?}\n{}",
+        a.journal()
+    );
+    ensure!(
+        story.secret("ca-account").await?.data == key.data,
+        "the key of the first issuer was touched"
+    );
+    let status = ready.status.context("no status")?;
+    ensure!(
+        status.refusals.is_empty() && status.failed_attempts.is_none(),
+        "{status:?}"
+    );
+    Ok(())
+}
+
+async fn an_issuer_that_caa_forbids_is_not_tried_and_the_reason_is_given(
+    story: Story<'_>,
+) -> Result<()> {
+    let (a, b) = both(&story, Settings::default()).await?;
+    let host = story.host("www");
+    // The record of the closest ancestor that has one counts.
+    dns::authorize(&format!("{}.test", story.namespace), "a.example")?;
+    close(&a);
+    certificate(&story, &host).await?;
+    let said = story
+        .condition_says("site", READY, "Issuer/b is not tried", SOON)
+        .await?;
+    for word in [CLOSED, "a.example", "b.example", "CAA"] {
+        ensure!(said.contains(word), "{word} is not in: {said}");
+    }
+    ensure!(
+        a.count().orders == 1 && b.count().orders == 0,
+        "{}\n{}",
+        a.journal(),
+        b.journal()
+    );
+    Ok(())
+}
+
+async fn a_ca_that_refuses_the_account_gives_way_as_well(story: Story<'_>) -> Result<()> {
+    let (a, b) = both(&story, Settings::default()).await?;
+    a.script().deactivate_accounts();
+    let host = story.host("www");
+    certificate(&story, &host).await?;
+    story.ready("site", SOON).await?;
+    signed_by(&story, &b).await?;
+    ensure!(a.count().certificates == 0, "{}", a.journal());
+    Ok(())
+}
+
+async fn the_first_issuer_has_its_turn_again_at_the_next_renewal(story: Story<'_>) -> Result<()> {
+    let short = Settings {
+        default_profile: Profile {
+            backdate: Duration::ZERO,
+            ..Profile::living(Duration::from_secs(40))
+        },
+        ..Settings::default()
+    };
+    let (a, b) = both(&story, short).await?;
+    close(&a);
+    let host = story.host("www");
+    certificate(&story, &host).await?;
+    story.ready("site", SOON).await?;
+    signed_by(&story, &b).await?;
+    a.script().calm();
+    let before = story.secret("site").await?;
+    let renewed = |secret: &Secret| data(secret, keys::TLS_CRT) != data(&before, keys::TLS_CRT);
+    story
+        .until("site", "it is renewed", SOON * 2, renewed)
+        .await?;
+    signed_by(&story, &a).await?;
+    ensure!(b.count().certificates == 1, "{}", b.journal());
+    Ok(())
+}
+
+/// Two CAs, each with a ready Issuer: `ca`, of `a.example`, and `b`, of `b.example`.
+async fn both(story: &Story<'_>, second: Settings) -> Result<(ScriptedCa, ScriptedCa)> {
+    let named = |name: &str, settings: Settings| Settings {
+        caa_identities: vec![name.to_owned()],
+        ..settings
+    };
+    let a = story
+        .scripted_ca(named("a.example", Settings::default()))
+        .await?;
+    let b = story.stage.scripted_ca(named("b.example", second)).await?;
+    story
+        .apply(&issuer_yaml("Issuer", "b", &b.directory(), b.bundle()))
+        .await?;
+    story.issuer_ready("b").await?;
+    Ok((a, b))
+}
+
+/// The CA refuses every order for good.
+fn close(ca: &ScriptedCa) {
+    let problem = Problem::new(400, "malformed", CLOSED);
+    ca.script()
+        .on(Endpoint::NewOrder)
+        .always(Answer::problem(&problem));
+}
+
+async fn certificate(story: &Story<'_>, host: &str) -> Result<Certificate> {
+    let with_b = |spec: &mut CertificateSpec| {
+        spec.alternate_issuer_refs = vec![IssuerRef {
+            name: "b".into(),
+            kind: IssuerKind::Issuer,
+        }];
+    };
+    story
+        .certificate_with("site", &[host.to_owned()], with_b)
+        .await
+}
+
+/// The certificate in the Secret comes from this CA.
+async fn signed_by(story: &Story<'_>, ca: &ScriptedCa) -> Result<()> {
+    let secret = story.secret("site").await?;
+    let root = ca
+        .roots()
+        .into_iter()
+        .next()
+        .context("a CA without a root")?;
+    Leaf::verify_chain(data(&secret, keys::TLS_CRT), root.as_bytes())
+}
