@@ -10,7 +10,7 @@ help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt build level +tools +image clippy docs generated unit world stories plane demo
+	@.ci/parts setup fmt build level +tools +image clippy docs generated unit +world +plane stories demo
 
 check:
 	@.ci/parts fmt clippy build generated unit

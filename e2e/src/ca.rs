@@ -156,7 +156,15 @@ impl TestCa {
         })
         .await
         .with_context(|| crate::stage::tail(&self.log, 20))?;
-        fs::write(&self.root, root).context("writing Pebble's root")
+        fs::write(&self.root, root).context("writing Pebble's root")?;
+        // Its other port opens later.
+        let directory = self.directory();
+        wait_for("Pebble's directory", Duration::from_secs(20), async || {
+            curl::download(&directory, &self.bundle).map(Some)
+        })
+        .await
+        .map(drop)
+        .with_context(|| crate::stage::tail(&self.log, 20))
     }
 
     /// The directory's URL.

@@ -17,6 +17,7 @@ pub mod history;
 pub mod image;
 pub mod inventory;
 pub mod leaf;
+pub mod ledger;
 pub mod manifest;
 pub mod node;
 pub mod operator;

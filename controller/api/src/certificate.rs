@@ -220,7 +220,7 @@ pub enum FallbackMode {
 #[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
-    /// `Ready`, `Issuing`, `FallbackInUse`, `Stalled`, and while they hold `RenewBeforeClamped` and `RateLimited`.
+    /// `Ready`, `Issuing`, `FallbackInUse`, `Stalled`, and while they hold `RenewBeforeClamped`, `RateLimited` and `Paused`.
     #[serde(
         default,
         deserialize_with = "lenient::field",

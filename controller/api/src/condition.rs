@@ -17,6 +17,8 @@ pub const STALLED: &str = "Stalled";
 pub const RENEW_BEFORE_CLAMPED: &str = "RenewBeforeClamped";
 /// There only while it is true: the CA's limits allow no order for these names now.
 pub const RATE_LIMITED: &str = "RateLimited";
+/// True while the CA issues nothing for a name until a person opens the page that the message names.
+pub const PAUSED: &str = "Paused";
 
 /// What a condition should say now; the transition time comes from what it said before.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -97,6 +97,8 @@ reasons! {
     Rejected,
     /// The CA limits the rate.
     RateLimited,
+    /// The CA has paused a name until a person opens its page.
+    Paused,
     /// The CA does not answer as it should.
     CAUnavailable,
     /// The CA does not offer the chain that the issuer prefers.

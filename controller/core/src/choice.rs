@@ -90,7 +90,9 @@ fn find_hindrance(
 ) -> Option<String> {
     match &signatory.issuer {
         IssuerObservation::Missing => return Some("it does not exist".to_owned()),
-        IssuerObservation::NotReady { reason, message } => {
+        IssuerObservation::NotReady {
+            reason, message, ..
+        } => {
             return Some(format!("it is not ready ({reason}): {}", quote(message)));
         }
         IssuerObservation::Ready(_) => {}
@@ -131,6 +133,7 @@ mod tests {
     fn not_ready(name: &str, reason: &str) -> Signatory {
         Signatory {
             issuer: IssuerObservation::NotReady {
+                facts: None,
                 reason: reason.into(),
                 message: "why".into(),
             },

@@ -58,6 +58,17 @@ impl Fault {
             .as_ref()
             .is_some_and(|p| p.kind == "accountDoesNotExist")
     }
+
+    /// Whether the CA has paused a name until a person opens a page.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        let detail = self.problem.as_ref().map(|p| p.detail.as_str());
+        let page = self.help_url.as_deref();
+        detail
+            .into_iter()
+            .chain(page)
+            .any(|text| unpause_url(text).is_some())
+    }
 }
 
 /// A problem document, and the names it blames.

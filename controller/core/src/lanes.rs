@@ -76,12 +76,8 @@ impl Candidate {
             }
         };
         let failed = o.status.failed_attempts.unwrap_or(0) > 0
-            && o.status.last_failure.as_ref().is_some_and(|failure| {
-                failure
-                    .fingerprint
-                    .as_ref()
-                    .is_none_or(|f| *f == o.fingerprint())
-            });
+            && o.status.last_failure.is_some()
+            && !o.is_changed_since_failure();
         Self {
             key: o.key.clone(),
             lane,

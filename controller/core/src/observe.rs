@@ -75,12 +75,14 @@ pub enum IssuerObservation {
         reason: String,
         /// Its own sentence.
         message: String,
+        /// Who it is all the same, as far as that is known.
+        facts: Option<IssuerFacts>,
     },
     /// It can sign.
     Ready(IssuerFacts),
 }
 
-/// A ready issuer.
+/// Who an issuer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerFacts {
     /// `Kind/name`.
@@ -312,6 +314,14 @@ impl Observed {
         self.issued().is_some_and(|c| c.is_valid_at(now))
     }
 
+    /// Whether a person has changed something since the last attempt failed.
+    #[must_use]
+    pub fn is_changed_since_failure(&self) -> bool {
+        let failed = self.status.last_failure.as_ref();
+        let then = failed.and_then(|failure| failure.fingerprint.as_ref());
+        then.is_some_and(|then| *then != self.fingerprint())
+    }
+
     /// A fingerprint of what a person can change to end a failure: spec and issuer.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -324,8 +334,14 @@ impl Observed {
 pub fn build_fingerprint(spec: &CertificateSpec, issuer: &IssuerObservation) -> String {
     let spec = serde_json::to_string(spec).unwrap_or_default();
     let (directory, generation) = match issuer {
-        IssuerObservation::Ready(facts) => (facts.directory.as_str(), facts.generation.to_string()),
-        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => ("", String::new()),
+        // One that is being looked up again is no other one for that.
+        IssuerObservation::Ready(facts)
+        | IssuerObservation::NotReady {
+            facts: Some(facts), ..
+        } => (facts.directory.as_str(), facts.generation.to_string()),
+        IssuerObservation::Missing | IssuerObservation::NotReady { facts: None, .. } => {
+            ("", String::new())
+        }
     };
     format!(
         "{:016x}",

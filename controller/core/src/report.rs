@@ -5,10 +5,11 @@ use evercert_api::certificate::{
     CertificateStatus, FailureStatus, OrderStatus, RefusalStatus, whole_seconds,
 };
 use evercert_api::condition::{
-    self, Claim, FALLBACK_IN_USE, ISSUING, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED, STALLED,
+    self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED,
+    STALLED,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::backoff::next_attempt;
 use crate::fault::FaultClass;
@@ -177,32 +178,46 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         }),
         None => condition::remove(claims, RENEW_BEFORE_CLAMPED),
     }
-    if is_rate_limited(o, plan) {
-        condition::set(
-            claims,
-            &Claim {
-                kind: RATE_LIMITED,
-                status: true,
-                reason: Reason::RateLimited,
-                message: plan.say.message.clone(),
-            },
-            o.generation,
-            now,
-        );
-    } else {
-        condition::remove(claims, RATE_LIMITED);
+    for (kind, reason, holds) in [
+        (RATE_LIMITED, Reason::RateLimited, is_rate_limited(o, plan)),
+        (PAUSED, Reason::Paused, failed_for(o, plan, Reason::Paused)),
+    ] {
+        if holds {
+            set_while(claims, o, kind, reason, &plan.say.message, now);
+        } else {
+            condition::remove(claims, kind);
+        }
     }
     status
 }
 
+/// A condition that is there only while it holds.
+fn set_while(
+    claims: &mut Vec<Condition>,
+    o: &Observed,
+    kind: &'static str,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
+    let claim = Claim {
+        kind,
+        status: true,
+        reason,
+        message: message.to_owned(),
+    };
+    condition::set(claims, &claim, o.generation, now);
+}
+
 /// Whether a limit of the CA is what is waited for: by the ledger, or since the CA refused the last attempt for it.
 fn is_rate_limited(o: &Observed, plan: &Plan) -> bool {
-    plan.say.reason == Reason::RateLimited
-        || (plan.say.reason == Reason::BackingOff
-            && o.status
-                .last_failure
-                .as_ref()
-                .is_some_and(|f| f.reason == Reason::RateLimited.as_str()))
+    plan.say.reason == Reason::RateLimited || failed_for(o, plan, Reason::RateLimited)
+}
+
+/// Whether the last attempt failed for `reason`, and the next one is waited for.
+fn failed_for(o: &Observed, plan: &Plan, reason: Reason) -> bool {
+    let failure = o.status.last_failure.as_ref();
+    plan.say.reason == Reason::BackingOff && failure.is_some_and(|f| f.reason == reason.as_str())
 }
 
 fn issued_at(o: &Observed) -> Option<Timestamp> {

@@ -5,6 +5,8 @@ use crate::order::{OrderView, ProofState};
 
 /// The longest text of a CA that is shown.
 const LONGEST: usize = 400;
+/// The longest URL that is shown: one that is cut leads nowhere, and a page to end a pause has a token in its address.
+const LONGEST_URL: usize = 2_000;
 /// The longest account of a failed order; a condition's message holds 32,768 characters and repeats it.
 const LONGEST_FAILURE: usize = 4_000;
 /// How many names or problems one sentence lists.
@@ -66,16 +68,42 @@ fn build_rest(count: usize) -> Option<String> {
 /// A fault as one sentence: what was attempted, the CA's own words, where to look.
 #[must_use]
 pub fn build_fault(fault: &Fault) -> String {
-    let mut text = match &fault.problem {
+    let said = |problem: &&Problem| fault.detail.contains(&problem.detail);
+    let mut text = match fault.problem.as_ref().filter(|p| !said(p)) {
         Some(problem) => format!("{}: {}", fault.detail, build_problem(problem)),
         None => fault.detail.clone(),
     };
-    if let Some(url) = &fault.help_url {
+    if let Some(url) = fault.help_url.as_ref().filter(|url| !text.contains(*url)) {
         text.push_str("; see ");
-        text.push_str(&quote(url));
+        text.push_str(&quote_url(url));
     }
     text
 }
+
+fn quote_url(url: &str) -> String {
+    let clean = url
+        .chars()
+        .filter(|c| !c.is_control() && !c.is_whitespace());
+    cut(clean.collect(), LONGEST_URL)
+}
+
+/// What a person can do about a fault, as the end of a sentence; nothing where nothing is known.
+#[must_use]
+pub fn build_remedy(fault: &Fault) -> String {
+    let kind = fault.problem.as_ref().map(|p| p.kind.as_str());
+    let remedy = if fault.is_paused() {
+        Some(UNPAUSE)
+    } else {
+        kind.and_then(find_remedy)
+    };
+    remedy
+        .map(|remedy| format!(". Remedy: {remedy}"))
+        .unwrap_or_default()
+}
+
+/// What ends a pause.
+const UNPAUSE: &str = "open that page and let the CA go on; it is looked at once a day, and at once when the spec changes or \
+                       the annotation evercert.dev/renew-at is set";
 
 /// What a person can do about a problem of type `kind`, if anything is known.
 #[must_use]
@@ -174,6 +202,25 @@ mod tests {
         let long = quote(&"ü".repeat(500));
         assert_eq!(long.chars().count(), 401);
         assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn page_that_ends_a_pause_is_told_whole_with_what_to_do_there() {
+        let page = format!(
+            "https://portal.example/sfe/v1/unpause?jwt={}",
+            "a".repeat(900)
+        );
+        let mut paused = fault(FaultClass::Permanent);
+        paused.problem = Some(problem("rateLimited", "temporarily prevented"));
+        assert!(build_remedy(&paused).contains("waits until the CA allows it"));
+        paused.help_url = Some(page.clone());
+        assert!(build_fault(&paused).ends_with(&format!("; see {page}")));
+        assert!(
+            build_remedy(&paused).contains("open that page"),
+            "a wait is no remedy"
+        );
+        paused.detail = format!("newOrder: temporarily prevented, see {page}");
+        assert_eq!(build_fault(&paused), paused.detail, "nothing is said twice");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What every pass shares.
 
+use std::sync::Arc;
+
 use evercert_api::Certificate;
 use evercert_api::certificate::CertificateSpec;
 use evercert_core::key::ObjectKey;
@@ -12,6 +14,7 @@ use kube::{Client, ResourceExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Config;
+use crate::echo::Echoes;
 use crate::issuer::Sessions;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
@@ -26,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     /// What this process remembers.
     pub(crate) memory: Memory,
+    /// The statuses as they should be.
+    pub(crate) echoes: Arc<Echoes>,
     /// How many objects are worked on at the same time. A pass gives its place back before it waits for a CA or an entry point,
     /// so that none of them, however slow, keeps the others waiting.
     pub(crate) workers: Semaphore,

@@ -27,14 +27,17 @@ const WATCH_TIMEOUT: u32 = 90;
 pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// The cache.
     pub(crate) store: Store<K>,
-    /// Objects that are new, or whose spec or annotations changed: a status alone wakes nobody.
+    /// Objects that are new, whose spec or annotations changed, or whose status is of somebody else: our own wakes nobody.
     pub(crate) changes: UnboundedReceiver<K>,
     /// Objects that were deleted.
     pub(crate) gone: UnboundedReceiver<K>,
 }
 
-/// Follows all objects that `api` reaches.
-pub(crate) fn follow<K>(api: Api<K>) -> Followed<K>
+/// Follows all objects that `api` reaches. One with a status that is `foreign` counts as changed.
+pub(crate) fn follow<K>(
+    api: Api<K>,
+    foreign: impl Fn(&K) -> bool + Send + Sync + 'static,
+) -> Followed<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -45,7 +48,7 @@ where
         .default_backoff()
         .modify(|object: &mut K| object.meta_mut().managed_fields = None)
         .reflect(writer);
-    tokio::spawn(pass_on(stream, cache.clone(), wanted, removed));
+    tokio::spawn(pass_on(stream, cache.clone(), foreign, wanted, removed));
     Followed {
         store: cache,
         changes,
@@ -58,6 +61,7 @@ where
 async fn pass_on<K>(
     stream: impl Stream<Item = watcher::Result<Event<K>>>,
     cache: Store<K>,
+    foreign: impl Fn(&K) -> bool,
     changed: UnboundedSender<K>,
     deleted: UnboundedSender<K>,
 ) where
@@ -68,7 +72,8 @@ async fn pass_on<K>(
     let (mut listed, mut before) = (Vec::new(), Vec::new());
     let pass = |seen: &mut HashMap<ObjectRef<K>, u64>, object: K| {
         let version = wanted_version(&object);
-        if seen.insert(ObjectRef::from_obj(&object), version) != Some(version) {
+        let before = seen.insert(ObjectRef::from_obj(&object), version);
+        if before != Some(version) || foreign(&object) {
             let _ = changed.unbounded_send(object);
         }
     };
@@ -122,6 +127,7 @@ pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, contex
     while let Some(certificate) = gone.next().await {
         let key = key_of(&certificate);
         forget(&key, &context);
+        context.echoes.forget(&certificate.metadata);
         // Another Certificate may have waited for the Secret or a name.
         context.wake_certificates(|spec, namespace| {
             (namespace == key.namespace && spec.secret_name == certificate.spec.secret_name)
@@ -141,6 +147,7 @@ pub(crate) async fn forget_gone_issuers<K: IssuerResource>(
     while let Some(issuer) = gone.next().await {
         let id = issuer.object(&context.config.namespace).id;
         context.sessions.remove(&id);
+        context.echoes.forget(issuer.meta());
         // One that was made anew meanwhile may have had its pass already.
         context.wake_issuers.wake(&id);
         context.wake_certificates(|spec, namespace| {
@@ -276,7 +283,7 @@ mod tests {
         let events = [listing(["a", "b"]), listing(["b", "c"])].concat();
         let store = cache.clone();
         let stream = stream::iter(events.into_iter().map(Ok)).reflect(writer);
-        let task = tokio::spawn(pass_on(stream, cache, wanted, removed));
+        let task = tokio::spawn(pass_on(stream, cache, |_| false, wanted, removed));
         let mut names = Vec::new();
         while let Some(object) = passed.next().await {
             names.push(object.name_any());

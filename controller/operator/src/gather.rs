@@ -257,10 +257,7 @@ fn observe(
             .order(key, status.order.as_ref().map(|o| o.url.as_str())),
         secret_owner: find_rival(key, context, certificate, secret, created_at),
         refusal: None,
-        chain_note: find_chain_note(
-            session.and_then(|s| s.preferred_chain.as_deref()),
-            root_of(secret).as_deref(),
-        ),
+        chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
         gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
@@ -277,9 +274,11 @@ fn observe(
     observed
 }
 
-/// The root that the chain in the TLS Secret leads to.
-fn root_of(secret: Option<&Secret>) -> Option<String> {
-    evercert_pki::find_root(data(secret?, keys::TLS_CRT))
+/// What is to be said of the chain in the TLS Secret.
+fn observe_chain(session: Option<&Session>, secret: Option<&Secret>) -> Option<String> {
+    let preferred = session?.preferred_chain.as_deref()?;
+    let root = evercert_pki::find_root(data(secret?, keys::TLS_CRT))?;
+    find_chain_note(preferred, &root)
 }
 
 /// Why the ledger has no token for an order.
@@ -330,6 +329,7 @@ pub(crate) fn new_order(
         urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
         names,
         replaces: false,
+        asked_anew: o.is_changed_since_failure(),
     };
     Some((directory.to_owned(), order))
 }
@@ -349,6 +349,7 @@ pub(crate) fn observe_issuer(
         return IssuerObservation::NotReady {
             reason: "Starting".to_owned(),
             message: "the operator has started and looks the account up".to_owned(),
+            facts: None,
         };
     };
     match live_generation {
@@ -356,6 +357,7 @@ pub(crate) fn observe_issuer(
         Some(generation) if generation != session.generation => IssuerObservation::NotReady {
             reason: "Changed".to_owned(),
             message: "its spec has just changed and is being read".to_owned(),
+            facts: None,
         },
         Some(_) | None => session.observe(id),
     }
@@ -549,6 +551,7 @@ impl Gathered {
         self.observed.secret =
             observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
         self.observed.companion = companion;
+        self.observed.chain_note = observe_chain(self.session.as_ref(), self.secret.as_ref());
     }
 
     /// What was read, for the next pass.

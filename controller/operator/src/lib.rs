@@ -6,6 +6,7 @@ pub mod apply;
 mod choice;
 pub mod config;
 mod context;
+mod echo;
 pub mod effect;
 mod error;
 mod events;

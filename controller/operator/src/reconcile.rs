@@ -226,6 +226,8 @@ async fn report(
     let worth = plan_write(&old, &new, context.memory.entry(key).last_write, now);
     if worth != Ok(true) && outcome.change == Change::None {
         if old == new {
+            let there = gathered.certificate.status.as_ref();
+            context.echoes.note(&gathered.certificate.metadata, there);
             // Whatever an earlier pass could not write is there.
             note_reported(key, context).await;
         }
@@ -234,6 +236,7 @@ async fn report(
     if old != new {
         let mut next = gathered.certificate.clone();
         next.status = Some(new);
+        context.echoes.note(&next.metadata, next.status.as_ref());
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
         gathered.certificate =
             apply::replace_status(&api, effect_of(&outcome.change), &next).await?;

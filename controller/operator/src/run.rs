@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::context::{Context, key_of};
+use crate::echo::Echoes;
 use crate::follow::{
     call_next, follow, forget_gone, forget_gone_issuers, wake_namespaces, wake_presented,
     watch_secrets,
@@ -144,10 +145,23 @@ pub async fn run(
     watches.read_timeout = None;
     let watching = Client::try_from(watches).map_err(RunError::Client)?;
 
-    let certificates = follow(Api::<Certificate>::all(watching.clone()));
-    let issuers = follow(Api::<Issuer>::all(watching.clone()));
-    let cluster_issuers = follow(Api::<ClusterIssuer>::all(watching.clone()));
-    let namespaces = follow(Api::<Namespace>::all(watching.clone()));
+    let echoes = Arc::new(Echoes::default());
+    let known = echoes.clone();
+    let certificates = follow(
+        Api::<Certificate>::all(watching.clone()),
+        move |c: &Certificate| known.is_foreign(&c.metadata, c.status.as_ref()),
+    );
+    let known = echoes.clone();
+    let issuers = follow(Api::<Issuer>::all(watching.clone()), move |i: &Issuer| {
+        known.is_foreign(&i.metadata, i.status.as_ref())
+    });
+    let known = echoes.clone();
+    let cluster_issuers = follow(
+        Api::<ClusterIssuer>::all(watching.clone()),
+        move |i: &ClusterIssuer| known.is_foreign(&i.metadata, i.status.as_ref()),
+    );
+    // What stands in a namespace's status is nobody's business here.
+    let namespaces = follow(Api::<Namespace>::all(watching.clone()), |_| false);
 
     let ledger = Ledger::open(client.clone(), &config.namespace)
         .await
@@ -169,6 +183,7 @@ pub async fn run(
     let context = Arc::new(Context {
         client,
         memory: Memory::default(),
+        echoes,
         workers: Semaphore::new(usize::from(config.concurrency)),
         slots: Slots::new(config.max_orders),
         ledger,

@@ -197,8 +197,8 @@ impl State {
             }
         }
         if verdict.is_ok() {
-            self.made.validated += 1;
             authorization.state = AuthorizationState::Valid;
+            self.made.validated += 1;
             authorization.expires = now + lifetime;
         } else {
             authorization.state = AuthorizationState::Invalid;

@@ -46,6 +46,7 @@ pub(super) struct State {
 pub(super) struct Made {
     pub(super) accounts: usize,
     pub(super) orders: usize,
+    /// Authorizations that a validation made valid.
     pub(super) validated: usize,
 }
 

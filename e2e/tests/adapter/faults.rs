@@ -68,6 +68,20 @@ async fn a_limit_says_when_in_every_way_that_lets_encrypt_says_it() {
 }
 
 #[tokio::test]
+async fn a_key_that_has_an_account_is_not_given_to_another_one() {
+    let ca = believing(Settings::default()).await;
+    let directory = connect(&ca).await;
+    let (one, two) = (account_key(), account_key());
+    let first = directory.new_account(&one, None, now()).await.unwrap();
+    directory.new_account(&two, None, now()).await.unwrap();
+    let uri = first.account_uri().to_owned();
+    let fault = first.change_key(&two, now()).await.err().unwrap();
+    assert_eq!(fault.http_status, Some(409), "{fault:?}");
+    let found = directory.account(&one, None, now()).await.unwrap();
+    assert_eq!(found.account_uri(), uri);
+}
+
+#[tokio::test]
 async fn a_paused_name_shows_its_page_and_no_empty_nonce_is_sent() {
     let ca = believing(Settings::default()).await;
     let acme = account(&ca).await;

@@ -147,7 +147,8 @@ async fn settled(story: &Story<'_>, value: &str) -> Result<Secret> {
                 == Some(value)
     };
     let what = format!("the key was settled for {value:?}");
-    let secret = story.until(KEY, &what, SOON * 2, heeded).await?;
+    // A CA that did not answer is asked again after a minute.
+    let secret = story.until(KEY, &what, SOON * 4, heeded).await?;
     story.issuer_ready("ca").await?;
     Ok(secret)
 }

@@ -316,7 +316,7 @@ async fn two_issuers_with_one_key_have_one_account_and_one_budget(story: Story<'
         ca.journal()
     );
 
-    let by_too = |spec: &mut CertificateSpec| spec.issuer_ref.name = "too".to_owned();
+    let by_too = |spec: &mut CertificateSpec| "too".clone_into(&mut spec.issuer_ref.name);
     let www = [story.host("www")];
     story.certificate_with("one", &www, by_too).await?;
     story.ready("one", SOON).await?;

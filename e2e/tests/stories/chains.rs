@@ -112,7 +112,9 @@ async fn begin(story: &Story<'_>, preferred: Option<&str>) -> Result<ScriptedCa>
     let issuer = issuer_yaml("Issuer", "ca", &ca.directory(), ca.bundle());
     let mut issuer: Value = serde_json::from_str(&issuer)?;
     let acme = issuer.pointer_mut("/spec/acme").context("no acme")?;
-    acme["preferredChain"] = json!(preferred);
+    if let Some(preferred) = preferred {
+        acme["preferredChain"] = json!(preferred);
+    }
     story.apply(&issuer.to_string()).await?;
     story.issuer_ready("ca").await?;
     Ok(ca)

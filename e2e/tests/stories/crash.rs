@@ -2,9 +2,10 @@
 //! happens when it is killed is in [`failpoints`](crate::failpoints).
 
 use anyhow::{Result, ensure};
+use evercert_api::Certificate;
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
-use evercert_e2e::story::SOON;
+use evercert_e2e::story::{SOON, certificate_ready};
 
 use crate::{Tale, tales};
 
@@ -26,6 +27,8 @@ async fn ended_by_a_kubelet_it_stops_by_itself_and_goes_on_later(story: Story<'_
         })
         .await?;
     let mut operator = story.stage.operator.lock().await;
+    let certificate = story.api::<Certificate>().get("site").await?;
+    ensure!(!certificate_ready(&certificate), "it is over already");
     let status = operator.terminate()?;
     operator.restart()?;
     drop(operator);

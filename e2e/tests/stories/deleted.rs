@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use evercert_api::{Certificate, keys};
 use evercert_e2e::Story;
+use evercert_e2e::inventory::{self, Item};
 use evercert_e2e::operator::NAMESPACE;
 use evercert_e2e::story::SOON;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
-use kube::discovery::{Discovery, Scope, verbs};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use kube::api::{Api, DeleteParams};
 
 use crate::issue::usable;
 use crate::midway::{
@@ -34,7 +34,7 @@ async fn a_certificate_deleted_in_the_middle_of_its_first_order_leaves_nothing(
     let client = &story.stage.client;
     let before = list(client, story.namespace).await?;
     ensure!(
-        before.contains("Issuer/ca") && before.contains("Secret/ca-account"),
+        before.contains(&item("Issuer", "ca")) && before.contains(&item("Secret", "ca-account")),
         "the listing misses what is there: {before:?}"
     );
     let names = [story.host("a"), story.host("b")];
@@ -71,8 +71,8 @@ async fn a_certificate_deleted_in_the_middle_of_a_later_order_leaves_its_secret_
     let before = story.secret("site").await?;
     let good = usable(&before).context("no certificate")?;
     close_the_route(&story).await?;
-    expected.insert("ResourceQuota/no-ingresses".to_owned());
-    expected.insert("Secret/site".to_owned());
+    expected.insert(item("ResourceQuota", "no-ingresses"));
+    expected.insert(item("Secret", "site"));
     story
         .certificate("site", &[story.host("a"), story.host("b")])
         .await?;
@@ -101,7 +101,7 @@ async fn delete(story: &Story<'_>) -> Result<()> {
 }
 
 /// Waits until the story's namespace holds exactly this.
-async fn left(story: &Story<'_>, expected: &BTreeSet<String>) -> Result<()> {
+async fn left(story: &Story<'_>, expected: &BTreeSet<Item>) -> Result<()> {
     story
         .wait_for("all that belonged to it is gone", SOON, async || {
             let found = list(&story.stage.client, story.namespace).await?;
@@ -122,14 +122,20 @@ async fn nothing_with_the_operator(story: &Story<'_>) -> Result<()> {
         .wait_for("the operator keeps nothing of it", SOON, async || {
             let found = list(&story.stage.client, NAMESPACE).await?;
             ensure!(
-                found.contains("Deployment/evercert-solver"),
+                found.contains(&item("Deployment", keys::SOLVER_NAME)),
                 "the listing misses what is there: {found:?}"
             );
             let strange: Vec<_> = found
                 .iter()
-                .filter(|object| !may_stay(object) && !is_of_another_story(object, story.namespace))
+                .filter(|item| !inventory::is_operators(item, true))
+                .filter(|item| !is_of_another_story(item, story.namespace))
                 .collect();
             ensure!(strange.is_empty(), "{strange:?}");
+            let written = inventory::list_written_in_cluster(&story.stage.client).await?;
+            ensure!(
+                written.iter().all(|item| item.kind == "ClusterIssuer"),
+                "outside of namespaces it writes the status of ClusterIssuers only: {written:?}"
+            );
             let maps: Api<ConfigMap> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
             let open = maps.get(keys::CHALLENGES_NAME).await?.data;
             let open = format!("{open:?}");
@@ -139,61 +145,21 @@ async fn nothing_with_the_operator(story: &Story<'_>) -> Result<()> {
         .await
 }
 
-/// What the operator's namespace may hold, whatever other stories do: its rights, its ledgers, its solver.
-fn may_stay(object: &str) -> bool {
-    let exactly = [
-        "ConfigMap/kube-root-ca.crt",
-        "ConfigMap/evercert-challenges",
-        "ServiceAccount/default",
-        "ServiceAccount/evercert",
-        "ServiceAccount/evercert-solver",
-        "Role/evercert",
-        "Role/evercert-solver",
-        "RoleBinding/evercert",
-        "RoleBinding/evercert-solver",
-    ];
-    let beginning = [
-        "ConfigMap/evercert-ledger-",
-        "Deployment/evercert",
-        "ReplicaSet/evercert-",
-        "Pod/evercert-",
-        "Service/evercert-solver",
-        "Endpoints/evercert-solver",
-        "EndpointSlice/evercert-solver",
-        "Lease/",
-    ];
-    exactly.contains(&object) || beginning.iter().any(|start| object.starts_with(start))
-}
-
 /// The account of a ClusterIssuer, which a story names after itself.
-fn is_of_another_story(object: &str, own: &str) -> bool {
-    object.starts_with("Secret/") && object.ends_with("-account") && !object.contains(own)
+fn is_of_another_story(item: &Item, own: &str) -> bool {
+    item.kind == "Secret" && item.name.ends_with("-account") && !item.name.contains(own)
 }
 
-/// `Kind/name` of all objects of all namespaced resources of the API in a namespace, events left out.
-async fn list(client: &Client, namespace: &str) -> Result<BTreeSet<String>> {
-    let discovery = Discovery::new(client.clone()).run().await?;
-    let mut found = BTreeSet::new();
-    for group in discovery.groups() {
-        for (resource, capabilities) in group.recommended_resources() {
-            let listed = capabilities.scope == Scope::Namespaced
-                && capabilities.supports_operation(verbs::LIST)
-                && resource.kind != "Event";
-            if !listed {
-                continue;
-            }
-            let api: Api<DynamicObject> =
-                Api::namespaced_with(client.clone(), namespace, &resource);
-            let objects = api
-                .list(&ListParams::default())
-                .await
-                .with_context(|| format!("listing {}", resource.plural))?;
-            found.extend(
-                objects
-                    .iter()
-                    .map(|object| format!("{}/{}", resource.kind, object.name_any())),
-            );
-        }
+fn item(kind: &str, name: &str) -> Item {
+    Item {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
     }
-    Ok(found)
+}
+
+async fn list(client: &Client, namespace: &str) -> Result<BTreeSet<Item>> {
+    Ok(inventory::list(client, namespace)
+        .await?
+        .into_iter()
+        .collect())
 }

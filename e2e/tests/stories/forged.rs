@@ -14,6 +14,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Config};
 use tokio::net::TcpListener;
 
+use crate::app::application;
 use crate::{Tale, tales};
 
 pub(crate) fn tales() -> Vec<Tale> {
@@ -40,6 +41,10 @@ subjects: [{kind: ServiceAccount, name: tenant}]
 async fn a_forged_status_serves_nothing_and_asks_nothing(story: Story<'_>) -> Result<()> {
     let ca = story.ca().await?;
     story.apply(TENANT).await?;
+    // Without any route nobody listens at port 80.
+    story
+        .apply(&application("other", &story.host("other")))
+        .await?;
     // Its name leads nowhere, so that the Certificate waits with no order of its own.
     let host = story.host("mine");
     dns::point(&host, &[dns::NOWHERE])?;
@@ -77,12 +82,6 @@ async fn a_forged_status_serves_nothing_and_asks_nothing(story: Story<'_>) -> Re
             .patch_status("mine", &PatchParams::default(), &Patch::Merge(&forged))
             .await
             .context("forging")?;
-        // A status wakes nobody; an annotation does.
-        let poke = serde_json::json!({"metadata": {"annotations": {"tenant.test/poke": url}}});
-        tenant
-            .patch("mine", &PatchParams::default(), &Patch::Merge(&poke))
-            .await
-            .context("poking")?;
         let path = format!("/.well-known/acme-challenge/{stolen}");
         story
             .until(
@@ -98,7 +97,11 @@ async fn a_forged_status_serves_nothing_and_asks_nothing(story: Story<'_>) -> Re
                 },
             )
             .await?;
-        let answer = curl::get_at(address::INGRESS, victim, &path)?;
+        let answer = story
+            .wait_for("the ingress controller answers", SOON, async || {
+                curl::get_at(address::INGRESS, victim, &path).map(Some)
+            })
+            .await?;
         ensure!(
             answer.status == 404,
             "the ingress controller answered {} for the victim: {}",

@@ -36,6 +36,7 @@ mod outside;
 mod permission;
 mod pod;
 mod preflight;
+mod quota;
 mod refused;
 mod renew;
 mod restored;
@@ -75,6 +76,7 @@ fn groups() -> Vec<Group> {
         issue::tales(),
         damage::tales(),
         days::tales(),
+        quota::tales(),
         foreign::tales(),
         forged::tales(),
         edited::tales(),
@@ -90,6 +92,16 @@ fn groups() -> Vec<Group> {
         Group::new(SHARED)
             .one_by_one(first::tales())
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
+    ];
+    // In one of three worlds a minute of backoff passes, so fewer of the other cases are played there.
+    let mut known = failpoints::tales();
+    let few: Vec<Tale> = known.drain(..known.len() / 5).collect();
+    let gap = Group::new("failpoints-gap").one_by_one(failpoints::of_the_gap());
+    let mut failpoints = vec![gap.one_by_one(few)];
+    failpoints.extend(Group::spread("failpoints", 2, known));
+    let failpoints = failpoints.into_iter();
+    groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
+    groups.extend([
         // The API server is stopped, frozen, started again.
         Group::new("control-plane")
             .one_by_one(outage::tales())
@@ -98,29 +110,19 @@ fn groups() -> Vec<Group> {
         Group::new("operator")
             .one_by_one(crash::tales())
             .one_by_one(vanished::tales())
-            .one_by_one(limits::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
+            .one_by_one(limits::tales())
             .one_by_one(account_key::without_operator())
             .one_by_one(accounts::without_operator()),
-    ];
-    // In one of three worlds a minute of backoff passes, so fewer of the other cases are played there.
-    let mut known = failpoints::tales();
-    let few: Vec<Tale> = known.drain(..known.len() / 5).collect();
-    let mut failpoints = Group::spread("failpoints", 2, known);
-    let gap = Group::new("failpoints-gap").one_by_one(failpoints::of_the_gap());
-    failpoints.push(gap.one_by_one(few));
-    let failpoints = failpoints.into_iter();
-    groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
-    groups.push(
+        Group::new("memory").one_by_one(memory::tales()),
         Group::new("load")
             .alone()
             .one_by_one(crowds::tales())
             .one_by_one(neighbours::tales()),
-    );
-    // Nothing beside what it counts.
-    groups.push(Group::new("memory").alone().one_by_one(memory::tales()));
-    groups.push(Group::new("numbers").alone().one_by_one(numbers::tales()));
+        // Nothing beside what it counts.
+        Group::new("numbers").alone().one_by_one(numbers::tales()),
+    ]);
     groups
 }
 

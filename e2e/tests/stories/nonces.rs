@@ -22,7 +22,7 @@ pub(crate) fn tales() -> Vec<Tale> {
     ]
 }
 
-/// Forty names: of more than eighty requests that the log tells of, not one refused would be a wonder.
+/// Forty names: of more than forty requests that the log tells of, not one refused would be a wonder (0.8 to the power of forty).
 async fn a_fifth_of_the_nonces_refused_is_not_noticed(story: Story<'_>) -> Result<()> {
     let (ca, undisturbed) = two(&story, 20).await?;
     let names: Vec<String> = (0..40)

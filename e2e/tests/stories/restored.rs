@@ -7,7 +7,7 @@ use evercert_e2e::ca::TestCa;
 use evercert_e2e::story::SOON;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 
 use crate::issue::{data, usable};
 use crate::midway::{garbage_is_collected, order_of};
@@ -83,12 +83,6 @@ async fn a_certificate_restored_with_its_old_status_forgets_the_order_in_it(
             let written = api.replace_status("site", &params, &certificate);
             Ok(Some(written.await?))
         })
-        .await?;
-    // The tool's last word. A status that alone is changed after the last pass wakes nobody before the next one.
-    let word = serde_json::json!({"metadata": {"annotations": {"example.test/restored": "true"}}});
-    story
-        .api::<Certificate>()
-        .patch("site", &PatchParams::default(), &Patch::Merge(&word))
         .await?;
     story
         .until(

@@ -7,7 +7,7 @@ use evercert_api::{Certificate, condition};
 use evercert_e2e::history::Version;
 use evercert_e2e::story::{SOON, conditions_of};
 use evercert_e2e::{Story, curl, dns};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::app::application;
@@ -74,12 +74,6 @@ async fn a_name_that_leads_nowhere_gets_a_fallback_and_a_certificate_when_it_is_
             |secret: &Secret| Version::of(secret, Timestamp::now()).fallback,
         )
         .await?;
-    // The failure's time is cut to whole seconds.
-    let took = Timestamp::now().duration_since(failure.time.0);
-    ensure!(
-        took <= SignedDuration::from_secs(6),
-        "the fallback came {took:?} after the failure"
-    );
     let version = Version::of(&secret, Timestamp::now());
     ensure!(
         version.is_usable_at(Timestamp::now()),
@@ -102,7 +96,7 @@ async fn a_name_that_leads_nowhere_gets_a_fallback_and_a_certificate_when_it_is_
         .condition("lost", condition::READY, "False", SOON)
         .await?;
     ensure!(
-        message.contains("20"),
+        message.contains(&next.to_string()),
         "Ready={reason} does not tell the next attempt: {message}"
     );
 

@@ -1,6 +1,6 @@
 //! A namespace that is deleted while nobody looks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,10 +8,10 @@ use evercert_api::{Certificate, keys};
 use evercert_e2e::operator::{self, NAMESPACE};
 use evercert_e2e::story::SOON;
 use evercert_e2e::tarpit::Tarpit;
-use evercert_e2e::{Story, crowd, dns};
+use evercert_e2e::{Story, crowd, dns, ledger};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use kube::{Api, ResourceExt};
 
 use crate::{Tale, tales};
 
@@ -119,20 +119,8 @@ async fn open(story: &Story<'_>) -> Result<String> {
 
 /// The Certificates of `namespace` for which the ledger holds an order.
 async fn spent(story: &Story<'_>, namespace: &str) -> Result<BTreeSet<String>> {
-    let own: Api<ConfigMap> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
-    let selector = format!("{}=ledger", keys::COMPONENT_LABEL);
-    let list = own.list(&ListParams::default().labels(&selector)).await?;
-    let mut found = BTreeSet::new();
-    for map in list.items {
-        ensure!(map.name_any().starts_with("evercert-ledger-"), "{map:?}");
-        for text in map.data.unwrap_or_default().into_values() {
-            let Ok(kept) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&text)
-            else {
-                continue;
-            };
-            let prefix = format!("{namespace}/");
-            found.extend(kept.into_keys().filter(|whose| whose.starts_with(&prefix)));
-        }
-    }
-    Ok(found)
+    let all = ledger::read(&story.stage.client, None).await?.intents;
+    let prefix = format!("{namespace}/");
+    let own = all.into_iter().filter(|whose| whose.starts_with(&prefix));
+    Ok(own.collect())
 }

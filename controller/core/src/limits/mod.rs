@@ -42,6 +42,8 @@ pub struct NewOrder {
     pub urgent: bool,
     /// Whether it names the certificate that it replaces (RFC 9773 §5).
     pub replaces: bool,
+    /// Whether a person has changed something since the last attempt failed: whoever paused a name may have let it go on.
+    pub asked_anew: bool,
 }
 
 /// Whether an order may be placed now.
@@ -120,8 +122,10 @@ impl Spent {
     #[must_use]
     pub fn decide(&self, model: &Model, order: &NewOrder, ahead: u32, now: Timestamp) -> Decision {
         let scopes = self.scopes(model, order, now);
+        let is_over = |scope: &Scope| order.asked_anew && matches!(scope.limit, Limit::Streak(_));
         let latest = scopes
             .into_iter()
+            .filter(|(scope, _)| !is_over(scope))
             .filter_map(|(scope, _)| {
                 let closed = self.closed.get(&scope.key).copied().filter(|at| *at > now);
                 let ahead = if scope.limit == Limit::Orders {
@@ -208,10 +212,12 @@ impl Spent {
     }
 
     /// A certificate for `names`, valid until `until`, was issued: it begins a row of renewals, and ends the names' rows of
-    /// failures. Idempotent.
+    /// failures and their pauses. Idempotent.
     pub fn succeed(&mut self, account: &str, names: &[String], until: Timestamp, now: Timestamp) {
         for name in names {
-            self.full.remove(&scope::of_streak(account, name).key);
+            let streak = scope::of_streak(account, name).key;
+            self.full.remove(&streak);
+            self.closed.remove(&streak);
         }
         let issued = Issued { at: now, until };
         self.issued.insert(scope::of_name_set(names).key, issued);

@@ -82,6 +82,7 @@ fn new_order() -> impl Strategy<Value = NewOrder> {
             names: SETS[set].iter().map(|n| (*n).to_owned()).collect(),
             urgent,
             replaces,
+            asked_anew: false,
         })
 }
 
@@ -160,6 +161,7 @@ fn the_ca_of_these_properties_counts() {
         names: set.iter().map(|n| (*n).to_owned()).collect(),
         urgent: true,
         replaces: false,
+        asked_anew: false,
     };
     let at = |seconds| later(start(), SignedDuration::from_secs(seconds));
     let set = order(SETS[0]);

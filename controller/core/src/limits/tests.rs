@@ -18,6 +18,7 @@ fn order(wanted: &[&str]) -> NewOrder {
         names: names(wanted),
         urgent: false,
         replaces: false,
+        asked_anew: false,
     }
 }
 
@@ -385,4 +386,28 @@ fn what_was_written_long_ago_goes() {
     assert!(!book.0.is_empty());
     assert!(book.0.tick(&Model::lets_encrypt(), at(100 * 24 * HOUR)));
     assert!(book.0.is_empty());
+}
+
+#[test]
+fn a_person_who_has_changed_something_ends_the_wait_of_a_paused_name_and_a_success_forgets_it() {
+    let mut book = Book::default();
+    let site = order(&["a.example"]);
+    let detail = "prevented from requesting certificates for a.example. Please visit: https://portal.example/sfe/v1/unpause?jwt=x";
+    book.refused(&site, detail, None);
+    assert!(matches!(
+        book.decide(&site, at(HOUR)),
+        Decision::NotBefore(_)
+    ));
+    let anew = NewOrder {
+        asked_anew: true,
+        ..order(&["a.example", "b.example"])
+    };
+    assert_eq!(book.decide(&anew, at(HOUR)), Decision::Granted);
+    book.0.succeed(
+        ACCOUNT,
+        &names(&["a.example"]),
+        at(90 * 24 * HOUR),
+        at(HOUR),
+    );
+    assert_eq!(book.decide(&site, at(HOUR)), Decision::Granted);
 }

@@ -364,9 +364,14 @@ impl Observed {
     }
 
     pub(crate) fn with_issuer_not_ready(mut self) -> Self {
+        let facts = match &self.issuer {
+            IssuerObservation::Ready(facts) => Some(facts.clone()),
+            IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
+        };
         self.issuer = IssuerObservation::NotReady {
             reason: "TermsNotAgreed".into(),
             message: "set spec.acme.termsOfServiceAgreed".into(),
+            facts,
         };
         self
     }

@@ -440,7 +440,9 @@ fn record_invalid(view: &OrderView, now: Timestamp) -> Plan {
         .map(|(_, p)| classify_problem(p, Some(400), Place::Challenge))
         .max_by_key(|class| severity(*class))
         .unwrap_or(FaultClass::Transient);
+    let page = problems.iter().find_map(|(_, p)| unpause_url(&p.detail));
     let reason = match class {
+        FaultClass::Permanent if page.is_some() => Reason::Paused,
         FaultClass::Validation => Reason::ValidationFailed,
         FaultClass::Permanent => Reason::Rejected,
         FaultClass::RateLimited => Reason::RateLimited,
@@ -459,10 +461,7 @@ fn record_invalid(view: &OrderView, now: Timestamp) -> Plan {
             .filter_map(|(_, p)| rate_limit_instant(p))
             .max(),
         unsent: false,
-        help_url: problems
-            .iter()
-            .find_map(|(_, p)| unpause_url(&p.detail))
-            .map(str::to_owned),
+        help_url: page.map(str::to_owned),
         detail: message.clone(),
     };
     record_fault(reason, fault, message, now)

@@ -69,7 +69,9 @@ pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
                 reference.name
             ),
         ),
-        IssuerObservation::NotReady { reason, message } => (
+        IssuerObservation::NotReady {
+            reason, message, ..
+        } => (
             Reason::IssuerNotReady,
             format!(
                 "{} {} is not ready ({reason}): {message}. It goes on by itself as soon as the issuer is ready",
@@ -157,11 +159,7 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
     let at = o.status.next_attempt_time.as_ref()?.0;
-    let changed = failure
-        .fingerprint
-        .as_ref()
-        .is_some_and(|f| *f != o.fingerprint());
-    if now >= at || changed {
+    if now >= at || o.is_changed_since_failure() {
         return None;
     }
     Some(blocked(

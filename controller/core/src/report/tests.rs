@@ -1,7 +1,7 @@
 use evercert_api::Reason;
 use evercert_api::certificate::CertificateStatus;
 use evercert_api::condition::{
-    self, FALLBACK_IN_USE, ISSUING, READY, RENEW_BEFORE_CLAMPED, STALLED,
+    self, FALLBACK_IN_USE, ISSUING, PAUSED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
 use jiff::Timestamp;
 
@@ -320,6 +320,20 @@ fn new_sentence_waits_two_seconds_after_the_last_write_and_all_else_does_not() {
     let mut placed = old.clone();
     placed.order = Some(order_status());
     assert_eq!(plan_write(&old, &placed, Some(now()), now()), Ok(true));
+}
+
+#[test]
+fn paused_is_told_while_it_lasts_and_is_no_rate_limit() {
+    let mut o = observed().with_fallback(fallback()).backing_off_until(600);
+    o.status.last_failure.as_mut().unwrap().reason = "Paused".into();
+    let (status, reason, _) = told(&o, PAUSED);
+    assert!(status && reason == "Paused");
+    let conditions = report(&o, now()).conditions;
+    assert!(condition::find(&conditions, RATE_LIMITED).is_none());
+    let mut over = observed().with_certificate(good());
+    over.status = report(&o, now());
+    let conditions = report(&over, now()).conditions;
+    assert!(condition::find(&conditions, PAUSED).is_none());
 }
 
 #[test]

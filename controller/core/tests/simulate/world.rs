@@ -308,6 +308,7 @@ impl World {
             urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
             names,
             replaces: false,
+            asked_anew: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The effects of a plan: at most one kind of request for one order or one Secret, each idempotent.
 
+mod chain;
 mod order;
 mod secret;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evercert_acme::{Acme, Chain};
+use evercert_acme::Acme;
 use evercert_api::certificate::{OrderStatus, whole_seconds};
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
@@ -14,13 +14,14 @@ use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_core::plan::Failure;
 use evercert_core::report::Change;
 use evercert_core::routes::CertificateChallenges;
-use evercert_core::sentence::{build_fault, find_remedy, list, quote};
+use evercert_core::sentence::{build_fault, build_remedy};
 use evercert_probe::Finding;
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::chain::choose;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
@@ -30,9 +31,6 @@ use crate::ledger::{LedgerError, Settlement};
 use crate::memory::{Entry, Placed};
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
-
-/// The most chains of a certificate that are looked at; CAs offer two or three.
-const MOST_CHAINS: usize = 8;
 
 /// The account that orders, and its directory's URL.
 fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
@@ -180,10 +178,10 @@ pub(super) async fn place(
             // What a person has to do at the CA is the issuer's to say, and no attempt that failed.
             let is_persons = fault.wants_a_person();
             if is_persons {
-                suspect(gathered, &fault, context);
+                suspect(gathered, &acme, &fault, context);
             }
             if is_forgotten {
-                suspect(gathered, &fault, context);
+                suspect(gathered, &acme, &fault, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
             if is_directorys || is_forgotten || is_persons || is_outdated {
@@ -202,10 +200,11 @@ pub(super) async fn place(
                     failed_with(Reason::CAUnavailable, &fault, message)
                 }
                 FaultClass::Account => {
-                    suspect(gathered, &fault, context);
+                    suspect(gathered, &acme, &fault, context);
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
+                FaultClass::Permanent if fault.is_paused() => failed(Reason::Paused, &fault),
                 FaultClass::Permanent => failed(Reason::Rejected, &fault),
                 FaultClass::Validation
                 | FaultClass::Transient
@@ -231,15 +230,7 @@ fn settle_refusal(names: Vec<String>, fault: &Fault) -> Settlement {
 }
 
 fn failed(reason: Reason, fault: &Fault) -> Outcome {
-    let kind = fault
-        .problem
-        .as_ref()
-        .map(|p| p.kind.as_str())
-        .unwrap_or_default();
-    let remedy = find_remedy(kind)
-        .map(|r| format!(". Remedy: {r}"))
-        .unwrap_or_default();
-    let message = format!("{}{remedy}", build_fault(fault));
+    let message = format!("{}{}", build_fault(fault), build_remedy(fault));
     failed_with(reason, fault, message)
 }
 
@@ -264,11 +255,11 @@ fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
 }
 
 /// The CA refuses the account: every issuer that has it looks it up again, or waits for a person where the CA says so.
-fn suspect(gathered: &Gathered, fault: &Fault, context: &Context) {
+fn suspect(gathered: &Gathered, account: &Arc<dyn Acme>, fault: &Fault, context: &Context) {
     let concerned = if fault.wants_a_person() {
-        context.sessions.refuse(&gathered.issuer, fault)
+        context.sessions.refuse(&gathered.issuer, account, fault)
     } else {
-        context.sessions.suspect(&gathered.issuer)
+        context.sessions.suspect(&gathered.issuer, Some(account))
     };
     for issuer in &concerned {
         context.wake_issuers.wake(issuer);
@@ -294,7 +285,7 @@ fn refused(gathered: &Gathered, fault: Fault, context: &Context) -> Outcome {
 fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outcome {
     // The answer may have taken its time, and a wait begins with it.
     let now = Timestamp::now();
-    let (Some((_, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
+    let (Some((acme, directory)), Some(url)) = (account(gathered), order_url(gathered)) else {
         return Outcome::waits();
     };
     let key = &gathered.observed.key;
@@ -304,7 +295,7 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     }
     context.memory.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
-        suspect(gathered, &fault, context);
+        suspect(gathered, &acme, &fault, context);
     }
     // The order waits for that person as the issuer does.
     let times = if fault.wants_a_person() { 1 } else { times };
@@ -570,7 +561,7 @@ pub(super) async fn store(
         return Ok(Outcome::waits());
     };
     let (chain, missing) = match acme.certificate(&url, now).await {
-        Ok(chain) => choose_chain(gathered, &acme, chain, &key, now).await,
+        Ok(chain) => choose(gathered, &acme, chain, &key, now).await,
         Err(fault) => return Ok(refused(gathered, fault, context)),
     };
     if let Err(error) = evercert_pki::check_chain(&chain, &key, &secret::names(gathered), now) {
@@ -604,54 +595,6 @@ pub(super) async fn store(
         Some(text) => outcome.noted(true, Reason::ChainNotOffered, text),
         None => outcome,
     })
-}
-
-/// The chain to the root that the issuer prefers, else the CA's default one; and then what it offers instead. No chain is worth
-/// a certificate: an alternate that cannot be read is none.
-async fn choose_chain(
-    gathered: &Gathered,
-    acme: &Arc<dyn Acme>,
-    chain: Chain,
-    key: &[u8],
-    now: Timestamp,
-) -> (Vec<u8>, Option<String>) {
-    let default = chain.pem.into_bytes();
-    let session = gathered.session.as_ref();
-    let Some(preferred) = session.and_then(|s| s.preferred_chain.as_deref()) else {
-        return (default, None);
-    };
-    let root = evercert_pki::find_root(&default).unwrap_or_default();
-    if root == preferred {
-        return (default, None);
-    }
-    let names = secret::names(gathered);
-    let mut offered = vec![root.clone()];
-    for url in chain.alternates.iter().take(MOST_CHAINS) {
-        let pem = match acme.alternate(url, now).await {
-            Ok(pem) => pem.into_bytes(),
-            Err(fault) => {
-                tracing::warn!(url, fault = %build_fault(&fault), "a chain could not be read");
-                continue;
-            }
-        };
-        match evercert_pki::find_root(&pem) {
-            Some(root)
-                if root == preferred
-                    && evercert_pki::check_chain(&pem, key, &names, now).is_ok() =>
-            {
-                return (pem, None);
-            }
-            other => offered.extend(other),
-        }
-    }
-    let text = format!(
-        "the certificate has the CA's default chain, which leads to {}: a chain to {} (spec.acme.preferredChain) is not offered, only \
-         to {}",
-        quote(&root),
-        quote(preferred),
-        list(&offered)
-    );
-    (default, Some(text))
 }
 
 /// Gives the order up; what the CA still holds open for it is given back where it can be.

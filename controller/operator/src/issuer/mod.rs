@@ -278,6 +278,7 @@ async fn report<K: IssuerResource>(
         }
     };
     condition::set(&mut status.conditions, &claim, object.generation, now);
+    context.echoes.note(issuer.meta(), Some(&status));
     if status != object.status {
         let mut next = issuer.clone();
         next.set_status(status);

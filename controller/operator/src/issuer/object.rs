@@ -3,8 +3,9 @@
 use std::fmt;
 
 use evercert_api::certificate::{IssuerKind, IssuerRef};
-use evercert_api::issuer::{AcmeIssuer, PolicyRule};
+use evercert_api::issuer::{AcmeIssuer, PolicyRule, directory_url};
 use evercert_api::{ClusterIssuer, Issuer, IssuerStatus, keys};
+use evercert_core::observe::SELF_SIGNED;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -70,6 +71,12 @@ impl IssuerObject {
     /// The root that its certificates should lead to, where it names one.
     pub(crate) fn preferred_chain(&self) -> Option<String> {
         self.acme.as_ref()?.preferred_chain.clone()
+    }
+
+    /// The directory's URL that its spec names, or [`SELF_SIGNED`].
+    pub(crate) fn directory(&self) -> &str {
+        let acme = self.acme.as_ref();
+        acme.map_or(SELF_SIGNED, |acme| directory_url(&acme.directory))
     }
 
     /// The ingress class of its routes, where it names one.

@@ -154,6 +154,7 @@ async fn try_ready(
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
         preferred_chain: object.preferred_chain(),
+        directory: object.directory().to_owned(),
         generation: object.generation,
         fingerprint,
         suspect: false,
@@ -189,6 +190,7 @@ async fn try_ready(
         let mut same = before.clone();
         same.policy.clone_from(&object.policy);
         same.generation = object.generation;
+        object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
         same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);
@@ -298,13 +300,12 @@ async fn connect(
         account
     } else {
         let found = look_up(&directory, &key.der, now).await;
-        let account = match found.map_err(unknown)? {
-            Some(account) => account,
-            None => {
-                let external = external?;
-                let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
-                made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
-            }
+        let account = if let Some(account) = found.map_err(unknown)? {
+            account
+        } else {
+            let external = external?;
+            let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
+            made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
         };
         match &key.next {
             None => account,

@@ -86,7 +86,7 @@ pub(super) async fn ensure_changed(
     now: Timestamp,
 ) -> Result<Result<FoundAccount, String>, Fault> {
     // Whoever has the present key in hand is not to take the CA's refusal for anything else.
-    for other in context.sessions.suspect(&object.id) {
+    for other in context.sessions.suspect(&object.id, None) {
         context.wake_issuers.wake(&other);
     }
     match ca::change_key(account, next, now).await {

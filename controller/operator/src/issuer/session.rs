@@ -7,7 +7,7 @@ use evercert_acme::{Acme, Directory};
 use evercert_api::Reason;
 use evercert_api::issuer::PolicyRule;
 use evercert_core::fault::Fault;
-use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation, SELF_SIGNED};
+use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation};
 use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
 
@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) ingress_class: Option<String>,
     /// The root that its certificates should lead to, where it names one.
     pub(crate) preferred_chain: Option<String>,
+    /// The directory's URL that its spec names, or [`SELF_SIGNED`](evercert_core::observe::SELF_SIGNED).
+    pub(crate) directory: String,
     /// The generation of the spec that it was made from.
     pub(crate) generation: i64,
     /// A hash of all that it was made from: spec, key, bundle.
@@ -86,6 +88,7 @@ impl Session {
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
             preferred_chain: object.preferred_chain(),
+            directory: object.directory().to_owned(),
             generation: object.generation,
             fingerprint: 0,
             suspect: false,
@@ -131,35 +134,35 @@ impl Session {
 
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        let facts = IssuerFacts {
+            id: id.to_string(),
+            directory: self.directory.clone(),
+            generation: self.generation,
+        };
         if let Some(fault) = &self.refused {
             return IssuerObservation::NotReady {
+                facts: Some(facts),
                 reason: Reason::UserActionRequired.as_str().to_owned(),
                 message: build_fault(fault),
             };
         }
         if self.suspect {
             return IssuerObservation::NotReady {
+                facts: Some(facts),
                 reason: CHECKING_ACCOUNT.to_owned(),
                 message: "the CA refused the account; it is looked up there, and registered again with the same key if the CA has \
                           forgotten it"
                     .to_owned(),
             };
         }
-        let directory = match &self.signer {
-            Signer::Acme { directory, .. } => directory.url().to_owned(),
-            Signer::SelfSigned => SELF_SIGNED.to_owned(),
-            Signer::None { reason, message } => {
-                return IssuerObservation::NotReady {
-                    reason: (*reason).to_owned(),
-                    message: message.clone(),
-                };
-            }
-        };
-        IssuerObservation::Ready(IssuerFacts {
-            id: id.to_string(),
-            directory,
-            generation: self.generation,
-        })
+        match &self.signer {
+            Signer::Acme { .. } | Signer::SelfSigned => IssuerObservation::Ready(facts),
+            Signer::None { reason, message } => IssuerObservation::NotReady {
+                reason: (*reason).to_owned(),
+                message: message.clone(),
+                facts: Some(facts),
+            },
+        }
     }
 }
 
@@ -223,24 +226,40 @@ impl Sessions {
         other.map(|(_, session)| session.clone())
     }
 
-    /// Has the account of `id` looked up again at the next pass of each issuer that has it; gives these.
-    pub(crate) fn suspect(&self, id: &IssuerId) -> Vec<IssuerId> {
-        self.change_account(id, |session| session.suspect = true)
+    /// The CA refused `account`: if it still is the one of `id`, it is looked up again at the next pass of each issuer that has it;
+    /// gives these. Without an account, the one that `id` has.
+    pub(crate) fn suspect(&self, id: &IssuerId, account: Option<&Arc<dyn Acme>>) -> Vec<IssuerId> {
+        self.change_account(id, account, |session| session.suspect = true)
     }
 
-    /// Has the account of `id` wait for a person, who has to do what `fault` says; gives the issuers that have it.
-    pub(crate) fn refuse(&self, id: &IssuerId, fault: &Fault) -> Vec<IssuerId> {
-        self.change_account(id, |session| {
-            session.refused = Some(Box::new(fault.clone()))
+    /// Has `account`, if it still is the one of `id`, wait for a person, who has to do what `fault` says; gives the issuers that
+    /// have it.
+    pub(crate) fn refuse(
+        &self,
+        id: &IssuerId,
+        account: &Arc<dyn Acme>,
+        fault: &Fault,
+    ) -> Vec<IssuerId> {
+        self.change_account(id, Some(account), |session| {
+            session.refused = Some(Box::new(fault.clone()));
         })
     }
 
-    fn change_account(&self, id: &IssuerId, change: impl Fn(&mut Session)) -> Vec<IssuerId> {
+    fn change_account(
+        &self,
+        id: &IssuerId,
+        account: Option<&Arc<dyn Acme>>,
+        change: impl Fn(&mut Session),
+    ) -> Vec<IssuerId> {
         let mut sessions = write(&self.sessions);
-        let Some((account, _)) = sessions.get(id).and_then(Session::account) else {
+        let present = match sessions.get(id).map(|session| &session.signer) {
+            Some(Signer::Acme { acme, .. }) => Some(acme),
+            Some(Signer::SelfSigned | Signer::None { .. }) | None => None,
+        };
+        let present = present.filter(|own| account.is_none_or(|account| Arc::ptr_eq(own, account)));
+        let Some(account) = present.map(|own| own.account_uri().to_owned()) else {
             return vec![id.clone()];
         };
-        let account = account.to_owned();
         let sharing = sessions
             .iter_mut()
             .filter(|(_, session)| session.account().is_some_and(|(other, _)| other == account));

@@ -129,6 +129,7 @@ impl Book {
                     names: names.clone(),
                     urgent: false,
                     replaces: false,
+                    asked_anew: false,
                 };
                 self.limits.learn(model, &order, fault, now);
             }
@@ -202,6 +203,7 @@ mod tests {
             names: names(wanted),
             urgent: false,
             replaces: false,
+            asked_anew: false,
         })
     }
 

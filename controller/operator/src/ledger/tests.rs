@@ -115,6 +115,7 @@ fn order(names: &[&str]) -> NewOrder {
         names: names.iter().map(|n| (*n).to_owned()).collect(),
         urgent: false,
         replaces: false,
+        asked_anew: false,
     }
 }
 

@@ -2,8 +2,8 @@
 //! difference.
 //!
 //! ```text
-//! wishes + leftovers ──► ConfigMap ──► (challenges in it) ──► Service ──► (its UID) ──► slices, Ingresses
-//!                   └──► Deployment, Service of the solver ──► (its slices) ──────────┘
+//! wishes + leftovers ──► ConfigMap ──► (challenges in it) ──► Service ──► (its UID) ──► slices ──► Ingresses
+//!                   └──► Deployment, Service of the solver ──► (its slices) ───────────┘
 //! ```
 //!
 //! Each object waits only for what stands left of it, and for its own pace, so one refused namespace holds back no other.
@@ -249,13 +249,26 @@ impl ProjectionTask {
             let service = self.observed.objects.get(&id).filter(|s| s.holds(|_| true));
             if let Some(uid) = service.and_then(Tracked::seen).and_then(uid_of) {
                 let (slices, ingresses) = routes.owned_by(&uid);
+                let is_there = |id: &ObjectId| {
+                    let tracked = self.observed.objects.get(id);
+                    tracked.is_some_and(|tracked| tracked.holds(|_| true))
+                };
+                // An ingress controller that learns of both at the same moment may lose the endpoints: a new route waits until
+                // its slices are there.
+                let leads_somewhere = !slices.is_empty()
+                    && slices
+                        .iter()
+                        .all(|slice| is_there(&ObjectId::of(Kind::EndpointSlice, slice)));
                 for slice in &slices {
                     let id = ObjectId::of(Kind::EndpointSlice, slice);
                     goals.insert(id, Desired::new(Effect::ApplyRouteSlice, slice));
                 }
                 for ingress in &ingresses {
                     let id = ObjectId::of(Kind::Ingress, ingress);
-                    goals.insert(id, Desired::new(Effect::ApplyRouteIngress, ingress));
+                    let tracked = self.observed.objects.get(&id);
+                    if leads_somewhere || tracked.and_then(Tracked::seen).is_some() {
+                        goals.insert(id, Desired::new(Effect::ApplyRouteIngress, ingress));
+                    }
                 }
             }
             goals.insert(id, Desired::new(Effect::ApplyRouteService, &routes.service));

@@ -241,7 +241,10 @@ fn start_controllers(components: &mut Components, node: bool, pki: &Pki) -> Resu
             "--cluster-signing-key-file={}",
             pki.path("ca.key").display()
         ));
-    if !node {
+    if node {
+        // A control plane that was frozen for a while has missed heartbeats: no reason to take the pods away.
+        controllers.arg("--node-monitor-grace-period=5m");
+    } else {
         // Nodes are played by the tests and send no heartbeat.
         controllers.arg("--controllers=*,-node-lifecycle-controller");
     }

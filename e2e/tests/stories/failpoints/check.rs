@@ -3,33 +3,25 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use evercert_api::keys::{CHALLENGES_NAME, SOLVER_NAME, TLS_CRT};
+use evercert_api::keys::{CHALLENGES_NAME, TLS_CRT};
 use evercert_api::{Certificate, children};
 use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::history::Version;
-use evercert_e2e::inventory::{self, Item};
+use evercert_e2e::inventory;
 use evercert_e2e::leaf::Leaf;
+use evercert_e2e::ledger::{self, Ledger};
 use evercert_e2e::operator::NAMESPACE;
 use evercert_e2e::story::SOON;
 use evercert_operator::effect::failpoint::Point;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Api, ListParams};
-use serde::Deserialize;
+use kube::api::Api;
 
 use super::orders;
 use super::play::{OLD, Play, SITE, is_labelled};
 use crate::account_keys;
 use crate::issue::{data, no_route_stays};
-
-/// An entry of the ledger.
-#[derive(Debug, Deserialize)]
-struct Intent {
-    certificate: String,
-    #[serde(default)]
-    settled: bool,
-}
 
 /// One certificate, in the Secret and in its companion; one order, or as many as may be; nothing that nobody needs.
 pub(super) async fn whole(
@@ -38,7 +30,7 @@ pub(super) async fn whole(
     ca: Option<&TestCa>,
     within: Duration,
 ) -> Result<()> {
-    let certificate = story.ready(SITE, within).await?;
+    story.ready(SITE, within).await?;
     let play = Play::of(point.effect);
     story
         .wait_for("the Secret is whole", SOON, async || {
@@ -52,8 +44,6 @@ pub(super) async fn whole(
             inventory(story, play).await.map(Some)
         })
         .await?;
-    let failed = certificate.status.and_then(|status| status.failed_attempts);
-    ensure!(failed.is_none(), "{failed:?} attempts count as failed");
     let Some(ca) = ca else { return Ok(()) };
     if play == Play::Rotate {
         account_keys::one_key_that_the_account_has(story, ca).await?;
@@ -70,9 +60,10 @@ pub(super) async fn whole(
         log.contains("There are now 1 accounts") && !log.contains("There are now 2 accounts"),
         "not one account"
     );
+    let ledger = ledger_of(story, ca).await?;
     ensure!(
-        !intents(story).await?.is_empty(),
-        "the ledger knows of no order"
+        is_spent(&ledger),
+        "the ledger knows of no order: {ledger:?}"
     );
     Ok(())
 }
@@ -106,8 +97,9 @@ pub(super) async fn spent(story: &Story<'_>, point: Point, ca: &TestCa) -> Resul
     );
     story
         .wait_for("the ledger says that it is spent", SOON, async || {
-            let intents = intents(story).await?;
-            Ok((!intents.is_empty() && intents.iter().all(|intent| intent.settled)).then_some(()))
+            let ledger = ledger_of(story, ca).await?;
+            ensure!(ledger.intents.is_empty() && is_spent(&ledger), "{ledger:?}");
+            Ok(Some(()))
         })
         .await?;
     let placed = ca.count()?.orders;
@@ -182,7 +174,7 @@ async fn inventory(story: &Story<'_>, play: Play) -> Result<()> {
     let own = inventory::list(client, NAMESPACE).await?;
     let strays: Vec<String> = own
         .iter()
-        .filter(|item| !is_operators(item, play))
+        .filter(|item| !inventory::is_operators(item, play != Play::StopSolver))
         .map(ToString::to_string)
         .collect();
     ensure!(strays.is_empty(), "in {NAMESPACE}: {strays:?}");
@@ -195,40 +187,15 @@ async fn inventory(story: &Story<'_>, play: Play) -> Result<()> {
     Ok(())
 }
 
-/// What may be in the operator's namespace: its rights, its records, and the solver unless that is idle.
-fn is_operators(item: &Item, play: Play) -> bool {
-    let name = item.name.as_str();
-    let solver = play != Play::StopSolver;
-    match item.kind.as_str() {
-        "ServiceAccount" => ["default", "evercert", SOLVER_NAME].contains(&name),
-        "Role" | "RoleBinding" => ["evercert", SOLVER_NAME].contains(&name),
-        "ConfigMap" => {
-            ["kube-root-ca.crt", CHALLENGES_NAME].contains(&name)
-                || name.starts_with("evercert-ledger-")
-        }
-        "Deployment" | "Service" | "Endpoints" => solver && name == SOLVER_NAME,
-        "ReplicaSet" | "Pod" | "EndpointSlice" => {
-            solver && name.starts_with(&format!("{SOLVER_NAME}-"))
-        }
-        _ => false,
-    }
+/// What the ledger holds of the story's CA.
+async fn ledger_of(story: &Story<'_>, ca: &TestCa) -> Result<Ledger> {
+    ledger::read(&story.stage.client, Some(&ca.directory())).await
 }
 
-/// The Certificate's intents in the ledger.
-async fn intents(story: &Story<'_>) -> Result<Vec<Intent>> {
-    let maps: Api<ConfigMap> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
-    let maps = maps.list(&ListParams::default()).await?;
-    let own = format!("{}/{SITE}", story.namespace);
-    let entries = maps
-        .items
-        .into_iter()
-        .flat_map(|map| map.data.unwrap_or_default())
-        .filter(|(key, _)| key.starts_with("intent-"));
-    let intents: Vec<Intent> = entries
-        .map(|(_, entry)| serde_json::from_str(&entry).context("an entry of the ledger"))
-        .collect::<Result<_>>()?;
-    Ok(intents
-        .into_iter()
-        .filter(|intent| intent.certificate == own)
-        .collect())
+/// Whether tokens were taken for a set of names.
+fn is_spent(ledger: &Ledger) -> bool {
+    ledger
+        .buckets
+        .iter()
+        .any(|bucket| bucket.starts_with("set/"))
 }

@@ -193,6 +193,19 @@ fn change_of_spec_or_issuer_ends_the_backoff() {
 }
 
 #[test]
+fn issuer_that_was_looked_up_again_when_the_attempt_failed_is_no_other_one() {
+    let failed_then = ready()
+        .with_fallback(fallback())
+        .with_issuer_not_ready()
+        .backing_off_until(600);
+    let mut o = failed_then.clone();
+    o.issuer = ready().issuer;
+    assert_eq!(decide(&o).say.reason, Reason::BackingOff);
+    o = o.with_issuer("Issuer/ca", "https://new.example/d");
+    assert_ne!(decide(&o).say.reason, Reason::BackingOff);
+}
+
+#[test]
 fn wait_is_never_longer_than_a_day_whatever_a_status_says() {
     let plan = decide(
         &ready()
