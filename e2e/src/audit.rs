@@ -29,6 +29,8 @@ pub struct Call {
     pub uri: String,
     user: User,
     #[serde(default)]
+    user_agent: String,
+    #[serde(default)]
     object_ref: Object,
     #[serde(default)]
     response_status: Answer,
@@ -81,13 +83,14 @@ impl Audit {
         }
     }
 
-    /// The mutating calls of `user` since then, dry runs and refused ones among them.
+    /// The mutating calls of `user` since then, dry runs and refused ones among them. The Lease is left out: its renewals are
+    /// no certificate's.
     ///
     /// # Errors
     /// The log cannot be read.
     pub fn mutating(&self, user: &str) -> Result<Vec<Call>> {
         let mut calls = self.calls(user)?;
-        calls.retain(Call::is_mutating);
+        calls.retain(|call| call.is_mutating() && !call.is_about_the_lease());
         Ok(calls)
     }
 
@@ -129,6 +132,18 @@ impl Call {
             self.verb.as_str(),
             "create" | "update" | "patch" | "delete" | "deletecollection"
         )
+    }
+
+    /// Whether it is about a Lease.
+    #[must_use]
+    pub fn is_about_the_lease(&self) -> bool {
+        self.object_ref.resource == "leases"
+    }
+
+    /// The program that asked, as it calls itself.
+    #[must_use]
+    pub fn user_agent(&self) -> &str {
+        &self.user_agent
     }
 
     /// The namespace of the object; empty for one of the whole cluster.

@@ -46,6 +46,16 @@ pub struct Count {
     pub turned_away: usize,
     /// Requests of any kind, the directory and nonces among them.
     pub requests: usize,
+    /// Looks at renewal information (RFC 9773 §4.1) among them, which come at times of their own.
+    pub polls: usize,
+}
+
+impl Count {
+    /// Requests for the sake of an order or an account.
+    #[must_use]
+    pub fn without_polls(&self) -> usize {
+        self.requests.saturating_sub(self.polls)
+    }
 }
 
 impl TestCa {
@@ -253,6 +263,7 @@ impl Count {
             certificates: told("Issued certificate serial"),
             turned_away: (orders + challenges + finalized).saturating_sub(placed + taken + signed),
             requests: handled(""),
+            polls: handled("/renewalInfo/"),
         }
     }
 }

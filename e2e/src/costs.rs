@@ -40,14 +40,15 @@ impl Costs {
             issued: stage.history.issued(),
             ..Self::default()
         };
-        for call in Audit::from_start(&stage.world.audit_log()).calls(&operator::user())? {
+        let calls = Audit::from_start(&stage.world.audit_log()).calls(&operator::user())?;
+        for call in calls.iter().filter(|call| !call.is_about_the_lease()) {
             let tally = if call.is_mutating() {
                 &mut costs.writes
             } else {
                 &mut costs.reads
             };
             let tally = tally.entry(call.namespace().to_owned()).or_default();
-            *tally.entry(audit::kind(&call)).or_default() += 1;
+            *tally.entry(audit::kind(call)).or_default() += 1;
         }
         let cas = stage.world.state().join("cas");
         for folder in fs::read_dir(cas).into_iter().flatten().flatten() {

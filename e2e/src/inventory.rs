@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::OnceCell;
 
 use crate::manifest;
+use crate::operator::LEASE;
 
 /// Lists under way at a time.
 const AT_A_TIME: usize = 8;
@@ -67,6 +68,7 @@ pub fn is_operators(item: &Item, solver: bool) -> bool {
             ["kube-root-ca.crt", CHALLENGES_NAME].contains(&name)
                 || name.starts_with("evercert-ledger-")
         }
+        "Lease" => name == LEASE,
         "Deployment" | "Service" | "Endpoints" => solver && name == SOLVER_NAME,
         "ReplicaSet" | "Pod" | "PodMetrics" | "EndpointSlice" => {
             solver && name.starts_with(&format!("{SOLVER_NAME}-"))

@@ -13,6 +13,7 @@ pub mod crowd;
 pub mod curl;
 pub mod deployment;
 pub mod dns;
+pub mod foreign;
 pub mod history;
 pub mod image;
 pub mod inventory;

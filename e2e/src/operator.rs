@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use evercert_cluster::{Level, World, address};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -30,11 +30,26 @@ pub const INGRESS_CLASS: &str = "contour";
 
 /// Where the operator serves its health.
 const HEALTH: &str = "127.0.0.1:8080";
+/// Where a second one does.
+const SECOND_HEALTH: &str = "127.0.0.1:8079";
+/// The name of the Lease.
+pub const LEASE: &str = "evercert";
+
+/// What a process is, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It acts.
+    Leader,
+    /// It could, and another does.
+    Standby,
+}
 
 /// The operator as a process. It ends by SIGKILL when this value is dropped.
 #[derive(Debug)]
 pub struct Operator {
     program: PathBuf,
+    identity: &'static str,
+    health: &'static str,
     kubeconfig: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -57,11 +72,33 @@ impl Operator {
         write_kubeconfig(world, client, &kubeconfig).await?;
         Ok(Self {
             program: sibling("evercert")?,
+            identity: "first",
+            health: HEALTH,
             kubeconfig,
             log: world.state().join("operator.log"),
             child: None,
             ended_by_itself: Vec::new(),
         })
+    }
+
+    /// A second replica of it. Nothing is started yet.
+    #[must_use]
+    pub fn second(&self) -> Self {
+        Self {
+            program: self.program.clone(),
+            identity: "second",
+            health: SECOND_HEALTH,
+            kubeconfig: self.kubeconfig.clone(),
+            log: self.log.with_file_name("operator-2.log"),
+            child: None,
+            ended_by_itself: Vec::new(),
+        }
+    }
+
+    /// What it calls itself, in the Lease and to the API server.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        self.identity
     }
 
     /// The program that runs as the operator.
@@ -116,7 +153,7 @@ impl Operator {
             .open(&self.log)
             .context("opening the operator's log")?;
         let child = Command::new(&self.program)
-            .args(arguments())
+            .args(self.arguments())
             .env("KUBECONFIG", &self.kubeconfig)
             .envs(variables.iter().copied())
             // Ctrl-C in a terminal is not for it: it ends with the stage or with the world.
@@ -148,27 +185,97 @@ impl Operator {
         &self.ended_by_itself
     }
 
-    /// Waits until the operator says that it is ready: its caches are warm.
+    /// Waits until the operator says that it acts: its caches are warm, and it holds the Lease.
     ///
     /// # Errors
-    /// It has ended, or is not ready within 30 s: the error has the end of its log.
+    /// It has ended, or does not act within 30 s: the error has the end of its log.
     pub async fn ready(&mut self) -> Result<()> {
-        let ready = wait_for(
-            "the operator is ready",
-            Duration::from_secs(30),
-            async || {
-                let Some(_) = self.pid() else {
-                    return Ok(Some(false));
-                };
-                Ok((curl::get_at(HEALTH, "localhost", "/readyz")?.status == 200).then_some(true))
-            },
-        )
+        self.is(Role::Leader, Duration::from_secs(30)).await
+    }
+
+    /// Waits until the process says that it is ready, and what.
+    ///
+    /// # Errors
+    /// It has ended, or is something else when time is up: the error has the end of its log.
+    pub async fn is(&mut self, role: Role, within: Duration) -> Result<()> {
+        let what = format!("the operator {} is {role:?}", self.identity);
+        let ready = wait_for(&what, within, async || {
+            let Some(_) = self.pid() else {
+                return Ok(Some(false));
+            };
+            Ok((self.role()? == Some(role)).then_some(true))
+        })
         .await;
         match ready {
             Ok(true) => Ok(()),
             Ok(false) => bail!("the operator has ended\n{}", tail(&self.log, 40)),
             Err(error) => Err(error).with_context(|| tail(&self.log, 40)),
         }
+    }
+
+    /// What it is at the moment, as it says itself; nothing while it is not ready.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn role(&self) -> Result<Option<Role>> {
+        let served = curl::get_at(self.health, "localhost", "/readyz")?;
+        Ok(match (served.status, served.body.trim()) {
+            (200, "leader") => Some(Role::Leader),
+            (200, "standby") => Some(Role::Standby),
+            _ => None,
+        })
+    }
+
+    /// The text of its metrics.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let served = curl::get_at(self.health, "localhost", "/metrics")?;
+        ensure!(served.status == 200, "HTTP {}", served.status);
+        Ok(served.body)
+    }
+
+    /// Freezes it by SIGSTOP.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.send(Signal::SIGSTOP)
+    }
+
+    /// Waits until it stands still, as it was told to.
+    ///
+    /// # Errors
+    /// It does not when time is up, or has ended: the error has the end of its log.
+    pub async fn stands_still(&mut self, within: Duration) -> Result<()> {
+        let pid = self.pid().context("the operator does not run")?;
+        wait_for("the operator stands still", within, async || {
+            Ok(Process(pid).status("State")?.starts_with('T').then_some(()))
+        })
+        .await
+        .with_context(|| tail(&self.log, 40))
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.send(Signal::SIGCONT)
+    }
+
+    /// Asks it to end by SIGTERM, as a kubelet would, and does not wait.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn ask_to_end(&mut self) -> Result<()> {
+        self.send(Signal::SIGTERM)
+    }
+
+    fn send(&mut self, signal: Signal) -> Result<()> {
+        let pid = self.pid().context("the operator does not run")?;
+        kill(Pid::from_raw(pid.cast_signed()), signal).with_context(|| format!("sending {signal}"))
     }
 
     /// Ends the operator by SIGKILL, as a crash would, and waits until it is gone.
@@ -207,6 +314,22 @@ impl Operator {
         kill(Pid::from_raw(child.id().cast_signed()), signal)
             .with_context(|| format!("sending {signal}"))?;
         child.wait().context("waiting for the operator's end")
+    }
+
+    /// How the operator is told about the world that it is in. Its identity stays, as that of a container in its pod: one that
+    /// starts again does not wait for its own earlier claim.
+    fn arguments(&self) -> Vec<String> {
+        let given = [
+            ("--namespace", NAMESPACE),
+            ("--solver-image", EVERCERT.reference),
+            ("--health-listen", self.health),
+            ("--lease-identity", self.identity),
+        ];
+        let words = given.iter().flat_map(|(name, value)| [*name, *value]);
+        std::iter::once("controller")
+            .chain(words)
+            .map(ToOwned::to_owned)
+            .collect()
     }
 
     /// Lets go of the process, which stays.
@@ -250,20 +373,6 @@ impl Drop for Operator {
             let _ = child.wait();
         }
     }
-}
-
-/// How the operator is told about the world that it is in.
-fn arguments() -> Vec<String> {
-    let given = [
-        ("--namespace", NAMESPACE),
-        ("--solver-image", EVERCERT.reference),
-        ("--health-listen", HEALTH),
-    ];
-    let words = given.iter().flat_map(|(name, value)| [*name, *value]);
-    std::iter::once("controller")
-        .chain(words)
-        .map(ToOwned::to_owned)
-        .collect()
 }
 
 /// A program that was built beside this one.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use evercert_api::certificate::IssuerRef;
+use evercert_api::certificate::{DeletionPolicy, IssuerRef};
 use evercert_api::{Certificate, CertificateSpec, Issuer, condition};
 use evercert_cluster::Pebble;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
@@ -316,8 +316,13 @@ pub fn spec(secret: &str, names: &[String]) -> CertificateSpec {
         private_key: None,
         renew_before: None,
         renew_before_percentage: None,
+        profile: None,
         fallback: None,
         alternate_issuer_refs: Vec::new(),
+        suspend: false,
+        secret_template: None,
+        output_formats: Vec::new(),
+        deletion_policy: DeletionPolicy::Retain,
     }
 }
 

@@ -7,14 +7,14 @@ use evercert_api::DnsName;
 use evercert_core::fault::{Fault, FaultClass, Place};
 use evercert_core::order::{AuthorizationView, ChallengeView, OrderState, OrderView};
 use futures::{StreamExt, TryStreamExt, stream};
-use instant_acme::{Account, Identifier, NewOrder, Order};
+use instant_acme::{Account, CertificateIdentifier, Identifier, NewOrder, Order};
 use jiff::Timestamp;
 
 use crate::client::{Answer, Outcome};
 use crate::directory::Directory;
 use crate::fault::Attempt;
 use crate::jose::Signer;
-use crate::port::{Acme, Chain};
+use crate::port::{Acme, Chain, OrderRequest};
 use crate::transport::{Transport, is_base64url, with_fresh_nonces};
 use crate::wire::{WireAuthorization, WireChallenge, WireOrder, WireProblem, WireProofStatus};
 
@@ -206,27 +206,54 @@ impl Acme for AcmeAccount {
         self.account.id()
     }
 
-    async fn new_order(&self, names: &[DnsName], now: Timestamp) -> Result<OrderView, Fault> {
+    async fn new_order(
+        &self,
+        request: OrderRequest<'_>,
+        now: Timestamp,
+    ) -> Result<OrderView, Fault> {
         let attempt = self.directory.attempt("newOrder", Place::NewOrder, now);
-        let mut wanted: Vec<&str> = names.iter().map(DnsName::as_str).collect();
+        let mut wanted: Vec<&str> = request.names.iter().map(DnsName::as_str).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let identifiers: Vec<Identifier> = wanted
             .iter()
             .map(|n| Identifier::Dns((*n).to_owned()))
             .collect();
-        let new = NewOrder::new(&identifiers);
-        let call = with_fresh_nonces!(self.transport(), self.account.new_order(&new));
-        let (order, answer) = attempt.check_call(call)?;
+        let replaced = request
+            .replaces
+            .filter(|_| self.directory.offers_renewal_info())
+            .and_then(|id| id.split_once('.'));
+        let call = with_fresh_nonces!(self.transport(), async {
+            let mut new = NewOrder::new(&identifiers);
+            if let Some((authority, serial)) = replaced {
+                new = new.replaces(CertificateIdentifier {
+                    authority_key_identifier: authority.into(),
+                    serial: serial.into(),
+                });
+            }
+            if let Some(profile) = request.profile {
+                new = new.profile(profile);
+            }
+            self.account.new_order(&new).await.map(drop)
+        });
+        // An order that was made is taken, also from a CA that gives back an older one, which replaces nothing.
+        let answer = match call {
+            (_, Some(outcome)) => attempt.check(outcome)?,
+            (Err(error), None) => {
+                return Err(attempt.local(FaultClass::Transient, &error.to_string()));
+            }
+            (Ok(()), None) => return Err(attempt.local(FaultClass::Transient, "nothing was sent")),
+        };
         let wire = self.read(&answer, &attempt)?;
-        if !self.transport().allows(order.url()) {
+        let url = answer.header("location").unwrap_or_default();
+        if !self.transport().allows(url) {
             return Err(attempt.local(
                 FaultClass::Permanent,
                 "the order's URL is not on an origin of the directory",
             ));
         }
-        let view = view_of(order.url(), wire, attempt.retry_after(&answer), now);
-        if !view.is_for(names) {
+        let view = view_of(url, wire, attempt.retry_after(&answer), now);
+        if !view.is_for(request.names) {
             let why = format!(
                 "the CA's order is for {}, wanted was {}",
                 view.names.join(", "),

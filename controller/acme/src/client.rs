@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tower::ServiceExt;
 use tower::util::MapErr;
+
+use crate::port::Leave;
 
 /// Largest body read: a chain is a few kilobytes, an order of a hundred names some ten.
 const LARGEST_BODY: usize = 1024 * 1024;
@@ -47,6 +50,9 @@ pub enum WireError {
     /// newNonce was answered without a nonce (RFC 8555 §7.2).
     #[error("it gives no nonce")]
     NoNonce,
+    /// This process has no [`Leave`] to ask any more; nothing was sent.
+    #[error("this process does not hold the Lease any more")]
+    NoLeave,
     /// Anything else; the text is the chain of causes.
     #[error("{0}")]
     Broken(String),
@@ -115,6 +121,7 @@ pub(crate) struct Limits {
 pub(crate) struct Wire {
     client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     user_agent: HeaderValue,
+    leave: Option<Arc<dyn Leave>>,
     pub(crate) limits: Limits,
 }
 
@@ -126,7 +133,12 @@ type Resolver = MapErr<GaiResolver, fn(io::Error) -> Unresolved>;
 struct Unresolved;
 
 impl Wire {
-    pub(crate) fn new(tls: ClientConfig, user_agent: HeaderValue, limits: Limits) -> Self {
+    pub(crate) fn new(
+        tls: ClientConfig,
+        user_agent: HeaderValue,
+        leave: Option<Arc<dyn Leave>>,
+        limits: Limits,
+    ) -> Self {
         let unresolved: fn(io::Error) -> Unresolved = |_| Unresolved;
         let mut tcp = HttpConnector::new_with_resolver(GaiResolver::new().map_err(unresolved));
         tcp.enforce_http(false);
@@ -145,12 +157,17 @@ impl Wire {
         Self {
             client,
             user_agent,
+            leave,
             limits,
         }
     }
 
     /// One request, and the whole answer within the time-out. Redirects are not followed: no CA sends one.
     pub(crate) async fn send(&self, method: Method, url: &str, body: Option<Bytes>) -> Outcome {
+        // Here, and not where a call begins: a call can be several requests, and the process may have stood still in between.
+        if self.leave.as_ref().is_some_and(|leave| !leave.is_given()) {
+            return Err(WireError::NoLeave);
+        }
         let mut request = Request::builder()
             .method(&method)
             .uri(url)

@@ -10,15 +10,16 @@ use serde::Serialize;
 use url::Url;
 
 use evercert_core::fault::{Fault, FaultClass, Place};
+use evercert_core::renewal_info::{NoRenewalInfo, RenewalInfo};
 
 use crate::account::AcmeAccount;
 use crate::client::{Answer, Limits, Wire, WireError};
 use crate::fault::Attempt;
 use crate::jose::{ExternalAccount, FlattenedJws, Signer};
-use crate::port::Acme;
-use crate::transport::{Transport, with_fresh_nonces};
+use crate::port::{Acme, Leave};
+use crate::transport::{Transport, is_base64url, with_fresh_nonces};
 use crate::trust::build_client_config;
-use crate::wire::{WireAccount, WireDirectory, printable};
+use crate::wire::{WireAccount, WireDirectory, WireRenewalInfo, printable};
 
 const NOT_P256: &str = "the account key is not a P-256 key in PKCS#8";
 
@@ -49,6 +50,8 @@ pub struct DirectoryConfig {
     pub request_timeout: Duration,
     /// How often a request is sent when the CA refuses its nonce (RFC 8555 §6.5), the first time counted.
     pub nonce_attempts: u32,
+    /// Without it no request is sent; `None`: it is always given.
+    pub leave: Option<Arc<dyn Leave>>,
 }
 
 impl DirectoryConfig {
@@ -62,6 +65,7 @@ impl DirectoryConfig {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
             nonce_attempts: 9,
+            leave: None,
         }
     }
 }
@@ -162,7 +166,7 @@ impl Directory {
             request: config.request_timeout,
             nonce_attempts: config.nonce_attempts.max(1),
         };
-        let wire = Wire::new(tls, user_agent, limits);
+        let wire = Wire::new(tls, user_agent, config.leave.clone(), limits);
         // As the parser writes it, so that instant-acme's request for it is recognized.
         let url_text = url.to_string();
         let answer =
@@ -213,6 +217,70 @@ impl Directory {
         attempt.check(self.transport.ask_nonce().await).map(drop)
     }
 
+    /// Whether the CA says when to renew its certificates (RFC 9773).
+    #[must_use]
+    pub fn offers_renewal_info(&self) -> bool {
+        self.content.renewal_info.is_some()
+    }
+
+    /// When to renew the certificate `id` (RFC 9773 §4): one request, which no account signs.
+    ///
+    /// # Errors
+    /// [`NoRenewalInfo`]: it lasts unless the CA did not answer, or answered 429 or 5xx.
+    pub async fn renewal_info(
+        &self,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<RenewalInfo, NoRenewalInfo> {
+        let attempt = self.attempt("renewal information", Place::Read, now);
+        let none = |lasting, fault: Fault| NoRenewalInfo {
+            lasting,
+            retry_after: fault.retry_after,
+            detail: fault.detail,
+        };
+        let base = self.content.renewal_info.as_deref();
+        let named = id
+            .split_once('.')
+            .is_some_and(|(authority, serial)| is_base64url(authority) && is_base64url(serial));
+        let Some(base) = base.filter(|_| named) else {
+            let fault = attempt.local(FaultClass::Permanent, "the CA offers none for it");
+            return Err(none(true, fault));
+        };
+        let url = format!("{}/{id}", base.trim_end_matches('/'));
+        let answer = self.transport.get(&url).await.map_err(|error| {
+            let lasting = match &error {
+                WireError::NameNotFound
+                | WireError::Untrusted(_)
+                | WireError::TooLarge
+                | WireError::ForeignOrigin(_) => true,
+                WireError::Refused
+                | WireError::TimedOut
+                | WireError::NoNonce
+                | WireError::NoLeave
+                | WireError::Broken(_) => false,
+            };
+            none(lasting, attempt.unanswered(&error))
+        })?;
+        let status = answer.status.as_u16();
+        if !answer.status.is_success() {
+            return Err(none(
+                status < 500 && status != 429,
+                attempt.refused(&answer),
+            ));
+        }
+        let wire: WireRenewalInfo = attempt.parse(&answer).map_err(|fault| none(true, fault))?;
+        let is_page = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+        Ok(RenewalInfo {
+            start: wire.suggested_window.start,
+            end: wire.suggested_window.end,
+            explanation_url: wire
+                .explanation_url
+                .filter(is_page)
+                .map(|url| printable(&url)),
+            retry_after: attempt.retry_after(&answer),
+        })
+    }
+
     /// The URL of the CA's terms of service, where it names some.
     #[must_use]
     pub fn terms_of_service(&self) -> Option<&str> {
@@ -223,6 +291,13 @@ impl Directory {
     #[must_use]
     pub fn external_account_required(&self) -> bool {
         self.content.meta.external_account_required
+    }
+
+    /// The names of the profiles that the CA offers (draft-ietf-acme-profiles).
+    #[must_use]
+    pub fn profiles(&self) -> Vec<String> {
+        let names = self.content.meta.profiles.keys();
+        names.map(|name| printable(name)).collect()
     }
 
     /// The domains by which the CA recognizes itself in CAA records (RFC 8659).

@@ -100,6 +100,7 @@ impl Attempt<'_> {
             | WireError::Untrusted(_)
             | WireError::TooLarge
             | WireError::NoNonce
+            | WireError::NoLeave
             | WireError::Broken(_) => FaultClass::Unavailable,
         };
         let unsent = match error {
@@ -107,7 +108,8 @@ impl Attempt<'_> {
             | WireError::Refused
             | WireError::Untrusted(_)
             | WireError::ForeignOrigin(_)
-            | WireError::NoNonce => true,
+            | WireError::NoNonce
+            | WireError::NoLeave => true,
             WireError::TimedOut | WireError::TooLarge | WireError::Broken(_) => false,
         };
         Fault {
@@ -116,7 +118,8 @@ impl Attempt<'_> {
         }
     }
 
-    fn refused(&self, answer: &Answer) -> Fault {
+    /// The fault of an answer of another status than 2xx.
+    pub(crate) fn refused(&self, answer: &Answer) -> Fault {
         let status = answer.status.as_u16();
         let wire = serde_json::from_slice::<WireProblem>(&answer.body).ok();
         let instance = wire.as_ref().and_then(|w| w.instance.clone());

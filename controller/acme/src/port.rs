@@ -6,6 +6,30 @@ use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
 use jiff::Timestamp;
 
+/// What is ordered.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderRequest<'a> {
+    /// The names.
+    pub names: &'a [DnsName],
+    /// The identifier of the certificate that the new one replaces (RFC 9773 §5); left out where the CA offers no renewal
+    /// information.
+    pub replaces: Option<&'a str>,
+    /// The profile (draft-ietf-acme-profiles); the CA chooses where there is none.
+    pub profile: Option<&'a str>,
+}
+
+impl<'a> OrderRequest<'a> {
+    /// For `names`, and nothing else.
+    #[must_use]
+    pub fn of(names: &'a [DnsName]) -> Self {
+        Self {
+            names,
+            replaces: None,
+            profile: None,
+        }
+    }
+}
+
 /// A certificate as downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -29,9 +53,13 @@ pub trait Acme: Send + Sync {
     fn account_uri(&self) -> &str;
 
     /// Places an order (RFC 8555 §7.4): one request. Refused as [`Permanent`](evercert_core::fault::FaultClass::Permanent)
-    /// unless the CA's order is for exactly `names` and all its URLs are on the directory's origins. The view's
+    /// unless the CA's order is for exactly the names and all its URLs are on the directory's origins. The view's
     /// authorizations are empty, whatever its state, so that the caller can record the URL at once: read the order next.
-    async fn new_order(&self, names: &[DnsName], now: Timestamp) -> Result<OrderView, Fault>;
+    async fn new_order(
+        &self,
+        request: OrderRequest<'_>,
+        now: Timestamp,
+    ) -> Result<OrderView, Fault>;
 
     /// Reads an order (RFC 8555 §7.1.3) and, while it is pending or when it is invalid, its authorizations (§7.1.4), some of
     /// them at a time.
@@ -59,4 +87,10 @@ pub trait Acme: Send + Sync {
 
     /// Gives authorizations back (RFC 8555 §7.5.2). Idempotent: one that has ended already, or is gone, counts as done.
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault>;
+}
+
+/// Whether this process may ask a CA anything: asked before each single request, reads among them.
+pub trait Leave: std::fmt::Debug + Send + Sync {
+    /// Whether it may, now.
+    fn is_given(&self) -> bool;
 }

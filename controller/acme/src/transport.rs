@@ -159,6 +159,11 @@ impl Transport {
         Ok(answer)
     }
 
+    /// One request that is not signed.
+    pub(crate) async fn get(&self, url: &str) -> Outcome {
+        self.ask(Method::GET, url, None).await
+    }
+
     /// Asks for a nonce, and keeps it.
     pub(crate) async fn ask_nonce(&self) -> Outcome {
         self.ask(Method::HEAD, &self.0.new_nonce, None).await

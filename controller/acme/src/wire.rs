@@ -1,5 +1,7 @@
 //! What a CA answers, as JSON (RFC 8555 §7.1), read with tolerance: unknown fields and missing optional ones are no error.
 
+use std::collections::BTreeMap;
+
 use evercert_core::fault::{Problem, Subproblem};
 use evercert_core::order::{OrderState, ProofState};
 use jiff::Timestamp;
@@ -32,6 +34,8 @@ pub(crate) struct WireMeta {
     pub(crate) caa_identities: Vec<String>,
     #[serde(default)]
     pub(crate) external_account_required: bool,
+    #[serde(default)]
+    pub(crate) profiles: BTreeMap<String, serde_json::Value>,
 }
 
 /// An account (RFC 8555 §7.1.2).
@@ -39,6 +43,21 @@ pub(crate) struct WireMeta {
 pub(crate) struct WireAccount {
     pub(crate) status: Option<String>,
     pub(crate) contact: Option<Vec<String>>,
+}
+
+/// Renewal information (RFC 9773 §4.2).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WireRenewalInfo {
+    pub(crate) suggested_window: WireWindow,
+    #[serde(rename = "explanationURL")]
+    pub(crate) explanation_url: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireWindow {
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
 }
 
 /// An order (RFC 8555 §7.1.3).

@@ -11,6 +11,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::issuer::SecretRef;
 use crate::{duration, lenient, schema};
 
 /// A certificate that Evercert gets, keeps in a TLS Secret, and renews.
@@ -42,7 +43,11 @@ use crate::{duration, lenient, schema};
     validation = Rule::new("!has(self.renewBefore) || !has(self.renewBeforePercentage)")
         .message("renewBefore and renewBeforePercentage exclude each other: keep one of them")
         .reason(Reason::FieldValueForbidden)
-        .field_path(".renewBeforePercentage")
+        .field_path(".renewBeforePercentage"),
+    validation = Rule::new("!has(self.fallback) || !has(self.fallback.secretRef) || self.fallback.secretRef.name != self.secretName")
+        .message("is the Secret of this Certificate itself: name another one, with your own certificate in it")
+        .reason(Reason::FieldValueInvalid)
+        .field_path(".fallback.secretRef.name")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSpec {
@@ -68,7 +73,7 @@ pub struct CertificateSpec {
     /// The kind of private key, and whether each certificate gets a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
-    /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime.
+    /// How long before expiry the certificate is renewed, such as `720h`; at most two thirds of its lifetime, at least a twentieth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 21))]
     #[x_kube(
@@ -86,9 +91,58 @@ pub struct CertificateSpec {
             .reason(Reason::FieldValueInvalid)
     )]
     pub renew_before_percentage: Option<u8>,
+    /// The CA's profile for the certificate; else that of the issuer, else the CA's own choice. A change takes effect at the next
+    /// renewal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// What stands in while no issued certificate can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// Labels and annotations that the Secret carries beside those of other people. A key that is taken out here is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_template: Option<SecretTemplate>,
+    /// More forms of certificate and key in the Secret: `CombinedPEM` adds `tls-combined.pem`, the key and then the chain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1))]
+    pub output_formats: Vec<OutputFormat>,
+    /// `Retain` keeps the Secret when the Certificate is deleted, `Delete` deletes it too.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// True: nothing new is started. An open order is finished, and what is in place stays, but is not renewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+}
+
+/// Labels and annotations of the Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct SecretTemplate {
+    /// Labels, 32 at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(transform = schema::template_labels)]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, 32 at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(transform = schema::template_annotations)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// One more form of certificate and key.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutputFormat {
+    /// `tls-combined.pem`: the private key, then the chain.
+    #[serde(rename = "CombinedPEM")]
+    CombinedPem,
+}
+
+/// What becomes of the Secret when the Certificate is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum DeletionPolicy {
+    /// It stays.
+    #[default]
+    Retain,
+    /// It is deleted too.
+    Delete,
 }
 
 /// Which issuer signs.
@@ -196,13 +250,64 @@ pub enum RotationPolicy {
     Never,
 }
 
+/// A profile of the CA's (draft-ietf-acme-profiles).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Profile {
+    /// Its name, as the issuer's `status.profiles` lists it.
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = schema::profile_name())]
+    pub name: String,
+    /// `Preferred`: where the CA does not offer it, the CA's own choice is taken. `Required`: then nothing is ordered.
+    #[serde(default)]
+    pub policy: ProfilePolicy,
+}
+
+/// What to do where the CA does not offer a profile.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ProfilePolicy {
+    /// The CA chooses.
+    #[default]
+    Preferred,
+    /// Nothing is ordered.
+    Required,
+}
+
 /// What stands in while no issued certificate can be had.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(
+    validation = Rule::new("self.mode != 'Secret' || has(self.secretRef)")
+        .message("mode Secret wants the name of the Secret with your own certificate in secretRef")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".secretRef"),
+    validation = Rule::new("self.mode == 'Secret' || !has(self.secretRef)")
+        .message("secretRef goes with mode Secret: set the mode, or remove secretRef")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".secretRef")
+)]
+#[serde(rename_all = "camelCase")]
 pub struct Fallback {
-    /// `SelfSigned`: a marked self-signed certificate for the same names. `None`: nothing.
+    /// `SelfSigned`: a marked self-signed certificate for the same names. `Secret`: your own certificate from the Secret that
+    /// `secretRef` names, while it is valid for all names, else a self-signed one. `None`: nothing.
     #[serde(default)]
     pub mode: FallbackMode,
+    /// The Secret, in the Certificate's namespace, with your own certificate (`tls.crt`, `tls.key`), such as a wildcard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// `OnFailure`: when an attempt has failed, or none can begin for 30 s. `Immediately`: as soon as there is no certificate.
+    #[serde(default)]
+    pub trigger: FallbackTrigger,
+}
+
+/// When a fallback is written.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum FallbackTrigger {
+    /// When an attempt has failed, or none can begin for 30 s.
+    #[default]
+    OnFailure,
+    /// As soon as there is no certificate.
+    Immediately,
 }
 
 /// The kind of fallback.
@@ -211,6 +316,8 @@ pub enum FallbackMode {
     /// A marked self-signed certificate.
     #[default]
     SelfSigned,
+    /// A certificate of the user's own.
+    Secret,
     /// No fallback.
     None,
 }
@@ -277,7 +384,7 @@ pub struct CertificateStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub failed_attempts: Option<u32>,
-    /// The issuers that refused for good since the last certificate was issued; told only where there is another one.
+    /// The issuers that refused for good; told only where there is another one, and until the first signs again.
     #[serde(
         default,
         deserialize_with = "lenient::field",
@@ -291,9 +398,66 @@ pub struct CertificateStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub last_failure: Option<FailureStatus>,
+    /// The last ten attempts to have a certificate of the CA, newest first.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub history: Vec<AttemptStatus>,
+    /// What the CA says about when to renew the certificate in the Secret (RFC 9773).
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub renewal_info: Option<RenewalInfoStatus>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// What the CA says about when to renew a certificate (RFC 9773).
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct RenewalInfoStatus {
+    /// The certificate that it is about: its authority's key identifier and its serial number (RFC 9773 §4.1).
+    #[serde(rename = "certificateID")]
+    pub certificate_id: String,
+    /// The window in which the CA suggests to renew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowStatus>,
+    /// A page of the CA's that says why.
+    #[serde(
+        default,
+        rename = "explanationURL",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub explanation_url: Option<String>,
+    /// When the CA is asked next.
+    pub next_poll_time: Time,
+    /// How many times in a row the CA gave no answer that can be used.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Why the last time, while the last answer cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// From when until when the CA suggests to renew.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct WindowStatus {
+    /// From when on.
+    pub start: Time,
+    /// Until when.
+    pub end: Time,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks so
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The order under way at the CA.
@@ -313,6 +477,9 @@ pub struct OrderStatus {
     /// When the CA forgets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
+    /// The profile that was ordered, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
 }
 
 /// An issuer that refused for good.
@@ -348,6 +515,32 @@ pub struct FailureStatus {
     pub permanent: bool,
 }
 
+/// An attempt that has ended.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptStatus {
+    /// When it ended.
+    pub time: Time,
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// Why, as one word.
+    pub reason: String,
+    /// What happened, in the CA's own words where it said any.
+    pub message: String,
+}
+
+/// How an attempt ended.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttemptOutcome {
+    /// With a certificate in the Secret.
+    Issued,
+    /// Without one: the CA refused, or could not prove a name.
+    Failed,
+    /// The order was given up, since it was no longer what the spec asks for.
+    Abandoned,
+}
+
 impl CertificateSpec {
     /// Every issuer that may sign, in the order in which they are tried.
     pub fn issuer_refs(&self) -> impl Iterator<Item = &IssuerRef> {
@@ -364,6 +557,21 @@ impl CertificateSpec {
     #[must_use]
     pub fn fallback_mode(&self) -> FallbackMode {
         self.fallback.as_ref().map(|f| f.mode).unwrap_or_default()
+    }
+
+    /// When a fallback is written, default filled in.
+    #[must_use]
+    pub fn fallback_trigger(&self) -> FallbackTrigger {
+        let fallback = self.fallback.as_ref();
+        fallback.map(|f| f.trigger).unwrap_or_default()
+    }
+
+    /// The Secret with the user's own certificate, where that is the fallback.
+    #[must_use]
+    pub fn own_fallback(&self) -> Option<&str> {
+        let fallback = self.fallback.as_ref();
+        let fallback = fallback.filter(|f| f.mode == FallbackMode::Secret)?;
+        fallback.secret_ref.as_ref().map(|r| r.name.as_str())
     }
 }
 

@@ -13,8 +13,10 @@ pub const ISSUING: &str = "Issuing";
 pub const FALLBACK_IN_USE: &str = "FallbackInUse";
 /// True while nothing more happens until a person acts.
 pub const STALLED: &str = "Stalled";
-/// True while `renewBefore` is longer than two thirds of the certificate's lifetime.
+/// True while `renewBefore` is longer than two thirds of the certificate's lifetime, or shorter than a twentieth.
 pub const RENEW_BEFORE_CLAMPED: &str = "RenewBeforeClamped";
+/// There only while it is true: the next certificate comes from another profile than the one in place, or from none that is wanted.
+pub const PROFILE_PENDING: &str = "ProfilePending";
 /// There only while it is true: the CA's limits allow no order for these names now.
 pub const RATE_LIMITED: &str = "RateLimited";
 /// True while the CA issues nothing for a name until a person opens the page that the message names.

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::{lenient, schema};
 
 /// The directories that may be named by a word.
-const WELL_KNOWN: [&str; 4] = [
+/// The names of directories that need no URL.
+pub const WELL_KNOWN: [&str; 4] = [
     "LetsEncrypt",
     "LetsEncryptStaging",
     "ZeroSSL",
@@ -147,6 +148,11 @@ pub struct AcmeIssuer {
     /// The same from a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_secret_ref: Option<SecretKeyRef>,
+    /// The CA's profile for certificates that name none, where the CA offers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = schema::profile_name())]
+    pub profile: Option<String>,
     /// How the HTTP-01 challenge is routed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http01: Option<Http01>,
@@ -292,6 +298,13 @@ pub struct IssuerStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub directory: Option<String>,
+    /// The profiles that the CA offers.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub profiles: Vec<String>,
     /// What the CA's limits leave for the account, as the operator knows it.
     #[serde(
         default,

@@ -30,10 +30,20 @@ pub const ISSUER: &str = "evercert.dev/issuer";
 pub const DIRECTORY: &str = "evercert.dev/directory";
 /// Annotation on a TLS Secret: the names wanted when it was issued, sorted, joined by commas.
 pub const NAMES: &str = "evercert.dev/names";
+/// Annotation on a TLS Secret: the CA's profile that was ordered, where one was named.
+pub const PROFILE: &str = "evercert.dev/profile";
 /// Annotation on a TLS Secret: the instant of issue, RFC 3339.
 pub const ISSUED_AT: &str = "evercert.dev/issued-at";
+/// Annotation on a Certificate: an instant, RFC 3339; a renewal is begun when it has come, once for each new value.
+pub const RENEW_AT: &str = "evercert.dev/renew-at";
 /// Annotation on a TLS Secret: SHA-256 (hex) of the fallback's leaf; the mark holds only while it equals the leaf in place.
 pub const FALLBACK: &str = "evercert.dev/fallback";
+/// Annotation on a TLS Secret: the labels and annotations that `spec.secretTemplate` put there, so that they can be taken away.
+pub const TEMPLATE: &str = "evercert.dev/template";
+/// Annotation on a TLS Secret: the `spec.outputFormats` that are in it.
+pub const FORMATS: &str = "evercert.dev/formats";
+/// Annotation on a TLS Secret that is deleted with its Certificate: its own UID, so that a copy of it is not meant.
+pub const DELETE_WITH: &str = "evercert.dev/delete-with-certificate";
 /// Annotation on the Secret of an account's key that was made since the one before was lost: the URL of the lost account.
 pub const REPLACES_ACCOUNT: &str = "evercert.dev/replaces-account";
 /// Annotation on an Issuer or ClusterIssuer: each new value, an instant say, has the account's key replaced by a new one.
@@ -47,6 +57,8 @@ pub const NAME_SHARING: &str = "evercert.dev/name-sharing";
 pub const TLS_CRT: &str = "tls.crt";
 /// Data key of a private key, PEM (PKCS #8).
 pub const TLS_KEY: &str = "tls.key";
+/// Data key of the key and the chain in one, PEM.
+pub const TLS_COMBINED: &str = "tls-combined.pem";
 /// Companion's data key of the key of the order under way, PEM (PKCS #8).
 pub const PENDING_KEY: &str = "pending.key";
 /// Data key of the account's next key, PEM (PKCS #8), until the CA has confirmed it.

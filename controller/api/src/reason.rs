@@ -45,6 +45,8 @@ reasons! {
     NotYetValid,
     /// The certificate in place is due for renewal.
     Renewing,
+    /// A person asked for a renewal by annotation.
+    RenewRequested,
     // Issuing
     /// A key for the next certificate is being made.
     GeneratingKey,
@@ -77,16 +79,24 @@ reasons! {
     IssuerNotReady,
     /// The ClusterIssuer's policy does not allow a name in this namespace.
     NameNotAllowed,
+    /// The CA does not offer the profile.
+    ProfileNotOffered,
     /// No ingress class for the route to the solver.
     NoIngressClass,
     /// Another namespace holds a name.
     NameHeldElsewhere,
     /// The last attempt failed and the next one waits.
     BackingOff,
+    /// The spec says that nothing new is started.
+    Suspended,
     /// A slot among the orders under way is awaited.
     WaitingForSlot,
     /// The API server refuses the Secret.
     SecretNotWritable,
+    /// Another writer keeps changing the Secret.
+    SecretContested,
+    /// The Secret is immutable, and another certificate is needed.
+    SecretImmutable,
     /// No order ready: the solver does not become ready.
     SolverNotReady,
     /// A failed attempt.
@@ -151,11 +161,17 @@ reasons! {
     // Events
     /// An order was placed.
     OrderPlaced,
+    /// A Secret that somebody else made was taken over.
+    SecretAdopted,
+    /// The CA asks for a renewal sooner than planned.
+    RenewalAdvised,
+    /// A changed profile takes effect at the next renewal.
+    ProfilePending,
     /// The Secret was restored from the companion.
     SecretRestored,
     /// A fallback was written.
     FallbackWritten,
-    /// `renewBefore` was cut to two thirds of the lifetime.
+    /// `renewBefore` was cut to two thirds of the lifetime, or stretched to a twentieth.
     Clamped,
     /// The Kubernetes API refused a request.
     ApiError,

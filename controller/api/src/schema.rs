@@ -16,6 +16,13 @@ pub(crate) fn object_name() -> Rule {
         .reason(Reason::FieldValueInvalid)
 }
 
+/// The text names a CA's profile.
+pub(crate) fn profile_name() -> Rule {
+    Rule::new("self.matches('^[!-~]+$')")
+        .message("must be the name of a profile that the CA offers, such as tlsserver: the issuer's status.profiles lists them")
+        .reason(Reason::FieldValueInvalid)
+}
+
 /// The text is a key of a Secret's data.
 pub(crate) fn data_key() -> Rule {
     Rule::new("self.matches('^[-._a-zA-Z0-9]+$')")
@@ -48,6 +55,39 @@ pub(crate) fn allowed_names(list: &mut Schema) {
         "must be a host name in lower case, or *.suffix for every name below a suffix; to allow every name, leave allowedNames out",
     );
     check_items(list, 255, [rule]);
+}
+
+/// Labels of a Secret: 32 at most, with values that Kubernetes takes.
+pub(crate) fn template_labels(map: &mut Schema) {
+    let value = Rule::new(r"self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')")
+        .message("is no label's value: letters, digits, '-', '_' and '.', 63 at most, beginning and ending with a letter or digit")
+        .reason(Reason::FieldValueInvalid);
+    check_values(map, 63, &[value]);
+}
+
+/// Annotations of a Secret: 32 at most, of 4,096 characters each.
+pub(crate) fn template_annotations(map: &mut Schema) {
+    check_values(map, 4096, &[]);
+}
+
+/// What a key is made of cannot be checked here: a rule over keys of any length is too dear for the API server.
+fn check_values(map: &mut Schema, length: u32, rules: &[Rule]) {
+    let ours = Rule::new("self.all(key, !key.startsWith('evercert.dev/'))")
+        .message(
+            "has a key under evercert.dev/, and these are Evercert's own: choose another prefix",
+        )
+        .reason(Reason::FieldValueForbidden);
+    map.insert("maxProperties".to_owned(), json!(32));
+    map.insert("x-kubernetes-validations".to_owned(), json!([ours]));
+    if let Some(values) = map
+        .get_mut("additionalProperties")
+        .and_then(Value::as_object_mut)
+    {
+        values.insert("maxLength".to_owned(), json!(length));
+        if !rules.is_empty() {
+            values.insert("x-kubernetes-validations".to_owned(), json!(rules));
+        }
+    }
 }
 
 /// Takes away the bounds that come from the width of a Rust integer: the field's own rule says more, in a sentence.

@@ -30,6 +30,8 @@ impl KeyKind {
 pub struct CertificateFacts {
     /// Serial number, lower-case hexadecimal without separators.
     pub serial: String,
+    /// The certificate's identifier for renewal information (RFC 9773 §4.1); `None` without an authority key identifier.
+    pub renewal_id: Option<String>,
     /// SHA-256 of the DER, lower-case hexadecimal.
     pub fingerprint: String,
     /// Start of validity.
@@ -42,6 +44,8 @@ pub struct CertificateFacts {
     pub key: KeyKind,
     /// Whether it is signed by its own key.
     pub self_signed: bool,
+    /// Whether it carries the name that only fallbacks carry.
+    pub stands_in: bool,
 }
 
 /// Why a Secret's content is no certificate with its key.

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::key::ObjectKey;
-use crate::observe::Observed;
+use crate::observe::{IssuerObservation, Observed};
+use crate::plan::later;
 
 /// How long an order counts as one that moves, unless it is handed over to the CA before.
 pub const MOVES: SignedDuration = SignedDuration::from_secs(5);
@@ -22,6 +23,13 @@ const FAILED_PART: usize = 4;
 /// A certificate is about to expire when only this part of its lifetime is left, or less than [`EXPIRING_WITHIN`].
 const EXPIRING_PART: i32 = 20;
 const EXPIRING_WITHIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// How long those who waited for a CA gather.
+const GATHERS: SignedDuration = SignedDuration::from_secs(1);
+/// How long a [`Ramp`] lasts.
+const RAMP: SignedDuration = SignedDuration::from_mins(1);
+/// How many orders begin meanwhile.
+const RAMP_ORDERS: usize = 5;
 
 /// What an order is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +53,58 @@ pub struct Candidate {
     pub expires: Option<Timestamp>,
     /// Whether its last attempt failed, and nothing that a person can change has changed since.
     pub failed: bool,
+    /// The directory's URL; empty while the issuer is not ready.
+    pub directory: String,
+}
+
+/// After an outage a CA is approached slowly: for a moment those who waited gather, so that the most urgent come first; then so
+/// many orders begin in the first minute, and show whether it bears more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ramp {
+    from: Timestamp,
+    until: Timestamp,
+    left: usize,
+}
+
+impl Ramp {
+    /// For a CA that answers again at `now`; `None` after an outage of less than a minute.
+    #[must_use]
+    pub fn after(outage: SignedDuration, now: Timestamp) -> Option<Self> {
+        (outage >= SignedDuration::from_mins(1)).then(|| Self {
+            from: later(now, GATHERS),
+            until: later(now, RAMP),
+            left: RAMP_ORDERS,
+        })
+    }
+
+    /// How many orders may begin at `now`; `None` when the ramp is over.
+    #[must_use]
+    pub fn allows(&self, now: Timestamp) -> Option<usize> {
+        // A pass may have begun before the ramp did. A clock that was set back does not make it much longer.
+        let over = now >= self.until || self.until.duration_since(now) > RAMP * 2;
+        (!over).then_some(if now < self.from { 0 } else { self.left })
+    }
+
+    /// Whether a place that was given at `since` was given before: it does not count.
+    #[must_use]
+    pub fn voids(&self, since: Timestamp) -> bool {
+        since < self.from
+    }
+
+    /// An order begins.
+    pub fn take(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// When it allows more.
+    #[must_use]
+    pub fn next(&self, now: Timestamp) -> Timestamp {
+        if now < self.from {
+            self.from
+        } else {
+            self.until
+        }
+    }
 }
 
 /// A [`Candidate`] in its place: waiting, or with an order under way.
@@ -83,20 +143,26 @@ impl Candidate {
             lane,
             expires: issued.map(|facts| facts.not_after),
             failed,
+            directory: match &o.issuer {
+                IssuerObservation::Ready(facts) => facts.directory.clone(),
+                IssuerObservation::Missing | IssuerObservation::NotReady { .. } => String::new(),
+            },
         }
     }
 }
 
 /// Those of `waiting` that begin now, in order: what is about to expire, soonest first; else those that did not fail before,
-/// lanes and namespaces by turns, soonest expiry first, then first come. `most` orders may be under way in all. Total; the same
-/// input gives the same answer.
+/// lanes and namespaces by turns, soonest expiry first, then first come. `most` orders may be under way in all; at a directory with a
+/// [`Ramp`], as many begin as that allows. Total; the same input gives the same answer.
 #[must_use]
 pub fn plan_grants(
     waiting: &[Placed],
     under_way: &[Placed],
     most: usize,
+    ramps: &BTreeMap<String, Ramp>,
     now: Timestamp,
 ) -> Vec<ObjectKey> {
+    let mut ramps = ramps.clone();
     let mut held = Held::new(most);
     for placed in under_way {
         held.add(&placed.candidate, moves(placed, now));
@@ -108,6 +174,10 @@ pub fn plan_grants(
             .iter()
             .enumerate()
             .filter(|(_, placed)| held.has_room_for(&placed.candidate))
+            .filter(|(_, placed)| {
+                let ramp = ramps.get(&placed.candidate.directory);
+                ramp.and_then(|ramp| ramp.allows(now)) != Some(0)
+            })
             .min_by_key(|(_, placed)| held.rank(placed))
             .map(|(at, _)| at);
         let Some(at) = next else {
@@ -115,6 +185,9 @@ pub fn plan_grants(
         };
         let candidate = &left.swap_remove(at).candidate;
         held.add(candidate, true);
+        if let Some(ramp) = ramps.get_mut(&candidate.directory) {
+            ramp.take();
+        }
         granted.push(candidate.key.clone());
     }
     granted

@@ -5,15 +5,19 @@
 // A new variant must be decided about wherever a decision is made.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod adopt;
 pub mod backoff;
 pub mod caa;
 pub mod chain;
 pub mod choice;
+pub mod circuit;
 pub mod contact;
 pub mod facts;
+pub mod fallback;
 pub mod fault;
 pub mod key;
 pub mod lanes;
+pub mod lease;
 pub mod limits;
 pub mod need;
 pub mod observe;
@@ -21,7 +25,10 @@ pub mod order;
 pub mod ownership;
 pub mod permission;
 pub mod plan;
+pub mod profile;
 pub mod renewal;
+pub mod renewal_info;
 pub mod report;
 pub mod routes;
 pub mod sentence;
+pub mod template;

@@ -1,11 +1,13 @@
 //! What makes a new certificate necessary (design §2): the first reason that holds, with its sentence.
 
 use evercert_api::Reason;
+use evercert_api::keys::RENEW_AT;
 use jiff::Timestamp;
 
-use crate::facts::{Damage, KeyKind};
-use crate::observe::{IssuerObservation, Observed, SecretObservation, TlsSecret};
+use crate::facts::{CertificateFacts, Damage, KeyKind};
+use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, TlsSecret};
 use crate::renewal::plan_renewal_after;
+use crate::renewal_info::find_window;
 use crate::sentence::list;
 
 /// A reason for a new certificate.
@@ -28,7 +30,7 @@ pub fn find_need(o: &Observed, now: Timestamp) -> Option<Need> {
             message: format!("Secret {} does not exist yet", o.spec.secret_name),
             still_good: false,
         }),
-        SecretObservation::WrongType(_) | SecretObservation::Foreign => None,
+        SecretObservation::WrongType(_) | SecretObservation::Foreign(_) => None,
         SecretObservation::Ours(secret) => find_need_of(o, secret, now),
     }
 }
@@ -67,14 +69,20 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
     if secret.fallback {
         return need(
             Reason::FallbackInPlace,
-            format!("Secret {name} holds a self-signed fallback, not an issued certificate"),
+            if facts.stands_in {
+                format!("Secret {name} holds a self-signed fallback, not an issued certificate")
+            } else {
+                format!("Secret {name} holds your own fallback, not an issued certificate")
+            },
         );
     }
     issuer_changed(o, secret)
         .or_else(|| names_changed(o, secret))
         .or_else(|| {
             let wanted = KeyKind::wanted(&o.spec.key());
-            (facts.key != wanted).then(|| Need {
+            // Nobody asked for another key than the one that an adopted certificate came with.
+            let adopted = secret.marks.issuer.is_none() && o.spec.private_key.is_none();
+            (facts.key != wanted && !adopted).then(|| Need {
                 reason: Reason::KeySpecChanged,
                 message: format!(
                     "the key in Secret {name} is {}, the spec asks for {wanted}",
@@ -83,6 +91,7 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
                 still_good: false,
             })
         })
+        .or_else(|| renew_requested(o, secret, now))
         .or_else(|| {
             (now >= facts.not_after).then(|| Need {
                 reason: Reason::Expired,
@@ -94,16 +103,44 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
             })
         })
         .or_else(|| {
-            let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
+            let renewal = plan_renewal_after(o, facts, secret.marks.issued_at);
             (now >= renewal.at && now >= facts.not_before).then(|| Need {
                 reason: Reason::Renewing,
                 message: format!(
-                    "the certificate expires at {} and is due for renewal",
-                    whole(facts.not_after)
+                    "the certificate expires at {} and {}",
+                    whole(facts.not_after),
+                    build_due(o, facts)
                 ),
                 still_good: true,
             })
         })
+}
+
+fn build_due(o: &Observed, facts: &CertificateFacts) -> String {
+    match find_window(o, facts) {
+        Some(window) => format!(
+            "the CA asks for its renewal between {} and {}{}",
+            window.start,
+            window.end,
+            window
+                .explanation_url
+                .map(|url| format!(" (see {url})"))
+                .unwrap_or_default()
+        ),
+        None => "is due for renewal".to_owned(),
+    }
+}
+
+/// A person asks for it, at an instant after the certificate came: so each new value is one renewal.
+fn renew_requested(o: &Observed, secret: &TlsSecret, now: Timestamp) -> Option<Need> {
+    let facts = secret.content.as_ref().ok()?;
+    let came = secret.marks.issued_at.unwrap_or(facts.not_before);
+    let at = o.requested_after(came).filter(|at| *at <= now)?;
+    Some(Need {
+        reason: Reason::RenewRequested,
+        message: format!("a renewal is asked for: the annotation {RENEW_AT} says {at}"),
+        still_good: now < facts.not_after,
+    })
 }
 
 /// An instant in whole seconds, as people read it.
@@ -127,6 +164,15 @@ fn issuer_changed(o: &Observed, secret: &TlsSecret) -> Option<Need> {
         IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
     };
     let marks = &secret.marks;
+    // A certificate that somebody put there counts as from the right issuer until its renewal, but not one that nobody trusts.
+    let signed_by_itself = secret.content.as_ref().is_ok_and(|c| c.self_signed);
+    if marks.issuer.is_none() && signed_by_itself && directory.is_some_and(|d| d != SELF_SIGNED) {
+        return Some(Need {
+            reason: Reason::IssuerChanged,
+            message: format!("the certificate in place is self-signed, the spec names {id}"),
+            still_good: false,
+        });
+    }
     // Any of those that the spec names may have signed; the first has its turn at the next renewal.
     let signed_by = o
         .others
@@ -185,9 +231,10 @@ mod tests {
     use evercert_api::certificate::KeyAlgorithm;
 
     use super::*;
+    use crate::facts::CertificateFacts;
     use crate::observe::Marks;
     use crate::plan::fixtures::{
-        DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
+        DAY, at, certificate, due, expired, fallback, foreign, good, marks, now, observed,
     };
 
     fn reason(o: &Observed) -> Option<Reason> {
@@ -263,6 +310,56 @@ mod tests {
     }
 
     #[test]
+    fn a_renewal_that_is_asked_for_is_due_once_when_its_instant_has_come() {
+        let asked = |text: &str| {
+            let mut o = observed().with_certificate(good());
+            o.renew_at = Some(text.to_owned());
+            o
+        };
+        let at_text = |seconds| at(seconds).to_string();
+        let o = asked(&at_text(-1));
+        let need = find_need(&o, now()).unwrap();
+        assert_eq!(
+            (need.reason, need.still_good),
+            (Reason::RenewRequested, true)
+        );
+        assert!(
+            need.message.contains("evercert.dev/renew-at says 2027"),
+            "{}",
+            need.message
+        );
+        let local = "2027-01-15T09:30:00+01:30";
+        assert_eq!(
+            reason(&asked(local)),
+            Some(Reason::RenewRequested),
+            "any offset"
+        );
+        assert_eq!(reason(&asked(&at_text(1))), None, "not yet");
+        assert_eq!(reason(&asked(&at_text(-41 * DAY))), None, "before it came");
+        assert_eq!(reason(&asked("tomorrow")), None, "unreadable");
+        let came = Marks {
+            issued_at: Some(now()),
+            ..marks()
+        };
+        assert_eq!(
+            reason(&o.clone().with_marks(came)),
+            None,
+            "it has been renewed"
+        );
+        let unmarked = Marks {
+            issued_at: None,
+            ..marks()
+        };
+        assert_eq!(
+            reason(&o.with_marks(unmarked)),
+            Some(Reason::RenewRequested)
+        );
+        let mut over = observed().with_certificate(expired());
+        over.renew_at = Some(at_text(-60));
+        assert!(!find_need(&over, now()).unwrap().still_good);
+    }
+
+    #[test]
     fn certificate_that_is_as_it_should_be_needs_nothing() {
         assert_eq!(reason(&observed().with_certificate(good())), None);
         let unmarked = observed()
@@ -274,6 +371,38 @@ mod tests {
             reason(&observed().with_certificate(good()).with_names(order)),
             None
         );
+    }
+
+    #[test]
+    fn adopted_certificate_counts_as_from_the_right_issuer_with_the_key_that_it_came_with() {
+        let rsa = CertificateFacts {
+            key: KeyKind::Rsa(2048),
+            ..good()
+        };
+        let adopted = || {
+            observed()
+                .with_certificate(rsa.clone())
+                .with_marks(Marks::default())
+        };
+        assert_eq!(reason(&adopted()), None);
+        assert_eq!(
+            reason(&adopted().with_key(KeyAlgorithm::Ecdsa, 256)),
+            Some(Reason::KeySpecChanged),
+            "asked for"
+        );
+    }
+
+    #[test]
+    fn self_signed_certificate_that_somebody_put_there_is_not_what_a_ca_was_asked_for() {
+        let own = CertificateFacts {
+            self_signed: true,
+            ..good()
+        };
+        let put = observed()
+            .with_certificate(own)
+            .with_marks(Marks::default());
+        assert_eq!(reason(&put), Some(Reason::IssuerChanged));
+        assert_eq!(reason(&put.self_signed()), None);
     }
 
     #[test]
@@ -323,7 +452,7 @@ mod tests {
     #[test]
     fn secret_of_somebody_else_is_no_reason() {
         let mut o = observed();
-        o.secret = SecretObservation::Foreign;
+        o.secret = SecretObservation::Foreign(foreign(Ok(good())));
         assert_eq!(reason(&o), None);
     }
 

@@ -1,6 +1,7 @@
 //! What was observed: everything that [`crate::plan::plan`] may look at, gathered before it is asked.
 
 use evercert_api::certificate::IssuerRef;
+use evercert_api::children::stable_hash;
 use evercert_api::{CertificateSpec, CertificateStatus, Reason};
 use jiff::Timestamp;
 
@@ -22,6 +23,8 @@ pub struct Observed {
     pub deleted: bool,
     /// What the person wants.
     pub spec: CertificateSpec,
+    /// The annotation `evercert.dev/renew-at`, as it was written.
+    pub renew_at: Option<String>,
     /// What was last reported.
     pub status: CertificateStatus,
     /// The issuer that is to sign: of those that the spec names the first that can.
@@ -30,10 +33,14 @@ pub struct Observed {
     pub chosen: Option<IssuerRef>,
     /// The others that the spec names, `Kind/name`, with the directory of each that is ready.
     pub others: Vec<(String, Option<String>)>,
+    /// Why it is not the first.
+    pub gave_way: Option<String>,
     /// Why the issuers that stand before or after it in the spec are not tried.
     pub passed_over: Option<String>,
     /// The TLS Secret.
     pub secret: SecretObservation,
+    /// The user's own certificate for times without an issued one.
+    pub own_fallback: OwnFallback,
     /// What a person should know of the chain in the TLS Secret.
     pub chain_note: Option<String>,
     /// The companion Secret.
@@ -52,6 +59,10 @@ pub struct Observed {
     pub gate: Option<Gate>,
     /// Why the ledger has no token for a new order for these names now.
     pub limit: Option<Gate>,
+    /// A profile that the CA refused although its directory offers it.
+    pub refused_profile: Option<String>,
+    /// When the directory's shared budget has room for a poll of this Certificate, where it had none.
+    pub poll_turn: Option<Timestamp>,
     /// The solver.
     pub solver: SolverState,
     /// Whether the answers and routes of the open challenges are applied.
@@ -60,8 +71,10 @@ pub struct Observed {
     pub reach: Vec<(String, Reach)>,
     /// Whether the scheduler grants an order now.
     pub slot: bool,
-    /// Why the last write of the TLS Secret was refused, with the instant.
-    pub unwritable: Option<(Timestamp, String)>,
+    /// Why the TLS Secret is not written now: it was refused, or another writer keeps changing it.
+    pub unwritable: Option<Gate>,
+    /// Whether a dry run told a while ago that the TLS Secret can be written.
+    pub tried: bool,
 }
 
 /// The issuer that the spec names.
@@ -91,6 +104,12 @@ pub struct IssuerFacts {
     pub directory: String,
     /// The generation of its spec.
     pub generation: i64,
+    /// Whether the directory offers renewal information (RFC 9773).
+    pub renewal_info: bool,
+    /// The profiles that the directory offers.
+    pub profiles: Vec<String>,
+    /// The profile that the issuer's spec wants.
+    pub profile: Option<String>,
 }
 
 /// The reason of an issuer whose account is being looked up at the CA again.
@@ -101,15 +120,27 @@ pub const SELF_SIGNED: &str = "self-signed";
 
 /// The TLS Secret that the spec names.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // there is one for each pass, and a box could not be matched in depth
 pub enum SecretObservation {
     /// It does not exist.
     Missing,
     /// It exists with another type, which cannot be changed.
     WrongType(String),
     /// It is somebody else's.
-    Foreign,
+    Foreign(ForeignSecret),
     /// It is ours.
     Ours(TlsSecret),
+}
+
+/// A TLS Secret of somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignSecret {
+    /// The leaf, if key and certificate are whole and belong together.
+    pub content: Result<CertificateFacts, Damage>,
+    /// Whether the leaf is a fallback, of a Certificate that was there once.
+    pub fallback: bool,
+    /// The living controller that it belongs to, in words.
+    pub claim: Option<String>,
 }
 
 /// A TLS Secret of ours.
@@ -119,10 +150,23 @@ pub struct TlsSecret {
     pub content: Result<CertificateFacts, Damage>,
     /// What its annotations say, completed from the companion where the leaf is the same.
     pub marks: Marks,
-    /// Whether the leaf is a marked fallback.
+    /// Whether the leaf is a fallback, its mark in step or not.
     pub fallback: bool,
-    /// Whether label and annotations stand as we would write them.
+    /// Whether its data cannot be changed.
+    pub immutable: bool,
+    /// Whether label and annotations, and what follows from the spec, stand as we would write them.
     pub marks_in_step: bool,
+}
+
+/// The Secret that `spec.fallback.secretRef` names; without one it counts as missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnFallback {
+    /// It does not exist.
+    Missing,
+    /// It holds no certificate with its key.
+    Damaged(Damage),
+    /// Its leaf.
+    There(CertificateFacts),
 }
 
 /// What the annotations say about the certificate in place.
@@ -134,6 +178,8 @@ pub struct Marks {
     pub directory: Option<String>,
     /// The names wanted at issue, sorted.
     pub names: Option<Vec<String>>,
+    /// The profile that was ordered, where one was named.
+    pub profile: Option<String>,
     /// The instant of issue.
     pub issued_at: Option<Timestamp>,
 }
@@ -288,7 +334,21 @@ impl Observed {
             SecretObservation::Ours(_)
             | SecretObservation::Missing
             | SecretObservation::WrongType(_)
-            | SecretObservation::Foreign => None,
+            | SecretObservation::Foreign(_) => None,
+        }
+    }
+
+    /// The Secret, if it is ours and holds a whole certificate that is no fallback.
+    #[must_use]
+    pub fn issued_secret(&self) -> Option<&TlsSecret> {
+        match &self.secret {
+            SecretObservation::Ours(secret) if secret.content.is_ok() && !secret.fallback => {
+                Some(secret)
+            }
+            SecretObservation::Ours(_)
+            | SecretObservation::Missing
+            | SecretObservation::WrongType(_)
+            | SecretObservation::Foreign(_) => None,
         }
     }
 
@@ -304,7 +364,7 @@ impl Observed {
             SecretObservation::Ours(_)
             | SecretObservation::Missing
             | SecretObservation::WrongType(_)
-            | SecretObservation::Foreign => None,
+            | SecretObservation::Foreign(_) => None,
         }
     }
 
@@ -322,16 +382,38 @@ impl Observed {
         then.is_some_and(|then| *then != self.fingerprint())
     }
 
-    /// A fingerprint of what a person can change to end a failure: spec and issuer.
+    /// When a person asks for a renewal by annotation: an instant, or a text that is none.
+    #[must_use]
+    pub fn requested(&self) -> Option<Result<Timestamp, &str>> {
+        let text = self.renew_at.as_deref()?;
+        Some(text.trim().parse().map_err(|_| text))
+    }
+
+    /// The same, if it is readable and later than `instant`.
+    pub(crate) fn requested_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        self.requested()?.ok().filter(|at| *at > instant)
+    }
+
+    /// A fingerprint of what a person can change to end a failure: spec, issuer, and a request for a renewal.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        build_fingerprint(&self.spec, &self.issuer)
+        build_fingerprint(
+            &self.spec,
+            &self.issuer_id(),
+            &self.issuer,
+            self.renew_at.as_deref(),
+        )
     }
 }
 
-/// A fingerprint of what a person can change to end a failure with `issuer`.
+/// A fingerprint of what a person can change to end a failure with the issuer `id`.
 #[must_use]
-pub fn build_fingerprint(spec: &CertificateSpec, issuer: &IssuerObservation) -> String {
+pub fn build_fingerprint(
+    spec: &CertificateSpec,
+    id: &str,
+    issuer: &IssuerObservation,
+    renew_at: Option<&str>,
+) -> String {
     let spec = serde_json::to_string(spec).unwrap_or_default();
     let (directory, generation) = match issuer {
         // One that is being looked up again is no other one for that.
@@ -343,8 +425,12 @@ pub fn build_fingerprint(spec: &CertificateSpec, issuer: &IssuerObservation) -> 
             ("", String::new())
         }
     };
+    let parts = [&spec, id, directory, &generation];
     format!(
         "{:016x}",
-        evercert_api::children::stable_hash(&[&spec, directory, &generation])
+        match renew_at {
+            Some(at) => stable_hash(&[parts[0], parts[1], parts[2], parts[3], at]),
+            None => stable_hash(&parts),
+        }
     )
 }

@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::facts::CertificateFacts;
+
 /// A Certificate that names a Secret, as far as ownership goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimant<'a> {
@@ -39,9 +41,36 @@ pub fn is_ours(
     annotated == Some(certificate) || (leaf.is_some() && leaf == stored_leaf)
 }
 
+/// Whether a leaf is a fallback: its mark holds; or, whatever became of its mark, it carries the name of a fallback, or is the
+/// user's own certificate for that.
+#[must_use]
+pub fn is_fallback(
+    leaf: &CertificateFacts,
+    mark: Option<&str>,
+    own: Option<&CertificateFacts>,
+) -> bool {
+    let own = own.map(|own| own.fingerprint.as_str());
+    leaf.stands_in || [mark, own].contains(&Some(leaf.fingerprint.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::fixtures::{fallback, good};
+
+    #[test]
+    fn fallback_is_one_by_its_mark_or_by_its_name_and_a_mark_of_another_leaf_is_none() {
+        let named = fallback();
+        assert!(is_fallback(&named, None, None));
+        assert!(is_fallback(&good(), Some(&good().fingerprint), None));
+        assert!(is_fallback(&good(), None, Some(&good())));
+        assert!(!is_fallback(
+            &good(),
+            Some(&named.fingerprint),
+            Some(&named)
+        ));
+        assert!(!is_fallback(&good(), None, None));
+    }
 
     fn claimant(name: &str, second: i64) -> Claimant<'_> {
         Claimant {

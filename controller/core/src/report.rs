@@ -2,21 +2,32 @@
 
 use evercert_api::Reason;
 use evercert_api::certificate::{
-    CertificateStatus, FailureStatus, OrderStatus, RefusalStatus, whole_seconds,
+    AttemptOutcome, AttemptStatus, CertificateStatus, FailureStatus, OrderStatus, RefusalStatus,
+    RenewalInfoStatus, whole_seconds,
 };
 use evercert_api::condition::{
-    self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, RATE_LIMITED, READY, RENEW_BEFORE_CLAMPED,
-    STALLED,
+    self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, PROFILE_PENDING, RATE_LIMITED, READY,
+    RENEW_BEFORE_CLAMPED, STALLED,
 };
+use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::backoff::next_attempt;
+use crate::choice::{build_refusal, gives_way};
+use crate::fallback::describe;
 use crate::fault::FaultClass;
 use crate::need::{find_need, whole, whole_up};
 use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
 use crate::plan::{Failure, Plan, State};
-use crate::renewal::plan_renewal_after;
+use crate::profile::{Choice, build_not_offered, find_profile};
+use crate::renewal::{Clamp, plan_renewal_after};
+use crate::sentence::quote;
+
+/// How many attempts the history holds.
+const HISTORY: usize = 10;
+/// The longest message of an attempt in the history, in characters.
+const LONGEST_MESSAGE: usize = 1000;
 
 /// What became of a step, as far as the status must know.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +37,44 @@ pub enum Change {
     /// An order was placed.
     Placed(OrderStatus),
     /// The order was given up, or its certificate was stored.
-    Cleared,
+    Cleared(Ending),
     /// The attempt failed.
     Failed(Failure),
+    /// The CA was asked when to renew.
+    Polled(RenewalInfoStatus),
+}
+
+/// How an attempt ended that did not fail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// In which way.
+    pub outcome: AttemptOutcome,
+    /// The word.
+    pub reason: Reason,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Ending {
+    /// Its certificate was stored.
+    #[must_use]
+    pub fn issued(message: impl Into<String>) -> Self {
+        Self {
+            outcome: AttemptOutcome::Issued,
+            reason: Reason::Issued,
+            message: message.into(),
+        }
+    }
+
+    /// It was given up.
+    #[must_use]
+    pub fn abandoned(message: impl Into<String>) -> Self {
+        Self {
+            outcome: AttemptOutcome::Abandoned,
+            reason: Reason::OrderAbandoned,
+            message: message.into(),
+        }
+    }
 }
 
 /// Merges what a step did onto `status`. Idempotent, so that it can be merged again after a conflict.
@@ -36,7 +82,15 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
     match change {
         Change::None => {}
         Change::Placed(order) => status.order = Some(order.clone()),
-        Change::Cleared => status.order = None,
+        Change::Cleared(Ending {
+            outcome,
+            reason,
+            message,
+        }) => {
+            status.order = None;
+            note_attempt(status, *outcome, *reason, message, now);
+        }
+        Change::Polled(info) => status.renewal_info = Some(info.clone()),
         // A write that went through unanswered: it is there already.
         Change::Failed(_)
             if o.status
@@ -48,10 +102,10 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
         }
         Change::Failed(failure) => {
             let attempts = o.status.failed_attempts.unwrap_or(0).saturating_add(1);
+            let (reason, message) = (failure.reason, &failure.message);
+            note_attempt(status, AttemptOutcome::Failed, reason, message, now);
             status.order = None;
-            if failure.fault.class == FaultClass::Permanent
-                && !o.spec.alternate_issuer_refs.is_empty()
-            {
+            if !o.spec.alternate_issuer_refs.is_empty() && gives_way(failure) {
                 let issuer = o.issuer_id();
                 status.refusals.retain(|refusal| refusal.issuer != issuer);
                 status.refusals.push(RefusalStatus {
@@ -79,6 +133,34 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
     }
 }
 
+/// Puts an attempt that has ended at the head of the history, once.
+fn note_attempt(
+    status: &mut CertificateStatus,
+    outcome: AttemptOutcome,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
+    let attempt = AttemptStatus {
+        time: whole_seconds(now),
+        outcome,
+        reason: reason.as_str().to_owned(),
+        message: cut(message),
+    };
+    if status.history.first() != Some(&attempt) {
+        status.history.insert(0, attempt);
+        status.history.truncate(HISTORY);
+    }
+}
+
+/// At most so much of a sentence as ten of them may take in an object.
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+        None => message.to_owned(),
+    }
+}
+
 /// The status that says what was observed and is planned. `Ready` comes from the Secret, never from the row.
 #[must_use]
 pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateStatus {
@@ -90,17 +172,30 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     status.not_before = issued.map(|c| whole_seconds(c.not_before));
     status.not_after = issued.map(|c| whole_seconds(c.not_after));
     status.serial_number = issued.map(|c| c.serial.clone());
-    let renewal = issued.map(|c| plan_renewal_after(&o.spec, c, issued_at(o)));
+    let renewal = issued.map(|c| plan_renewal_after(o, c, issued_at(o)));
     status.renewal_time = renewal.map(|r| whole_seconds(r.at));
+    let id = issued.and_then(|c| c.renewal_id.as_deref());
+    status.renewal_info = status
+        .renewal_info
+        .filter(|info| id == Some(&info.certificate_id));
     if good && need.is_none() {
         status.failed_attempts = None;
         status.next_attempt_time = None;
         status.last_failure = None;
+    }
+    let is_named = |issuer: &str| o.spec.issuer_refs().any(|r| r.to_string() == issuer);
+    status.refusals.retain(|r| is_named(&r.issuer));
+    if good && need.is_none() && signed_by_alternate(o).is_none() {
         status.refusals.clear();
     }
     let claims = &mut status.conditions;
     let mut set = |claim: Claim| condition::set(claims, &claim, o.generation, now);
-    set(build_ready(o, plan, now));
+    let mut ready = build_ready(o, plan, now);
+    for note in build_notes(o, plan) {
+        ready.message.push_str(". ");
+        ready.message.push_str(&note);
+    }
+    set(ready);
     let issuing = plan.say.state == State::Issuing;
     set(Claim {
         kind: ISSUING,
@@ -127,11 +222,8 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             Reason::Idle
         },
         message: match (&o.status.last_failure, fallback) {
-            (Some(failure), true) => format!(
-                "a self-signed certificate stands in, since {}",
-                failure.message
-            ),
-            (None, true) => format!("a self-signed certificate stands in: {}", plan.say.message),
+            (Some(failure), true) => format!("{}, since {}", describe(o, now), failure.message),
+            (None, true) => format!("{}: {}", describe(o, now), plan.say.message),
             (_, false) => "no fallback is in use".to_owned(),
         },
     });
@@ -144,7 +236,14 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         || failed_for_good.is_some()
         || matches!(
             plan.say.reason,
-            Reason::NameNotAllowed | Reason::NameHeldElsewhere | Reason::NoIngressClass
+            Reason::NameNotAllowed
+                | Reason::NameHeldElsewhere
+                | Reason::NoIngressClass
+                | Reason::InvalidSpec
+                | Reason::SecretNotWritable
+                | Reason::SecretContested
+                | Reason::Suspended
+                | Reason::ProfileNotOffered
         )
         || is_for_a_person(&o.issuer);
     set(Claim {
@@ -166,17 +265,27 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             }
         },
     });
-    match renewal.filter(|r| r.clamped) {
-        Some(r) => set(Claim {
+    match renewal.and_then(|r| Some((r, r.clamped?))) {
+        Some((r, clamp)) => set(Claim {
             kind: RENEW_BEFORE_CLAMPED,
             status: true,
             reason: Reason::Clamped,
             message: format!(
-                "spec asks for a renewal earlier than two thirds of the lifetime before expiry: the certificate is renewed at {} instead",
+                "spec asks for a renewal {} of the lifetime before expiry: the certificate is renewed at {} instead",
+                match clamp {
+                    Clamp::TooEarly => "earlier than two thirds",
+                    Clamp::TooLate => "later than a twentieth",
+                },
                 whole(r.at)
             ),
         }),
         None => condition::remove(claims, RENEW_BEFORE_CLAMPED),
+    }
+    match build_profile(o, renewal.map(|r| r.at)) {
+        Some((reason, message)) => {
+            set_while(claims, o, PROFILE_PENDING, reason, &message, now);
+        }
+        None => condition::remove(claims, PROFILE_PENDING),
     }
     for (kind, reason, holds) in [
         (RATE_LIMITED, Reason::RateLimited, is_rate_limited(o, plan)),
@@ -189,6 +298,81 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         }
     }
     status
+}
+
+/// Why the certificate in place is from another profile than the next one, or than the one that is wanted.
+fn build_profile(o: &Observed, renewal: Option<Timestamp>) -> Option<(Reason, String)> {
+    let IssuerObservation::Ready(issuer) = &o.issuer else {
+        return None;
+    };
+    let marks = &o.issued_secret()?.marks;
+    if marks.directory.as_ref() != Some(&issuer.directory) {
+        return None;
+    }
+    let choice = find_profile(o);
+    if let Choice::Instead(profile) = choice {
+        let message = format!("{}: the CA chooses", build_not_offered(o, profile));
+        return Some((Reason::ProfileNotOffered, message));
+    }
+    let next = choice.ordered();
+    if marks.profile.as_deref() == next || matches!(choice, Choice::Nothing(_)) {
+        return None;
+    }
+    let was = marks.profile.as_deref().map_or_else(
+        || "without a profile".to_owned(),
+        |p| format!("with the profile {}", quote(p)),
+    );
+    let wanted = next.map_or_else(
+        || "none is wanted".to_owned(),
+        |p| format!("{} is wanted", quote(p)),
+    );
+    let at = renewal
+        .map(|at| format!(" at {}", whole(at)))
+        .unwrap_or_default();
+    Some((
+        Reason::ProfilePending,
+        format!("the certificate was ordered {was}, {wanted}: it comes with the renewal{at}"),
+    ))
+}
+
+/// What a person should know beside how it stands.
+fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(build_stand_in(o));
+    if o.spec.suspend && plan.say.reason != Reason::Suspended {
+        notes.push("spec.suspend is true: nothing new is started, no renewal either".to_owned());
+    }
+    if let Some(Err(text)) = o.requested() {
+        notes.push(format!(
+            "The annotation {RENEW_AT} says {:?}, which is no instant: write one such as 2030-01-31T12:00:00Z, or remove it",
+            quote(text)
+        ));
+    }
+    notes
+}
+
+/// The issuer that signed the certificate in place, where it is one of `spec.alternateIssuerRefs`.
+fn signed_by_alternate(o: &Observed) -> Option<String> {
+    let first = o.spec.issuer_ref.to_string();
+    let signed = o.issued_secret()?.marks.issuer.clone()?;
+    let mut alternates = o.spec.alternate_issuer_refs.iter();
+    (signed != first && alternates.any(|r| r.to_string() == signed)).then_some(signed)
+}
+
+/// Which issuer signs, or has signed, in place of the first, why, and when the first has its turn again.
+fn build_stand_in(o: &Observed) -> Option<String> {
+    let first = o.spec.issuer_ref.to_string();
+    let turn = format!("At the next renewal {first} comes first again");
+    if let Some(why) = &o.gave_way {
+        return Some(format!("{} signs, since {why}. {turn}", o.issuer_id()));
+    }
+    let alternate = signed_by_alternate(o)?;
+    let refusal = o.status.refusals.iter().find(|r| r.issuer == first);
+    let why = refusal.map(|r| format!(", since {first} {}", build_refusal(r)));
+    Some(format!(
+        "It was signed by {alternate}{}. {turn}",
+        why.unwrap_or_default()
+    ))
 }
 
 /// A condition that is there only while it holds.
@@ -225,7 +409,7 @@ fn issued_at(o: &Observed) -> Option<Timestamp> {
         SecretObservation::Ours(secret) => secret.marks.issued_at,
         SecretObservation::Missing
         | SecretObservation::WrongType(_)
-        | SecretObservation::Foreign => None,
+        | SecretObservation::Foreign(_) => None,
     }
 }
 

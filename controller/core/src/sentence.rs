@@ -134,6 +134,7 @@ pub fn find_remedy(kind: &str) -> Option<&'static str> {
             "write another address into spec.acme.email, or leave it out"
         }
         "accountDoesNotExist" => "the account will be registered again with the same key",
+        "invalidProfile" => "name another profile in spec.profile.name, or none",
         "badPublicKey" | "badCSR" => "choose another spec.privateKey",
         "rateLimited" => "nothing: the next attempt waits until the CA allows it",
         _ => return None,

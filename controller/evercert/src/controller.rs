@@ -1,15 +1,20 @@
 //! `evercert controller`.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use evercert_api::duration::parse_duration;
-use evercert_operator::{Config, SolverConfig};
+use evercert_core::lease::{Candidacy, LONGEST};
+use evercert_operator::{Config, LeaseConfig, SolverConfig};
 
 use crate::log::LogArgs;
 use crate::serve;
+
+/// Renewals of a shorter one would be a load, and a busy machine would lose it.
+const SHORTEST_CLAIM: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 pub(crate) struct ControllerArgs {
@@ -41,7 +46,7 @@ pub(crate) struct ControllerArgs {
     )]
     concurrency: u16,
 
-    /// The DNS servers that are asked for CAA records, joined by commas; those of the system when there is none
+    /// The DNS servers that are asked, joined by commas; those of the system when there is none
     #[arg(
         long = "dns-server",
         env = "EVERCERT_DNS_SERVERS",
@@ -50,7 +55,7 @@ pub(crate) struct ControllerArgs {
     )]
     dns_servers: Vec<SocketAddr>,
 
-    /// Where /healthz and /readyz are served
+    /// Where /healthz, /readyz (leader or standby) and /metrics are served
     #[arg(
         long,
         env = "EVERCERT_HEALTH_LISTEN",
@@ -100,6 +105,41 @@ pub(crate) struct ControllerArgs {
     )]
     solver_idle: Idle,
 
+    /// The Lease in the operator's namespace: of several processes that name the same one, its holder acts, the others stand by
+    #[arg(
+        long,
+        env = "EVERCERT_LEASE_NAME",
+        value_name = "NAME",
+        default_value = "evercert",
+        help_heading = "Lease"
+    )]
+    lease_name: String,
+
+    /// What this process calls itself in the Lease [default: the host's name and a random part]
+    ///
+    /// No two that run at the same time may have the same. One that starts again under its name, such as a container of a pod
+    /// that is called as the pod, does not wait for its own earlier claim to run out.
+    #[arg(
+        long,
+        env = "EVERCERT_LEASE_IDENTITY",
+        value_name = "NAME",
+        value_parser = parse_identity,
+        help_heading = "Lease"
+    )]
+    lease_identity: Option<String>,
+
+    /// How long a claim on the Lease lasts, 2s to 1m; it is renewed five times in that time, and another takes over when it is
+    /// past
+    #[arg(
+        long,
+        env = "EVERCERT_LEASE_DURATION",
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = parse_claim,
+        help_heading = "Lease"
+    )]
+    lease_duration: Duration,
+
     #[command(flatten)]
     log: LogArgs,
 }
@@ -128,6 +168,31 @@ fn parse_idle(text: &str) -> Result<Idle, String> {
         })
 }
 
+/// As a Lease takes it (k8s.io/api/coordination/v1), in a header, too.
+fn parse_identity(text: &str) -> Result<String, String> {
+    let is_good = (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if is_good {
+        Ok(text.to_owned())
+    } else {
+        Err("write 1 to 253 letters, digits and signs of ASCII, without a space".to_owned())
+    }
+}
+
+fn parse_claim(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .and_then(|claim| Duration::try_from(claim).ok())
+        .filter(|claim| (SHORTEST_CLAIM..=LONGEST).contains(claim))
+        .ok_or_else(|| "write whole seconds from 2s to 1m".to_owned())
+}
+
+/// The host's name, and something that no other process has.
+fn build_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let random = RandomState::new().build_hasher().finish();
+    let host = parse_identity(host.trim()).unwrap_or_else(|_| "evercert".to_owned());
+    format!("{}_{random:016x}", host.get(..200).unwrap_or(&host))
+}
+
 /// Runs the operator until a signal ends it.
 pub(crate) fn run(args: &ControllerArgs) -> Result<()> {
     let config = build_config(args);
@@ -152,6 +217,13 @@ fn build_config(args: &ControllerArgs) -> Config {
         dns_servers: args.dns_servers.clone(),
         user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
         health_listen: args.health_listen,
+        lease: LeaseConfig {
+            name: args.lease_name.clone(),
+            candidacy: Candidacy {
+                identity: args.lease_identity.clone().unwrap_or_else(build_identity),
+                duration: args.lease_duration,
+            },
+        },
     }
 }
 
@@ -221,6 +293,36 @@ mod tests {
                 .unwrap()
                 .name_sharing_allowed
         );
+    }
+
+    #[test]
+    fn each_process_has_an_identity_of_its_own_unless_it_is_told_one() {
+        let identity = |more: &[&str]| config(more).map(|config| config.lease.candidacy.identity);
+        let (one, other) = (identity(&[]).unwrap(), identity(&[]).unwrap());
+        assert_ne!(one, other);
+        assert_eq!(one.split_once('_').unwrap().1.len(), 16, "{one}");
+        assert_eq!(
+            identity(&["--lease-identity", "evercert-0"]),
+            Ok("evercert-0".to_owned())
+        );
+        for bad in ["", "a b", "ä", &"x".repeat(254)] {
+            let refusal = identity(&["--lease-identity", bad]).unwrap_err();
+            assert!(refusal.contains("letters, digits"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_claim_lasts_ten_seconds_unless_told_otherwise() {
+        let claim = |more: &[&str]| config(more).map(|config| config.lease.candidacy.duration);
+        assert_eq!(claim(&[]), Ok(Duration::from_secs(10)));
+        assert_eq!(
+            claim(&["--lease-duration", "1m"]),
+            Ok(Duration::from_mins(1))
+        );
+        for bad in ["1s", "61s", "2500ms", "0s", "10"] {
+            let refusal = claim(&["--lease-duration", bad]).unwrap_err();
+            assert!(refusal.contains("whole seconds from 2s to 1m"), "{refusal}");
+        }
     }
 
     #[test]

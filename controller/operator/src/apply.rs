@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::effect::{Effect, perform};
+use crate::lease::NotLeader;
 
 /// The longest time for one call.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -55,6 +56,8 @@ pub enum Concern {
     Route,
     /// The solver's Deployment and Service.
     Solver,
+    /// The Lease.
+    Lease,
     /// A CA: nothing in the cluster.
     Ca,
 }
@@ -73,6 +76,7 @@ impl Concern {
             Self::Challenges => "challenges",
             Self::Route => "route",
             Self::Solver => "solver",
+            Self::Lease => "lease",
             Self::Ca => "ca",
         };
         format!("{FIELD_MANAGER}-{concern}")
@@ -107,6 +111,9 @@ pub enum ApplyError {
     /// No answer within [`DEADLINE`]; whether the write was done is unknown.
     #[error("the API server did not answer within 15 s")]
     TimedOut,
+    /// This process may not write any more: its claim on the Lease is over. Nothing was sent.
+    #[error("nothing is written: {NotLeader}")]
+    NotLeader,
     /// The object cannot be written as JSON, or has no name.
     #[error("the object cannot be sent: {0}")]
     Unsendable(String),
@@ -125,10 +132,19 @@ impl ApplyError {
         matches!(self, Self::NotFound(_))
     }
 
+    /// Whether the API server refuses this very write: admission, validation, quota, missing rights, or no such namespace.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        !self.is_conflict() && !self.is_passing()
+    }
+
     /// Whether the same call may go well later without a change by anybody.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::TimedOut)
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::TimedOut | Self::NotLeader
+        )
     }
 
     /// How long the API server wants to be left alone.
@@ -140,6 +156,7 @@ impl ApplyError {
             | Self::NotFound(_)
             | Self::Refused { .. }
             | Self::TimedOut
+            | Self::NotLeader
             | Self::Unsendable(_) => None,
         }
     }
@@ -172,6 +189,7 @@ impl From<kube::Error> for ApplyError {
         match error {
             kube::Error::Api(status) => Self::from_status(&status),
             kube::Error::BuildRequest(error) => Self::Unsendable(error.to_string()),
+            other if is_not_leader(&other) => Self::NotLeader,
             // Transport and protocol: the innermost cause says what happened, the outer ones only repeat it.
             other => Self::Unavailable {
                 message: root_cause(&other),
@@ -246,6 +264,30 @@ where
     perform(effect, within(api.replace(&name, &params, object))).await
 }
 
+/// As [`create`] where it is `new`, else as [`replace`], but as a dry run: everything is checked, nothing is stored.
+///
+/// # Errors
+/// As these.
+pub async fn rehearse<K>(
+    api: &Api<K>,
+    effect: Effect,
+    object: &K,
+    new: bool,
+) -> Result<K, ApplyError>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let params = PostParams {
+        dry_run: true,
+        ..post_params(effect)
+    };
+    if new {
+        return perform(effect, within(api.create(&params, object))).await;
+    }
+    let name = conditional_name_of(object)?;
+    perform(effect, within(api.replace(&name, &params, object))).await
+}
+
 /// As [`replace`], for the status alone.
 ///
 /// # Errors
@@ -315,6 +357,10 @@ fn conditional_name_of<K: Resource>(object: &K) -> Result<String, ApplyError> {
 
 fn as_json<K: Serialize>(object: &K) -> Result<Value, ApplyError> {
     serde_json::to_value(object).map_err(|e| ApplyError::Unsendable(e.to_string()))
+}
+
+fn is_not_leader(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(cause) if cause.is::<NotLeader>())
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

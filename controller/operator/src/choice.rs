@@ -1,15 +1,17 @@
 //! Which of the issuers that a Certificate names is to sign: what core needs to know for it, CAA records among it.
 
-use evercert_api::Certificate;
-use evercert_api::certificate::IssuerRef;
+use evercert_api::certificate::{IssuerRef, RefusalStatus};
+use evercert_api::{Certificate, keys};
 use evercert_core::caa::{CaaAnswer, Signing};
-use evercert_core::choice::{Choice, Signatory, choose_issuer, has_refused};
+use evercert_core::choice::{Choice, Signatory, choose_issuer, find_refusal};
+use evercert_core::key::ObjectKey;
 use evercert_core::observe::{IssuerObservation, build_fingerprint};
 use futures::future::join_all;
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 use crate::context::Context;
-use crate::gather::observe_issuer;
+use crate::gather::{check_issuer_policy, observe_issuer};
 use crate::issuer::{IssuerId, Session, Signer};
 
 /// The one challenge that there is.
@@ -23,19 +25,24 @@ pub(crate) struct Chosen {
     pub(crate) alternate: Option<IssuerRef>,
     /// The others, `Kind/name`, with the directory of each that is ready.
     pub(crate) others: Vec<(String, Option<String>)>,
+    /// Why it is not the first.
+    pub(crate) because: Option<String>,
     /// Why no other one is tried, where the first cannot issue.
     pub(crate) passed_over: Option<String>,
 }
 
-/// Chooses: while an order is under way the issuer that it was placed with, else by [`choose_issuer`]. DNS is asked only where the
-/// first issuer has refused for good, for 5 s at most.
+/// Chooses: while an order is under way the issuer that it was placed with, else by [`choose_issuer`]; a certificate was last issued
+/// at `last_issue`. DNS is asked only where the first issuer has refused for good, for 5 s at most.
 pub(crate) async fn choose(
-    namespace: &str,
+    key: &ObjectKey,
     context: &Context,
     certificate: &Certificate,
+    last_issue: Option<Timestamp>,
     now: Timestamp,
 ) -> Chosen {
     let spec = &certificate.spec;
+    let namespace = key.namespace.as_str();
+    let renew_at = certificate.annotations().get(keys::RENEW_AT);
     let ids: Vec<IssuerId> = spec
         .issuer_refs()
         .map(|reference| IssuerId::of(reference, namespace))
@@ -48,8 +55,14 @@ pub(crate) async fn choose(
             let issuer = observe_issuer(id, context, session.as_ref(), None);
             Signatory {
                 id: id.to_string(),
-                fingerprint: build_fingerprint(spec, &issuer),
+                fingerprint: build_fingerprint(
+                    spec,
+                    &id.to_string(),
+                    &issuer,
+                    renew_at.map(String::as_str),
+                ),
                 issuer,
+                policy: None,
                 caa: None,
             }
         })
@@ -61,20 +74,25 @@ pub(crate) async fn choose(
     let choice = match under_way {
         Some(at) => Choice {
             at,
+            because: find_why(&all, at, refusals, last_issue, now),
             passed_over: None,
         },
         None => {
-            let is_refused = all.first().is_some_and(|s| has_refused(s, refusals, now));
-            let alternates = all.iter_mut().zip(&sessions).skip(1).filter(|_| is_refused);
-            for (signatory, session) in alternates {
+            let first = all.first().filter(|_| all.len() > 1);
+            let refused = first.and_then(|s| find_refusal(s, refusals, last_issue, now));
+            let alternates = spec.issuer_refs().zip(all.iter_mut().zip(&sessions));
+            for (reference, (signatory, session)) in alternates.skip(1) {
+                if refused.is_none() {
+                    break;
+                }
                 if matches!(signatory.issuer, IssuerObservation::Ready(_)) {
+                    signatory.policy =
+                        check_issuer_policy(key, certificate, reference, session.as_ref(), context)
+                            .map(|refusal| refusal.message);
                     signatory.caa = ask(context, session.as_ref(), &spec.dns_names).await;
-                    if !matches!(signatory.caa, Some(CaaAnswer::Forbidden(_))) {
-                        break;
-                    }
                 }
             }
-            choose_issuer(&all, refusals, now)
+            choose_issuer(&all, refusals, last_issue, now)
         }
     };
     let others = all.iter().enumerate().filter(|(at, _)| *at != choice.at);
@@ -93,8 +111,23 @@ pub(crate) async fn choose(
         id: IssuerId::of(alternate.unwrap_or(&spec.issuer_ref), namespace),
         alternate: alternate.cloned(),
         others: others.collect(),
+        because: choice.because,
         passed_over: choice.passed_over,
     }
+}
+
+/// Why the order that is under way is not the first issuer's.
+fn find_why(
+    all: &[Signatory],
+    at: usize,
+    refusals: &[RefusalStatus],
+    last_issue: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<String> {
+    let first = all.first().filter(|_| at > 0)?;
+    let why = find_refusal(first, refusals, last_issue, now);
+    let why = why.unwrap_or_else(|| "had refused when the order was placed".to_owned());
+    Some(format!("{} {why}", first.id))
 }
 
 /// What the CAA records of `names` say of the CA: forbidden if one of them does. `None` for an issuer without a CA.

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evercert_core::lease::Candidacy;
+
 /// The operator's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -17,12 +19,23 @@ pub struct Config {
     /// The most orders that are under way at the CAs at the same time, at least 1. An eighth of them are worked on here, the
     /// others wait for their CA.
     pub max_orders: usize,
-    /// The DNS servers that are asked for CAA records; without any those of the system.
+    /// The DNS servers that are asked; without any those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// What the operator calls itself in each request to a CA (RFC 8555 §6.1).
     pub user_agent: String,
     /// Where `/healthz` and `/readyz` are served.
     pub health_listen: SocketAddr,
+    /// The Lease that says which of several processes acts.
+    pub lease: LeaseConfig,
+}
+
+/// The Lease, in the operator's own namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// Its name.
+    pub name: String,
+    /// What this process calls itself in it, and how long its claim lasts: whole seconds.
+    pub candidacy: Candidacy,
 }
 
 /// The shape of the solver's Deployment and Service.

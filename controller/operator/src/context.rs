@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use evercert_api::Certificate;
 use evercert_api::certificate::CertificateSpec;
+use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::key::ObjectKey;
 use evercert_probe::Dns;
 use futures::channel::mpsc::UnboundedSender;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,15 +18,20 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::config::Config;
 use crate::echo::Echoes;
 use crate::issuer::Sessions;
+use crate::lease::Mandate;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::orphans::Orphans;
+use crate::polls::Polls;
 use crate::projection::Projections;
 use crate::slots::Slots;
 
 /// What every pass shares.
 pub(crate) struct Context {
-    /// The client for calls (watches have one of their own).
+    /// The client for calls (watches have one of their own). It writes while the mandate is held, and not after.
     pub(crate) client: Client,
+    /// The right to act.
+    pub(crate) mandate: Mandate,
     /// What the operator was told at its start.
     pub(crate) config: Config,
     /// What this process remembers.
@@ -36,12 +43,16 @@ pub(crate) struct Context {
     pub(crate) workers: Semaphore,
     /// The places among the orders under way.
     pub(crate) slots: Slots,
+    /// The turns to ask a CA about renewals.
+    pub(crate) polls: Polls,
     /// What was asked of each CA.
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.
     pub(crate) sessions: Sessions,
-    /// Who is asked for CAA records.
+    /// Who is asked for DNS records.
     pub(crate) dns: Option<Dns>,
+    /// TLS Secrets that go with their Certificates.
+    pub(crate) orphans: Orphans,
     /// Challenges, routes and solver.
     pub(crate) projections: Projections,
     /// All Certificates.
@@ -83,6 +94,39 @@ impl Context {
             if concerned(&certificate.spec, &namespace) {
                 self.wake(&key_of(&certificate));
             }
+        }
+    }
+
+    /// A request to `directory` was answered as it should be: whoever waited for that goes on, slowly at first.
+    pub(crate) fn close_breaker(&self, directory: &str) {
+        let told = self.memory.lasting_outage(directory).is_some();
+        let Some(since) = self.memory.close_breaker(directory) else {
+            return;
+        };
+        if told {
+            self.wake_issuers_at(directory);
+        }
+        let now = Timestamp::now();
+        self.slots
+            .recover(directory, now.duration_since(since), now);
+        self.wake_certificates(|_, _| true);
+    }
+
+    /// A request to `directory` met `fault`: one that counts against the directory holds back all requests to it for a while; any
+    /// other answer is one.
+    pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) {
+        if fault.class == FaultClass::Unavailable {
+            if self.memory.note_fault(directory, fault, now) {
+                self.wake_issuers_at(directory);
+            }
+        } else if fault.http_status.is_some() {
+            self.close_breaker(directory);
+        }
+    }
+
+    fn wake_issuers_at(&self, directory: &str) {
+        for id in self.sessions.at(directory) {
+            self.wake_issuers.wake(&id);
         }
     }
 

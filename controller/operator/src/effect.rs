@@ -65,6 +65,8 @@ effects! {
     SettleIntent "settle-intent" Ledger
     /// The key of the next certificate goes into the companion.
     KeepPendingKey "keep-pending-key" Companion
+    /// The TLS Secret is written as a dry run, before an order is spent on it.
+    TrySecret "try-secret" Secret
     /// The order is placed (RFC 8555 §7.4).
     NewOrder "new-order" Ca
     /// The order's URL goes into the status.
@@ -98,8 +100,12 @@ effects! {
     RestoreSecret "restore-secret" Secret
     /// A marked self-signed certificate goes into the TLS Secret.
     WriteFallback "write-fallback" Secret
-    /// Label and annotations of the TLS Secret are put in step.
+    /// A Secret of somebody else that nobody claims gets label and annotations of ours.
+    AdoptSecret "adopt-secret" Secret
+    /// Labels, annotations and what follows from the spec are put in step in the TLS Secret.
     MendMarks "mend-marks" Secret
+    /// A TLS Secret is deleted with its Certificate.
+    DeleteSecret "delete-secret" Secret
     /// The good certificate in the TLS Secret is copied into the companion.
     KeepCopy "keep-copy" Companion
     /// A companion that was restored from a copy gets its owner back.
@@ -128,6 +134,13 @@ effects! {
     DeleteSolverDeployment "delete-solver-deployment" Solver
     /// The solver's Service is deleted.
     DeleteSolverService "delete-solver-service" Solver
+
+    /// The Lease is taken.
+    TakeLease "take-lease" Lease
+    /// The claim on the Lease is renewed.
+    RenewLease "renew-lease" Lease
+    /// The Lease is given up, so that another need not wait.
+    ReleaseLease "release-lease" Lease
 }
 
 impl fmt::Display for Effect {

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evercert_api::{Certificate, children, keys};
 use evercert_core::key::ObjectKey;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future;
 use futures::stream::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
@@ -15,6 +18,8 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
 
 use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
@@ -22,6 +27,10 @@ use crate::issuer::{IssuerId, IssuerResource};
 
 /// A watch is begun anew after so many seconds, so that one on a dead connection is noticed.
 const WATCH_TIMEOUT: u32 = 90;
+/// How often the clock is compared with the one that timers go by.
+const CLOCK_CHECK: Duration = Duration::from_secs(10);
+/// What counts as a jump of the clock; below is what a time server mends.
+const JUMP: Duration = Duration::from_secs(2);
 
 /// A cache, and what changes in it.
 pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
@@ -33,9 +42,33 @@ pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) gone: UnboundedReceiver<K>,
 }
 
-/// Follows all objects that `api` reaches. One with a status that is `foreign` counts as changed.
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Followed<K> {
+    /// Drops what changes, for ever: nobody acts yet, and whoever begins to finds all of it in the cache.
+    pub(crate) async fn ignore_changes(&mut self) {
+        let (changes, gone) = (&mut self.changes, &mut self.gone);
+        let dropped = changes.for_each(|_| future::ready(()));
+        future::join(dropped, gone.for_each(|_| future::ready(()))).await;
+        // The watch is over, and with it the stint.
+        future::pending::<()>().await;
+    }
+
+    /// All that is there now, and then each change.
+    pub(crate) fn from_now(
+        cache: &Store<K>,
+        changes: UnboundedReceiver<K>,
+    ) -> impl Stream<Item = K> + Send + Unpin + 'static
+    where
+        K: Send + Sync,
+    {
+        let now: Vec<K> = cache.state().iter().map(|k| k.as_ref().clone()).collect();
+        futures::stream::iter(now).chain(changes)
+    }
+}
+
+/// Follows all objects that `api` reaches, for as long as `tasks` are there. One with a status that is `foreign` counts as changed.
 pub(crate) fn follow<K>(
     api: Api<K>,
+    tasks: &mut JoinSet<()>,
     foreign: impl Fn(&K) -> bool + Send + Sync + 'static,
 ) -> Followed<K>
 where
@@ -48,7 +81,7 @@ where
         .default_backoff()
         .modify(|object: &mut K| object.meta_mut().managed_fields = None)
         .reflect(writer);
-    tokio::spawn(pass_on(stream, cache.clone(), foreign, wanted, removed));
+    tasks.spawn(pass_on(stream, cache.clone(), foreign, wanted, removed));
     Followed {
         store: cache,
         changes,
@@ -128,6 +161,7 @@ pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, contex
         let key = key_of(&certificate);
         forget(&key, &context);
         context.echoes.forget(&certificate.metadata);
+        context.orphans.look();
         // Another Certificate may have waited for the Secret or a name.
         context.wake_certificates(|spec, namespace| {
             (namespace == key.namespace && spec.secret_name == certificate.spec.secret_name)
@@ -181,6 +215,29 @@ pub(crate) async fn call_next(context: Arc<Context>) {
     context.slots.call(|key| context.wake(key)).await;
 }
 
+/// Wakes everything when the clock has been set, or the machine was asleep: what is waited for may have come.
+pub(crate) async fn wake_after_jumps(context: Arc<Context>) {
+    let mut seen = (Timestamp::now(), Instant::now());
+    let mut ticks = interval(CLOCK_CHECK);
+    loop {
+        ticks.tick().await;
+        let looked = (Timestamp::now(), Instant::now());
+        let (wall, steady) = (looked.0.duration_since(seen.0), looked.1 - seen.1);
+        seen = looked;
+        if has_jumped(wall, steady) {
+            tracing::info!(%wall, ?steady, "the clock has jumped: everything is looked at");
+            context.wake_certificates(|_, _| true);
+            context.wake_issuers.wake_all(&context.config.namespace);
+        }
+    }
+}
+
+/// Whether the clock went on by something else than the time that timers count, which stand still while the machine sleeps.
+fn has_jumped(wall: SignedDuration, steady: Duration) -> bool {
+    let steady = SignedDuration::try_from(steady).unwrap_or(SignedDuration::MAX);
+    wall.saturating_sub(steady).unsigned_abs() > JUMP
+}
+
 /// The Certificates whose Secrets change: ours by label, metadata only, deletions too. Issuers whose account's key changes are
 /// woken beside.
 pub(crate) fn watch_secrets(
@@ -197,9 +254,13 @@ pub(crate) fn watch_secrets(
             let concerned = match event {
                 Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                     let version = secret.resource_version();
+                    context.orphans.note(&secret);
                     find_concerned(&secret, version.as_deref(), &context)
                 }
-                Ok(Event::Delete(secret)) => find_concerned(&secret, None, &context),
+                Ok(Event::Delete(secret)) => {
+                    context.orphans.forget(&secret);
+                    find_concerned(&secret, None, &context)
+                }
                 Ok(Event::Init) => Vec::new(),
                 // A Secret that was deleted while nobody watched is in no event.
                 Ok(Event::InitDone) => find_all(&context),
@@ -266,6 +327,20 @@ mod tests {
             },
             ..Namespace::default()
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_or_a_machine_that_slept_is_a_jump_and_a_slow_look_is_none() {
+        let ten = Duration::from_secs(10);
+        let hours = SignedDuration::from_hours;
+        assert!(!has_jumped(SignedDuration::from_millis(10_900), ten));
+        assert!(
+            !has_jumped(hours(1), Duration::from_hours(1)),
+            "a frozen process"
+        );
+        assert!(has_jumped(hours(60), ten), "asleep, or set ahead");
+        assert!(has_jumped(-hours(5), ten), "set back");
+        assert!(has_jumped(SignedDuration::MIN, Duration::MAX));
     }
 
     #[tokio::test]

@@ -1,37 +1,43 @@
 //! Reads only: everything that a plan may look at. The Certificate and its Secrets are read at the API server, or taken from the
 //! pass before where nothing has changed since; the rest comes from caches and memory. So a pass sees what the one before it wrote.
 
-use std::collections::BTreeMap;
+mod claims;
+
 use std::time::{Duration, Instant};
 
 use evercert_api::certificate::IssuerKind;
-use evercert_api::condition::READY;
-use evercert_api::{Certificate, CertificateStatus, ClusterIssuer, Issuer, Reason, children, keys};
+use evercert_api::{Certificate, ClusterIssuer, Issuer, Reason, children, keys};
 use evercert_core::chain::find_chain_note;
+use evercert_core::circuit::build_refused;
 use evercert_core::key::ObjectKey;
 use evercert_core::lanes::{Candidate, Lane};
 use evercert_core::limits::NewOrder;
 use evercert_core::observe::{
-    Gate, IssuerObservation, Observed, Presented, Refusal, SecretObservation, SolverState,
+    Gate, IssuerObservation, Observed, Presented, SecretObservation, SolverState,
 };
-use evercert_core::ownership::{Claimant, find_owner};
-use evercert_core::permission::{Holder, check_holders, check_policy};
-use evercert_core::routes::is_route;
-use jiff::Timestamp;
+use evercert_core::renewal_info::find_replaced;
+use evercert_core::report::Change;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
+pub(crate) use self::claims::check_issuer_policy;
+use self::claims::{find_refusal, find_rival, find_unroutable};
 use crate::apply::{self, ApplyError};
 use crate::choice::{Chosen, choose};
+use crate::claim::gather_claim;
 use crate::context::Context;
-use crate::issuer::{IssuerId, Session, Signer};
+use crate::issuer::{IssuerId, Session};
+use crate::memory::Entry;
 use crate::projection::{Presentation, SolverReadiness};
-use crate::secrets::{data, observe_companion, observe_secret};
+use crate::secrets::{data, last_issue, observe_companion, observe_own_fallback, observe_secret};
 
 /// How long what was read may serve further passes, whatever the watches tell.
 const CURRENT: Duration = Duration::from_secs(30);
+
+/// How long a dry run tells that the TLS Secret can be written.
+const TRIED: SignedDuration = SignedDuration::from_mins(10);
 
 /// What was read at the API server.
 #[derive(Debug, Clone)]
@@ -39,6 +45,10 @@ pub(crate) struct Reads {
     certificate: Certificate,
     secret: Option<Secret>,
     companion: Option<Secret>,
+    /// The Secret with the user's own certificate.
+    own_fallback: Option<Secret>,
+    /// The living controller that the TLS Secret belongs to.
+    claim: Option<String>,
     read_at: Instant,
 }
 
@@ -50,6 +60,9 @@ pub(crate) struct Gathered {
     pub(crate) secret: Option<Secret>,
     /// The companion Secret.
     pub(crate) companion: Option<Secret>,
+    /// The Secret with the user's own certificate, where that is the fallback.
+    pub(crate) own_fallback: Option<Secret>,
+    claim: Option<String>,
     read_at: Instant,
     /// The issuer that the spec names.
     pub(crate) issuer: IssuerId,
@@ -94,9 +107,18 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        own_fallback,
+        claim,
         read_at,
     } = reads;
-    let chosen = choose(&key.namespace, context, &certificate, now).await;
+    let chosen = choose(
+        key,
+        context,
+        &certificate,
+        last_issue(secret.as_ref(), companion.as_ref()),
+        now,
+    )
+    .await;
     let issuer = chosen.id.clone();
     let session = context.sessions.get(&issuer);
     let generation = if live {
@@ -110,6 +132,8 @@ async fn look_at(
         &certificate,
         secret.as_ref(),
         companion.as_ref(),
+        own_fallback.as_ref(),
+        claim.as_deref(),
         session.as_ref(),
         chosen,
         generation,
@@ -119,6 +143,8 @@ async fn look_at(
         certificate,
         secret,
         companion,
+        own_fallback,
+        claim,
         read_at,
         issuer,
         session,
@@ -142,10 +168,20 @@ impl Reads {
         };
         let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
         let companion = companion.filter(|c| is_companion_of(c, &certificate));
+        let own_fallback = match certificate.spec.own_fallback() {
+            Some(name) => apply::within(secrets.get_opt(name)).await?,
+            None => None,
+        };
+        let claim = match &secret {
+            Some(secret) => gather_claim(secret, key, &context.client).await,
+            None => None,
+        };
         Ok(Some(Self {
             certificate,
             secret,
             companion,
+            own_fallback,
+            claim,
             read_at,
         }))
     }
@@ -191,6 +227,14 @@ fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
     intent.as_second() >= created_at.as_second()
 }
 
+/// Whether something became of an order that the status does not tell yet.
+fn tells_of_order(entry: &Entry) -> bool {
+    match &entry.unreported {
+        Some((Change::Placed(_) | Change::Cleared(_) | Change::Failed(_), _)) => true,
+        Some((Change::Polled(_) | Change::None, _)) | None => false,
+    }
+}
+
 async fn read_generation(issuer: &IssuerId, context: &Context) -> Result<Option<i64>, ApplyError> {
     let client = context.client.clone();
     let generation = match (issuer.kind, &issuer.namespace) {
@@ -217,6 +261,8 @@ fn observe(
     certificate: &Certificate,
     secret: Option<&Secret>,
     companion: Option<&Secret>,
+    own_fallback: Option<&Secret>,
+    claim: Option<&str>,
     session: Option<&Session>,
     chosen: Chosen,
     live_generation: Option<i64>,
@@ -226,6 +272,7 @@ fn observe(
     let status = certificate.status.clone().unwrap_or_default();
     let issuer_id = chosen.id;
     let companion = observe_companion(companion, certificate.metadata.uid.as_deref());
+    let own_fallback = observe_own_fallback(own_fallback);
     let created_at = certificate
         .metadata
         .creation_timestamp
@@ -237,7 +284,7 @@ fn observe(
     });
     let intent = directory
         .as_deref()
-        .filter(|_| status.order.is_none() && entry.unreported.is_none())
+        .filter(|_| status.order.is_none() && !tells_of_order(&entry))
         .and_then(|d| context.ledger.intent(d, key))
         .filter(|at| is_of(created_at, *at));
     let mut observed = Observed {
@@ -246,11 +293,21 @@ fn observe(
         created_at,
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
+        renew_at: certificate.annotations().get(keys::RENEW_AT).cloned(),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
         chosen: chosen.alternate,
         others: chosen.others,
+        gave_way: chosen.because,
         passed_over: chosen.passed_over,
-        secret: observe_secret(&key.name, secret, &companion),
+        secret: observe_secret(
+            key,
+            &certificate.spec,
+            secret,
+            &companion,
+            &own_fallback,
+            claim,
+        ),
+        own_fallback,
         companion,
         order: context
             .memory
@@ -260,16 +317,21 @@ fn observe(
         chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
         intent,
-        gate: directory.as_deref().and_then(|d| context.memory.gate(d)),
+        gate: directory
+            .as_deref()
+            .and_then(|d| context.memory.gate_for(d, key, now)),
         limit: None,
+        poll_turn: None,
+        refused_profile: entry.refused_profile.clone(),
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
-        reach: entry.reach.into_iter().collect(),
+        reach: entry.reach.clone().into_iter().collect(),
         slot: context.slots.has(key),
-        unwritable: entry.unwritable,
+        unwritable: observe_unwritable(&entry, certificate, now),
+        tried: entry.tried.is_some_and(|at| now.duration_since(at) < TRIED),
         status,
     };
-    observed.refusal = find_refusal(&observed, context, session, now);
+    observed.refusal = find_refusal(&observed, certificate, context, session, now);
     observed.limit = find_limit(&observed, context, session, now);
     observed
 }
@@ -314,7 +376,8 @@ pub(crate) fn wait_for_token(gathered: &Gathered, context: &Context, now: Timest
     }
 }
 
-/// The order that would be placed, and the directory where.
+/// The order that would be placed, and the directory where. That it replaces a certificate counts in the ledger where the CA has
+/// said in this process that its time has come: what a status says may be forged.
 pub(crate) fn new_order(
     o: &Observed,
     context: &Context,
@@ -324,14 +387,26 @@ pub(crate) fn new_order(
     let (account, directory) = session.account()?;
     let names = o.wanted_names();
     let is_lost = !o.is_served_well(now) && context.ledger.was_issued(directory, &names);
+    let replaces = replaced(o, context).is_some_and(|id| {
+        let advised = context.memory.entry(&o.key).advised;
+        advised.is_some_and(|(known, start)| known == id && start <= now)
+    });
     let order = NewOrder {
         account: account.to_owned(),
         urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
         names,
-        replaces: false,
+        replaces,
         asked_anew: o.is_changed_since_failure(),
     };
     Some((directory.to_owned(), order))
+}
+
+/// The certificate that the order replaces, by its identifier (RFC 9773 §5).
+pub(crate) fn replaced(o: &Observed, context: &Context) -> Option<String> {
+    let refused = context.memory.entry(&o.key).unreplaceable;
+    find_replaced(o)
+        .filter(|id| refused.as_deref() != Some(id))
+        .map(str::to_owned)
 }
 
 /// The issuer, as far as its own loop knows it.
@@ -363,6 +438,17 @@ pub(crate) fn observe_issuer(
     }
 }
 
+/// Why the TLS Secret is not written now.
+fn observe_unwritable(entry: &Entry, certificate: &Certificate, now: Timestamp) -> Option<Gate> {
+    let name = &certificate.spec.secret_name;
+    let generation = certificate.metadata.generation.unwrap_or_default();
+    let refused = entry.unwritable.as_ref();
+    entry
+        .circuit
+        .gate(name, generation, now)
+        .or_else(|| refused.map(|(at, why)| build_refused(name, *at, why)))
+}
+
 fn observe_solver(solver: SolverReadiness) -> SolverState {
     match solver {
         SolverReadiness::Absent => SolverState::Absent,
@@ -379,177 +465,19 @@ fn observe_presented(presented: &Presentation) -> Presented {
     }
 }
 
-/// Another Certificate of the namespace that owns the Secret.
-fn find_rival(
-    key: &ObjectKey,
-    context: &Context,
-    certificate: &Certificate,
-    secret: Option<&Secret>,
-    created_at: Timestamp,
-) -> Option<String> {
-    let others = context.certificates.state();
-    let others: Vec<_> = others
-        .iter()
-        .filter(|c| {
-            c.namespace().as_deref() == Some(&key.namespace)
-                && c.spec.secret_name == certificate.spec.secret_name
-        })
-        .filter(|c| {
-            c.metadata.deletion_timestamp.is_none() && c.metadata.name.as_deref() != Some(&key.name)
-        })
-        .collect();
-    let has_order = |c: &Certificate| c.status.as_ref().is_some_and(|s| s.order.is_some());
-    let mut claimants = vec![Claimant {
-        name: &key.name,
-        created_at,
-        has_order: has_order(certificate),
-    }];
-    claimants.extend(others.iter().map(|c| {
-        Claimant {
-            name: c.metadata.name.as_deref().unwrap_or_default(),
-            created_at: c
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(created_at, |Time(at)| *at),
-            has_order: has_order(c),
-        }
-    }));
-    let annotated = secret
-        .and_then(|s| s.annotations().get(keys::CERTIFICATE_NAME))
-        .map(String::as_str);
-    find_owner(&claimants, annotated)
-        .filter(|owner| *owner != key.name)
-        .map(str::to_owned)
-}
-
-/// Why no route can be made for a wanted name; looked at before an order is placed.
-fn find_unroutable(
-    certificate: &Certificate,
-    status: &CertificateStatus,
-    context: &Context,
-    session: Option<&Session>,
-) -> Option<String> {
-    let session = session.filter(|s| matches!(s.signer, Signer::Acme { .. }))?;
-    if status.order.is_some() {
-        return None;
-    }
-    let index = context.projections.index()?;
-    let class = session.ingress_class.as_deref();
-    let mut names = certificate.spec.dns_names.iter();
-    names.find_map(|name| index.class_for(class, name).err())
-}
-
-/// Why a wanted name may not be had in this namespace.
-fn find_refusal(
-    o: &Observed,
-    context: &Context,
-    session: Option<&Session>,
-    now: Timestamp,
-) -> Option<Refusal> {
-    let namespace = &o.key.namespace;
-    let labels_of = |name: &str| {
-        let namespace = context
-            .namespaces
-            .get(&kube::runtime::reflector::ObjectRef::new(name));
-        namespace
-            .map(|n| (n.labels().clone(), n.annotations().clone()))
-            .unwrap_or_default()
-    };
-    let wanted = o.wanted_names();
-    let others = context
-        .certificates
-        .state()
-        .iter()
-        .filter(|c| {
-            c.namespace().as_deref() == Some(namespace) && c.spec.issuer_ref == o.spec.issuer_ref
-        })
-        .filter(|c| c.metadata.name.as_deref() != Some(&o.key.name))
-        .filter(|c| {
-            let at = c
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(o.created_at, |Time(at)| *at);
-            (at, c.name_any()) < (o.created_at, o.key.name.clone())
-        })
-        .count();
-    let policy = session.map(|s| s.policy.as_slice()).unwrap_or_default();
-    let (labels, _): (BTreeMap<_, _>, _) = labels_of(namespace);
-    if let Some(refusal) = check_policy(policy, namespace, &labels, &wanted, others) {
-        return Some(refusal);
-    }
-    if context.config.name_sharing_allowed {
-        return None;
-    }
-    let in_place = o.issued().filter(|c| c.is_valid_at(now));
-    let shares = |name: &str| {
-        labels_of(name)
-            .1
-            .get(keys::NAME_SHARING)
-            .is_some_and(|v| v == "allow")
-    };
-    let certificates = context.certificates.state();
-    let ingresses = context.ingresses.state();
-    // One that is refused itself holds nothing.
-    let is_refused = |c: &Certificate| {
-        let conditions = c.status.iter().flat_map(|s| &s.conditions);
-        let refused = Reason::NameHeldElsewhere.as_str();
-        conditions
-            .filter(|c| c.type_ == READY)
-            .any(|c| c.status == "False" && c.reason == refused)
-    };
-    let by_certificate = certificates
-        .iter()
-        .filter(|c| !is_refused(c))
-        .flat_map(|c| {
-            let (namespace, since) = (
-                c.metadata.namespace.as_deref(),
-                c.metadata.creation_timestamp.as_ref(),
-            );
-            c.spec
-                .dns_names
-                .iter()
-                .map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
-        });
-    // An Ingress that came after this Certificate does not take a name away that is in place. An older Certificate does:
-    // whoever may write the Secret could put any certificate there, and a CA may remember an authorization.
-    let since = |i: &Ingress| i.metadata.creation_timestamp.as_ref().map(|Time(at)| *at);
-    let is_later = |i: &Ingress| since(i).is_some_and(|at| at > o.created_at);
-    let is_in_place = |host: &str| in_place.is_some_and(|c| c.covers([host]));
-    let by_ingress = ingresses.iter().filter(|i| !is_route(i)).flat_map(|i| {
-        let later = is_later(i);
-        let rules = i.spec.as_ref().and_then(|s| s.rules.as_ref());
-        let namespace = i.metadata.namespace.as_deref();
-        rules
-            .into_iter()
-            .flatten()
-            .filter_map(|r| r.host.as_deref())
-            .filter(move |host| !(later && is_in_place(host)))
-            .map(move |host| (namespace, host, None))
-    });
-    let holders = by_certificate
-        .chain(by_ingress)
-        .filter(|(_, host, _)| wanted.iter().any(|n| n == host))
-        .map(|(namespace, host, certificate_since)| {
-            let namespace = namespace.unwrap_or_default();
-            Holder {
-                namespace,
-                host,
-                certificate_since,
-                shares: shares(namespace),
-            }
-        });
-    check_holders(holders, namespace, o.created_at, &wanted)
-}
-
 impl Gathered {
     /// The facts of the TLS Secret after a step wrote it, without another read.
     pub(crate) fn observe_again(&mut self) {
         let uid = self.certificate.metadata.uid.as_deref();
         let companion = observe_companion(self.companion.as_ref(), uid);
-        self.observed.secret =
-            observe_secret(&self.observed.key.name, self.secret.as_ref(), &companion);
+        self.observed.secret = observe_secret(
+            &self.observed.key,
+            &self.certificate.spec,
+            self.secret.as_ref(),
+            &companion,
+            &self.observed.own_fallback,
+            self.claim.as_deref(),
+        );
         self.observed.companion = companion;
         self.observed.chain_note = observe_chain(self.session.as_ref(), self.secret.as_ref());
     }
@@ -560,6 +488,8 @@ impl Gathered {
             certificate: self.certificate,
             secret: self.secret,
             companion: self.companion,
+            own_fallback: self.own_fallback,
+            claim: self.claim,
             read_at: self.read_at,
         }
     }
@@ -591,6 +521,8 @@ mod tests {
             certificate: certificate(2, None),
             secret: None,
             companion: None,
+            own_fallback: None,
+            claim: None,
             read_at,
         };
         let now = reads(Instant::now());
@@ -619,6 +551,8 @@ mod tests {
                 certificate: Certificate::new("c", spec.unwrap()),
                 secret: Some(secret("s")),
                 companion: Some(secret("s-companion")),
+                own_fallback: None,
+                claim: None,
                 read_at: Instant::now(),
             };
             memory.keep_reads(&key, reads);

@@ -4,6 +4,7 @@
 
 pub mod apply;
 mod choice;
+mod claim;
 pub mod config;
 mod context;
 mod echo;
@@ -11,17 +12,23 @@ pub mod effect;
 mod error;
 mod events;
 mod execute;
+mod extras;
 mod follow;
 mod gather;
 mod health;
 mod issuer;
+mod lease;
 mod ledger;
 mod memory;
+mod metrics;
+mod orphans;
+mod polls;
 pub mod projection;
 mod reconcile;
 mod run;
 mod secrets;
 mod slots;
+mod stint;
 
-pub use config::{Config, SolverConfig};
+pub use config::{Config, LeaseConfig, SolverConfig};
 pub use run::{RunError, run};

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use evercert_acme::Acme;
 use evercert_api::Reason;
 use evercert_core::backoff::outage_wait;
+use evercert_core::circuit::Circuit;
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{Gate, OrderObservation, Reach};
 use evercert_core::order::{OrderState, OrderView};
 use evercert_core::report::Change;
 use evercert_core::sentence::build_fault;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::gather::Reads;
 use crate::ledger::Settlement;
@@ -29,6 +30,10 @@ pub(crate) struct Entry {
     pub(crate) last_write: Option<Timestamp>,
     /// Why the TLS Secret could not be written.
     pub(crate) unwritable: Option<(Timestamp, String)>,
+    /// When a dry run told that it can be written.
+    pub(crate) tried: Option<Timestamp>,
+    /// How often it was put in step.
+    pub(crate) circuit: Circuit,
     /// What a step did that the status does not hold yet, and when.
     pub(crate) unreported: Option<(Change, Timestamp)>,
     /// What a failed attempt cost, which the ledger does not know yet.
@@ -37,6 +42,12 @@ pub(crate) struct Entry {
     pub(crate) placed: Option<Placed>,
     /// Whether the CA did not know the account at the last try to order, which did not count as an attempt.
     pub(crate) unknown_account: bool,
+    /// The certificate that the CA was asked about in this process, and from when on it wants it renewed.
+    pub(crate) advised: Option<(String, Timestamp)>,
+    /// A profile that the CA refused although its directory offers it.
+    pub(crate) refused_profile: Option<String>,
+    /// The certificate that the CA would not have replaced by an order (RFC 9773 §5).
+    pub(crate) unreplaceable: Option<String>,
     /// How many requests that should have moved the order on were refused in a row, whatever its reads said in between.
     pub(crate) refusals: u32,
 }
@@ -63,7 +74,14 @@ impl std::fmt::Debug for Placed {
 struct Breaker {
     since: Timestamp,
     gate: Gate,
+    /// Who asks whether it answers again, since when: one at a time.
+    probe: Option<(ObjectKey, Timestamp)>,
+    /// Whether it failed again when it was asked once more: worth telling.
+    lasts: bool,
 }
+
+/// The longest time that a request takes, and some more: then another one asks.
+const PROBE: SignedDuration = SignedDuration::from_secs(60);
 
 /// The memory of this process.
 #[derive(Debug, Default)]
@@ -159,18 +177,66 @@ impl Memory {
         lock(&self.breakers).get(directory).map(|b| b.gate.clone())
     }
 
-    /// A request to `directory` was answered as it should be.
-    pub(crate) fn close_breaker(&self, directory: &str) {
-        lock(&self.breakers).remove(directory);
+    /// The directories that no request may be sent to at `now`.
+    pub(crate) fn open_breakers(&self, now: Timestamp) -> Vec<String> {
+        let breakers = lock(&self.breakers);
+        let open = breakers.iter().filter(|(_, b)| now < b.gate.until);
+        open.map(|(directory, _)| directory.clone()).collect()
+    }
+
+    /// The same for `key`: while another one asks whether the CA answers again, its answer is waited for.
+    pub(crate) fn gate_for(
+        &self,
+        directory: &str,
+        key: &ObjectKey,
+        now: Timestamp,
+    ) -> Option<Gate> {
+        let breakers = lock(&self.breakers);
+        let breaker = breakers.get(directory)?;
+        let mut gate = breaker.gate.clone();
+        if let Some(until) = breaker.waits_for_another(key, now) {
+            gate.until = gate.until.max(until);
+        }
+        Some(gate)
+    }
+
+    /// Whether `key` may send a request to `directory` at `now`: of those who wait for the end of an outage one at a time.
+    pub(crate) fn may_ask(&self, directory: &str, key: &ObjectKey, now: Timestamp) -> bool {
+        let mut breakers = lock(&self.breakers);
+        let Some(breaker) = breakers.get_mut(directory) else {
+            return true;
+        };
+        // Whoever planned before another one was turned away knows it now.
+        if now < breaker.gate.until || breaker.waits_for_another(key, now).is_some() {
+            return false;
+        }
+        breaker.probe = Some((key.clone(), now));
+        true
+    }
+
+    /// The same where the outage lasts.
+    pub(crate) fn lasting_outage(&self, directory: &str) -> Option<Gate> {
+        let breakers = lock(&self.breakers);
+        let breaker = breakers.get(directory).filter(|b| b.lasts);
+        breaker.map(|b| b.gate.clone())
+    }
+
+    /// A request to `directory` was answered as it should be; the answer is since when it was not, where that was so.
+    pub(crate) fn close_breaker(&self, directory: &str) -> Option<Timestamp> {
+        lock(&self.breakers).remove(directory).map(|b| b.since)
     }
 
     /// A request to `directory` met `fault`: one that counts against the directory holds back all requests to it for a while.
-    pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) {
+    /// True when it begins to count as an outage that lasts.
+    pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) -> bool {
         if fault.class != FaultClass::Unavailable {
-            return;
+            return false;
         }
         let mut breakers = lock(&self.breakers);
-        let since = breakers.get(directory).map_or(now, |b| b.since);
+        let before = breakers.get(directory);
+        let since = before.map_or(now, |b| b.since);
+        let lasted = before.is_some_and(|b| b.lasts);
+        let lasts = lasted || before.is_some_and(|b| now >= b.gate.until);
         let until = fault
             .retry_after
             .filter(|at| *at > now)
@@ -189,8 +255,22 @@ impl Memory {
                     reason: Reason::CAUnavailable,
                     message,
                 },
+                probe: None,
+                lasts,
             },
         );
+        lasts && !lasted
+    }
+}
+
+impl Breaker {
+    /// Until when `key` waits for the answer to another one.
+    fn waits_for_another(&self, key: &ObjectKey, now: Timestamp) -> Option<Timestamp> {
+        let (who, since) = self.probe.as_ref()?;
+        let until = since.checked_add(PROBE).unwrap_or(*since);
+        // A pass may have begun before the one that asks; a clock may have been set back.
+        let asks = now.duration_since(*since).abs() < PROBE;
+        (who != key && asks).then_some(until)
     }
 }
 
@@ -214,13 +294,45 @@ mod tests {
     fn an_outage_holds_its_directory_back_longer_each_time_until_it_answers() {
         let memory = Memory::default();
         let at = |s| Timestamp::from_second(s).unwrap();
-        memory.note_fault("d", &fault(FaultClass::Unavailable), at(0));
+        let unavailable = fault(FaultClass::Unavailable);
+        assert!(!memory.note_fault("d", &unavailable, at(0)));
         assert_eq!(memory.gate("d").map(|g| g.until), Some(at(15)));
-        memory.note_fault("d", &fault(FaultClass::Unavailable), at(400));
+        assert!(
+            !memory.note_fault("d", &unavailable, at(1)),
+            "of the same moment"
+        );
+        assert_eq!(memory.lasting_outage("d"), None);
+        assert!(memory.note_fault("d", &unavailable, at(400)));
         assert_eq!(memory.gate("d").map(|g| g.until), Some(at(500)));
+        assert_eq!(memory.lasting_outage("d"), memory.gate("d"));
+        assert!(!memory.note_fault("d", &unavailable, at(500)), "told once");
         assert_eq!(memory.gate("other"), None);
         memory.close_breaker("d");
         assert_eq!(memory.gate("d"), None);
+    }
+
+    #[test]
+    fn whether_the_ca_answers_again_is_asked_by_one_at_a_time() {
+        let memory = Memory::default();
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let [a, b] = ["a", "b"].map(|name| ObjectKey::new("n", name));
+        let gate = |key, s| memory.gate_for("d", key, at(s)).map(|gate| gate.until);
+        assert!(memory.may_ask("d", &a, at(0)) && memory.may_ask("d", &b, at(0)));
+        memory.note_fault("d", &fault(FaultClass::Unavailable), at(0));
+        assert!(!memory.may_ask("d", &a, at(14)));
+        assert!(memory.may_ask("d", &a, at(15)));
+        assert!(memory.may_ask("d", &a, at(16)), "it asks already");
+        assert!(!memory.may_ask("d", &b, at(16)));
+        assert!(!memory.may_ask("d", &b, at(15)), "whose pass began before");
+        assert_eq!((gate(&a, 16), gate(&b, 16)), (Some(at(15)), Some(at(76))));
+        assert!(
+            memory.may_ask("d", &b, at(76)),
+            "it was never heard of again"
+        );
+        memory.note_fault("d", &fault(FaultClass::Unavailable), at(80));
+        assert_eq!((gate(&a, 81), gate(&b, 81)), (Some(at(100)), Some(at(100))));
+        assert_eq!(memory.close_breaker("d"), Some(at(0)));
+        assert_eq!((gate(&a, 81), memory.close_breaker("d")), (None, None));
     }
 
     #[test]

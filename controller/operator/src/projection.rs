@@ -15,7 +15,7 @@ mod shared;
 mod solver;
 mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 
 use std::collections::{BTreeMap, HashSet};

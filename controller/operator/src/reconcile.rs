@@ -9,7 +9,7 @@ use evercert_core::observe::OrderObservation;
 use evercert_core::order::{OrderState, ProofState};
 use evercert_core::plan::{Plan, Step, plan};
 use evercert_core::report::{Change, apply_change, build_status, plan_write};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::runtime::controller::Action;
 use tokio::sync::SemaphorePermit;
@@ -21,6 +21,10 @@ use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
 use crate::gather::{Gathered, gather, gather_again, wait_for_token};
 use crate::ledger::Settlement;
+use crate::metrics::note_attempt;
+
+/// How long a poll waits for a report that was refused.
+const UNREPORTED: SignedDuration = SignedDuration::from_secs(2);
 
 /// One pass for one Certificate, when there is a place at work.
 pub(crate) async fn reconcile(
@@ -58,6 +62,12 @@ async fn pass(
         && context.slots.ask(candidate.clone(), now)
     {
         gathered.observed.slot = true;
+        next = plan(&gathered.observed, now);
+    }
+    if next.step == Step::PollRenewalInfo
+        && let Err(turn) = ask_to_poll(&gathered, context, now)
+    {
+        gathered.observed.poll_turn = Some(turn);
         next = plan(&gathered.observed, now);
     }
     let is_about_to_order = matches!(next.step, Step::Queue(_) | Step::PlaceOrder);
@@ -119,6 +129,21 @@ async fn pass(
     })
 }
 
+/// Whether a poll may begin: the directory has room, and there is nothing that is not reported yet, which a poll would displace.
+///
+/// # Errors
+/// When to come again.
+fn ask_to_poll(gathered: &Gathered, context: &Context, now: Timestamp) -> Result<(), Timestamp> {
+    let key = &gathered.observed.key;
+    if context.memory.entry(key).unreported.is_some() {
+        return Err(now.checked_add(UNREPORTED).unwrap_or(now));
+    }
+    match gathered.session.as_ref().and_then(|s| s.account()) {
+        Some((_, directory)) => context.polls.ask(directory, key, now),
+        None => Ok(()),
+    }
+}
+
 /// While an order is under way the passes follow each other closely. After a step that wrote no Secret, what was read serves the
 /// next one, until a watch tells of a change.
 fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
@@ -140,8 +165,11 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::KeepCopy
         | Step::MendCompanion
         | Step::DropPendingKey
+        | Step::Adopt
         | Step::MendMarks
+        | Step::PollRenewalInfo
         | Step::PrepareKey
+        | Step::TryWrite
         | Step::StartSolver
         | Step::SelfSign => false,
     };
@@ -162,6 +190,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
     if *change == Change::None {
         return;
     }
+    note_attempt(change);
     let key = gathered.observed.key.clone();
     context
         .memory
@@ -174,8 +203,8 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         });
     }
     match change {
-        Change::Placed(_) => {}
-        Change::None | Change::Cleared | Change::Failed(_) => context.slots.free(&key),
+        Change::Placed(_) | Change::Polled(_) => {}
+        Change::None | Change::Cleared(_) | Change::Failed(_) => context.slots.free(&key),
     }
     merge(change, gathered, context, now);
 }
@@ -205,7 +234,10 @@ fn merge(change: &Change, gathered: &mut Gathered, context: &Context, now: Times
     let mut status = observed.status.clone();
     apply_change(observed, &mut status, change, now);
     observed.status = status;
-    observed.intent = None;
+    match change {
+        Change::None | Change::Polled(_) => {}
+        Change::Placed(_) | Change::Cleared(_) | Change::Failed(_) => observed.intent = None,
+    }
     observed.order = context.memory.order(
         &observed.key,
         observed.status.order.as_ref().map(|o| o.url.as_str()),
@@ -263,9 +295,9 @@ async fn note_reported(key: &ObjectKey, context: &Context) {
 /// What a status is written for.
 fn effect_of(change: &Change) -> Effect {
     match change {
-        Change::None => Effect::WriteStatus,
+        Change::None | Change::Polled(_) => Effect::WriteStatus,
         Change::Placed(_) => Effect::RecordOrder,
-        Change::Cleared => Effect::ClearOrder,
+        Change::Cleared(_) => Effect::ClearOrder,
         Change::Failed(_) => Effect::RecordFailure,
     }
 }

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use evercert_api::certificate::CertificateSpec;
 use evercert_api::keys;
 use evercert_api::{Certificate, children};
+use evercert_core::facts::CertificateFacts;
 use evercert_core::key::ObjectKey;
-use evercert_core::observe::{Companion, Marks, SecretObservation, TlsSecret};
-use evercert_core::ownership::is_ours;
+use evercert_core::observe::{
+    Companion, ForeignSecret, Marks, OwnFallback, SecretObservation, TlsSecret,
+};
+use evercert_core::ownership::{is_fallback, is_ours};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::extras::put_extras;
 
 /// The type of a TLS Secret.
 const TLS_TYPE: &str = "kubernetes.io/tls";
@@ -44,8 +51,15 @@ fn marks(secret: &Secret) -> Marks {
                 .map(str::to_owned)
                 .collect()
         }),
+        profile: annotation(secret, keys::PROFILE).map(str::to_owned),
         issued_at: annotation(secret, keys::ISSUED_AT).and_then(|t| t.parse().ok()),
     }
+}
+
+/// When a certificate was last issued, as the TLS Secret and the companion tell.
+pub(crate) fn last_issue(secret: Option<&Secret>, companion: Option<&Secret>) -> Option<Timestamp> {
+    let both = [secret, companion].into_iter().flatten();
+    both.filter_map(|secret| marks(secret).issued_at).max()
 }
 
 /// What the companion of the Certificate with `uid` holds. An unreadable key or certificate counts as none.
@@ -71,54 +85,75 @@ fn is_owned_by(secret: &Secret, uid: Option<&str>) -> bool {
     owners.any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
-/// What the TLS Secret holds, and whose it is.
+/// What the Secret with the user's own certificate holds.
+pub(crate) fn observe_own_fallback(secret: Option<&Secret>) -> OwnFallback {
+    let Some(secret) = secret else {
+        return OwnFallback::Missing;
+    };
+    match evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY)) {
+        Ok(facts) => OwnFallback::There(facts),
+        Err(damage) => OwnFallback::Damaged(damage),
+    }
+}
+
+/// What the TLS Secret of the Certificate `key` holds, and whose it is; `claim` is the living controller that one of somebody
+/// else belongs to.
 pub(crate) fn observe_secret(
-    certificate: &str,
+    key: &ObjectKey,
+    spec: &CertificateSpec,
     secret: Option<&Secret>,
     companion: &Companion,
+    own_fallback: &OwnFallback,
+    claim: Option<&str>,
 ) -> SecretObservation {
     let Some(secret) = secret else {
         return SecretObservation::Missing;
     };
-    let content = evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY));
-    let leaf = evercert_pki::read_leaf(data(secret, keys::TLS_CRT)).ok();
-    let stored = companion.last_good.as_ref();
-    let owner = annotation(secret, keys::CERTIFICATE_NAME);
     if let Some(kind) = secret.type_.as_deref().filter(|kind| *kind != TLS_TYPE) {
         return SecretObservation::WrongType(kind.to_owned());
     }
+    let content = evercert_pki::read_pair(data(secret, keys::TLS_CRT), data(secret, keys::TLS_KEY));
+    let leaf = evercert_pki::read_leaf(data(secret, keys::TLS_CRT)).ok();
+    let stored = companion.last_good.as_ref();
+    let mark = annotation(secret, keys::FALLBACK);
+    let own = match own_fallback {
+        OwnFallback::There(facts) => Some(facts),
+        OwnFallback::Missing | OwnFallback::Damaged(_) => None,
+    };
+    let fallback = content.as_ref().is_ok_and(|c| is_fallback(c, mark, own));
     if !is_ours(
-        certificate,
-        owner,
+        &key.name,
+        annotation(secret, keys::CERTIFICATE_NAME),
         leaf.as_ref().map(|f| f.fingerprint.as_str()),
         stored.map(|(f, _)| f.fingerprint.as_str()),
     ) {
-        return SecretObservation::Foreign;
+        return SecretObservation::Foreign(ForeignSecret {
+            content,
+            fallback,
+            claim: claim.map(str::to_owned),
+        });
     }
     let same = stored.filter(|(f, _)| {
         content
             .as_ref()
             .is_ok_and(|c| c.fingerprint == f.fingerprint)
     });
-    let own = marks(secret);
-    let fallback = content
-        .as_ref()
-        .is_ok_and(|facts| annotation(secret, keys::FALLBACK) == Some(facts.fingerprint.as_str()));
-    let whole_marks = same.map_or_else(|| own.clone(), |(_, marks)| marks.clone());
-    let label = secret
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|l| l.get(keys::SECRET_ROLE_LABEL))
-        .map(String::as_str);
+    let marks = same.map_or_else(|| marks(secret), |(_, marks)| marks.clone());
+    let stands_in = content.as_ref().ok().filter(|_| fallback);
+    let mended = build_tls(key, spec, Some(secret), &Content::Marks(&marks, stands_in));
     SecretObservation::Ours(TlsSecret {
-        marks_in_step: owner == Some(certificate)
-            && label == Some(keys::ROLE_TLS)
-            && own == whole_marks,
-        marks: whole_marks,
+        marks_in_step: is_same(secret, &mended),
+        immutable: secret.immutable == Some(true),
+        marks,
         fallback,
         content,
     })
+}
+
+/// Whether two versions of a Secret say and hold the same.
+fn is_same(a: &Secret, b: &Secret) -> bool {
+    let (x, y) = (&a.metadata, &b.metadata);
+    x.labels == y.labels && x.annotations == y.annotations && a.data == b.data
 }
 
 /// A certificate with its key, as it goes into a Secret.
@@ -140,6 +175,7 @@ fn mark_annotations(marks: &Marks) -> Annotations {
     put(keys::ISSUER, marks.issuer.clone());
     put(keys::DIRECTORY, marks.directory.clone());
     put(keys::NAMES, marks.names.as_ref().map(|n| n.join(",")));
+    put(keys::PROFILE, marks.profile.clone());
     put(keys::ISSUED_AT, marks.issued_at.map(|t| t.to_string()));
     annotations
 }
@@ -150,20 +186,20 @@ pub(crate) enum Content<'a> {
     Issued(&'a KeyPairPem, &'a Marks),
     /// A fallback with the fingerprint of its leaf.
     Fallback(&'a KeyPairPem, &'a str),
-    /// The marks alone are put in step.
-    Marks(&'a Marks),
+    /// The marks alone are put in step, with the leaf in place if that is a fallback.
+    Marks(&'a Marks, Option<&'a CertificateFacts>),
 }
 
 /// The TLS Secret with `content`: all that somebody else put on `existing` stays, our marks and keys are replaced.
 pub(crate) fn build_tls(
     key: &ObjectKey,
-    secret_name: &str,
+    spec: &CertificateSpec,
     existing: Option<&Secret>,
     content: &Content<'_>,
 ) -> Secret {
     let mut secret = existing.cloned().unwrap_or_else(|| Secret {
         metadata: ObjectMeta {
-            name: Some(secret_name.to_owned()),
+            name: Some(spec.secret_name.clone()),
             namespace: Some(key.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -177,10 +213,14 @@ pub(crate) fn build_tls(
     );
     let annotations = secret.metadata.annotations.get_or_insert_default();
     annotations.insert(keys::CERTIFICATE_NAME.to_owned(), key.name.clone());
-    if !matches!(content, Content::Marks(_)) {
-        annotations.remove(keys::FALLBACK);
-    }
-    for mark in [keys::ISSUER, keys::DIRECTORY, keys::NAMES, keys::ISSUED_AT] {
+    for mark in [
+        keys::FALLBACK,
+        keys::ISSUER,
+        keys::DIRECTORY,
+        keys::NAMES,
+        keys::PROFILE,
+        keys::ISSUED_AT,
+    ] {
         annotations.remove(mark);
     }
     let pair = match content {
@@ -192,8 +232,10 @@ pub(crate) fn build_tls(
             annotations.insert(keys::FALLBACK.to_owned(), (*leaf).to_owned());
             Some(*pair)
         }
-        Content::Marks(marks) => {
+        Content::Marks(marks, fallback) => {
             annotations.extend(mark_annotations(marks));
+            let leaf = fallback.map(|facts| facts.fingerprint.clone());
+            annotations.extend(leaf.map(|leaf| (keys::FALLBACK.to_owned(), leaf)));
             None
         }
     };
@@ -202,11 +244,12 @@ pub(crate) fn build_tls(
         data.insert(keys::TLS_CRT.to_owned(), ByteString(pair.chain.clone()));
         data.insert(keys::TLS_KEY.to_owned(), ByteString(pair.key.clone()));
     }
+    put_extras(&mut secret, spec);
     secret
 }
 
 /// A change of the companion.
-pub(crate) enum Kept<'a> {
+pub(crate) enum Change<'a> {
     /// The key of the next certificate.
     PendingKey(&'a [u8]),
     /// No key of a next certificate.
@@ -221,7 +264,7 @@ pub(crate) enum Kept<'a> {
 pub(crate) fn build_companion(
     certificate: &Certificate,
     existing: Option<&Secret>,
-    change: &Kept<'_>,
+    change: &Change<'_>,
 ) -> Secret {
     let namespace = certificate.metadata.namespace.clone().unwrap_or_default();
     let name = certificate.metadata.name.clone().unwrap_or_default();
@@ -251,14 +294,15 @@ pub(crate) fn build_companion(
     annotations.insert(keys::CERTIFICATE_NAME.to_owned(), name);
     let data = secret.data.get_or_insert_default();
     match change {
-        Kept::PendingKey(key) => {
+        Change::PendingKey(key) => {
             data.insert(keys::PENDING_KEY.to_owned(), ByteString(key.to_vec()));
         }
-        Kept::NoPendingKey => {
+        Change::NoPendingKey => {
             data.remove(keys::PENDING_KEY);
         }
-        Kept::Owner => {}
-        Kept::LastGood(pair, marks) => {
+        Change::Owner => {}
+        Change::LastGood(pair, marks) => {
+            annotations.remove(keys::PROFILE);
             annotations.extend(mark_annotations(marks));
             data.insert(keys::TLS_CRT.to_owned(), ByteString(pair.chain.clone()));
             data.insert(keys::TLS_KEY.to_owned(), ByteString(pair.key.clone()));
@@ -275,18 +319,28 @@ mod tests {
     use evercert_pki::Marking;
 
     fn pair() -> KeyPairPem {
+        pair_of(Marking::Fallback)
+    }
+
+    fn pair_of(marking: Marking) -> KeyPairPem {
         let key = evercert_pki::generate_key(&PrivateKey::default()).unwrap();
         let names = [DnsName::parse("a.example").unwrap()];
         let (from, to) = (
             "2026-01-01T00:00:00Z".parse().unwrap(),
             "2027-01-01T00:00:00Z".parse().unwrap(),
         );
-        let chain =
-            evercert_pki::self_signed(key.as_bytes(), &names, from, to, Marking::Fallback).unwrap();
+        let chain = evercert_pki::self_signed(key.as_bytes(), &names, from, to, marking).unwrap();
         KeyPairPem {
             chain: chain.into_bytes(),
             key: key.into_bytes(),
         }
+    }
+
+    fn spec() -> CertificateSpec {
+        serde_json::from_value(serde_json::json!({
+            "secretName": "tls", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"},
+        }))
+        .unwrap()
     }
 
     fn key() -> ObjectKey {
@@ -294,24 +348,67 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_of_a_fallback_holds_only_while_it_equals_the_leaf() {
+    fn the_mark_of_a_fallback_is_in_step_only_while_it_equals_the_leaf() {
         let pair = pair();
         let leaf = evercert_pki::read_leaf(&pair.chain).unwrap().fingerprint;
-        let is_fallback = |mark: &str| {
-            let secret = build_tls(&key(), "tls", None, &Content::Fallback(&pair, mark));
-            match observe_secret("site", Some(&secret), &Companion::default()) {
-                SecretObservation::Ours(s) => s.fallback,
+        let observed = |mark: &str| {
+            let secret = build_tls(&key(), &spec(), None, &Content::Fallback(&pair, mark));
+            match observe_secret(
+                &key(),
+                &spec(),
+                Some(&secret),
+                &Companion::default(),
+                &OwnFallback::Missing,
+                None,
+            ) {
+                SecretObservation::Ours(s) => (s.fallback, s.marks_in_step),
                 other => panic!("{other:?}"),
             }
         };
-        assert!(is_fallback(&leaf));
-        assert!(!is_fallback("00"));
+        assert_eq!(observed(&leaf), (true, true));
+        assert_eq!(
+            observed("00"),
+            (true, false),
+            "its name tells, and the mark is put back"
+        );
+    }
+
+    #[test]
+    fn a_good_certificate_put_over_a_fallback_is_none_and_loses_the_mark() {
+        let fallback = pair();
+        let leaf = evercert_pki::read_leaf(&fallback.chain)
+            .unwrap()
+            .fingerprint;
+        let mut secret = build_tls(&key(), &spec(), None, &Content::Fallback(&fallback, &leaf));
+        let own = pair_of(Marking::SelfSignedIssuer);
+        let data = secret.data.get_or_insert_default();
+        data.insert(keys::TLS_CRT.to_owned(), ByteString(own.chain));
+        data.insert(keys::TLS_KEY.to_owned(), ByteString(own.key));
+        let SecretObservation::Ours(seen) = observe_secret(
+            &key(),
+            &spec(),
+            Some(&secret),
+            &Companion::default(),
+            &OwnFallback::Missing,
+            None,
+        ) else {
+            panic!("it is ours");
+        };
+        assert_eq!((seen.fallback, seen.marks_in_step), (false, false));
+        let mended = build_tls(
+            &key(),
+            &spec(),
+            Some(&secret),
+            &Content::Marks(&seen.marks, None),
+        );
+        assert_eq!(annotation(&mended, keys::FALLBACK), None);
+        assert_eq!(mended.data, secret.data);
     }
 
     #[test]
     fn an_issued_certificate_takes_the_mark_of_the_fallback_away_and_keeps_foreign_keys() {
         let pair = pair();
-        let mut before = build_tls(&key(), "tls", None, &Content::Fallback(&pair, "ab"));
+        let mut before = build_tls(&key(), &spec(), None, &Content::Fallback(&pair, "ab"));
         before
             .metadata
             .annotations
@@ -327,7 +424,7 @@ mod tests {
         };
         let after = build_tls(
             &key(),
-            "tls",
+            &spec(),
             Some(&before),
             &Content::Issued(&pair, &marks),
         );
@@ -340,37 +437,38 @@ mod tests {
     #[test]
     fn a_secret_without_our_annotation_and_leaf_is_foreign_and_one_of_another_type_is_named_so() {
         let pair = pair();
-        let mut secret = build_tls(&key(), "tls", None, &Content::Fallback(&pair, "ab"));
+        let mut secret = build_tls(&key(), &spec(), None, &Content::Fallback(&pair, "ab"));
         secret.metadata.annotations = None;
-        assert_eq!(
-            observe_secret("site", Some(&secret), &Companion::default()),
-            SecretObservation::Foreign
-        );
+        assert!(matches!(
+            observe_secret(&key(), &spec(), Some(&secret), &Companion::default(), &OwnFallback::Missing, None),
+            SecretObservation::Foreign(foreign) if foreign.content.is_ok() && foreign.fallback
+        ));
         secret.type_ = Some("Opaque".into());
         let wrong = SecretObservation::WrongType("Opaque".into());
         assert_eq!(
-            observe_secret("site", Some(&secret), &Companion::default()),
+            observe_secret(
+                &key(),
+                &spec(),
+                Some(&secret),
+                &Companion::default(),
+                &OwnFallback::Missing,
+                None
+            ),
             wrong
         );
     }
 
     #[test]
     fn a_companion_from_a_copy_has_strayed_until_its_owner_is_this_very_certificate() {
-        let mut certificate = Certificate::new(
-            "site",
-            serde_json::from_value(serde_json::json!({
-                "secretName": "tls", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"},
-            }))
-            .unwrap(),
-        );
+        let mut certificate = Certificate::new("site", spec());
         certificate.metadata.uid = Some("old".into());
-        let mut companion = build_companion(&certificate, None, &Kept::PendingKey(b"x"));
+        let mut companion = build_companion(&certificate, None, &Change::PendingKey(b"x"));
         assert!(!observe_companion(Some(&companion), Some("old")).strayed);
         assert!(observe_companion(Some(&companion), Some("new")).strayed);
         companion.metadata.owner_references = None;
         assert!(observe_companion(Some(&companion), Some("new")).strayed);
         certificate.metadata.uid = Some("new".into());
-        let mended = build_companion(&certificate, Some(&companion), &Kept::Owner);
+        let mended = build_companion(&certificate, Some(&companion), &Change::Owner);
         assert!(!observe_companion(Some(&mended), Some("new")).strayed);
         assert_eq!(mended.data, companion.data);
     }
@@ -387,9 +485,16 @@ mod tests {
             last_good: Some((facts, marks.clone())),
             ..Companion::default()
         };
-        let mut secret = build_tls(&key(), "tls", None, &Content::Issued(&pair, &marks));
+        let mut secret = build_tls(&key(), &spec(), None, &Content::Issued(&pair, &marks));
         secret.metadata.annotations = None;
-        match observe_secret("site", Some(&secret), &companion) {
+        match observe_secret(
+            &key(),
+            &spec(),
+            Some(&secret),
+            &companion,
+            &OwnFallback::Missing,
+            None,
+        ) {
             SecretObservation::Ours(s) => assert_eq!((s.marks, s.marks_in_step), (marks, false)),
             other => panic!("{other:?}"),
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use evercert_core::key::ObjectKey;
-use evercert_core::lanes::{Candidate, Placed, next_grant, plan_grants};
-use jiff::Timestamp;
+use evercert_core::lanes::{Candidate, Placed, Ramp, next_grant, plan_grants};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
 /// The places.
@@ -23,6 +23,8 @@ struct State {
     under_way: BTreeMap<ObjectKey, Placed>,
     /// Those whose turn came while they waited.
     called: Vec<ObjectKey>,
+    /// Directories that have just come back, by URL.
+    ramps: BTreeMap<String, Ramp>,
 }
 
 impl Slots {
@@ -37,16 +39,23 @@ impl Slots {
 
     /// Whether `key` has a place.
     pub(crate) fn has(&self, key: &ObjectKey) -> bool {
-        self.lock().under_way.contains_key(key)
+        self.lock().has(key)
+    }
+
+    /// How many wait for a place, and how many have one.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiting.len(), state.under_way.len())
     }
 
     /// Asks for a place; true if there is one at once. Else the candidate waits, and is woken when its turn comes.
     pub(crate) fn ask(&self, candidate: Candidate, now: Timestamp) -> bool {
         let key = candidate.key.clone();
         let mut state = self.lock();
-        if state.under_way.contains_key(&key) {
+        if state.has(&key) {
             return true;
         }
+        state.under_way.remove(&key);
         let since = state.waiting.get(&key).map_or(now, |placed| placed.since);
         let placed = Placed {
             candidate,
@@ -56,7 +65,7 @@ impl Slots {
         state.waiting.insert(key.clone(), placed);
         state.grant(self.most, now);
         state.called.retain(|called| *called != key);
-        let granted = state.under_way.contains_key(&key);
+        let granted = state.has(&key);
         drop(state);
         self.changed.notify_one();
         granted
@@ -73,6 +82,14 @@ impl Slots {
             handed_over: false,
         };
         state.under_way.entry(key).or_insert(placed);
+    }
+
+    /// The CA with this directory answers again, after an outage of this length.
+    pub(crate) fn recover(&self, directory: &str, outage: SignedDuration, now: Timestamp) {
+        if let Some(ramp) = Ramp::after(outage, now) {
+            self.lock().ramps.insert(directory.to_owned(), ramp);
+            self.changed.notify_one();
+        }
     }
 
     /// The order of `key` is in the CA's hands: here nothing is to be done for it until the CA has looked.
@@ -121,8 +138,9 @@ impl Slots {
             return (called, None);
         }
         let under_way: Vec<Placed> = state.under_way.values().cloned().collect();
-        let next = next_grant(&under_way, now).map(|at| at.duration_since(now).unsigned_abs());
-        (called, next)
+        let ramps = state.ramps.values().map(|ramp| ramp.next(now));
+        let next = ramps.chain(next_grant(&under_way, now)).min();
+        (called, next.map(|at| at.duration_since(now).unsigned_abs()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,15 +150,27 @@ impl Slots {
 }
 
 impl State {
+    /// A place that was given before a directory came back is no place for an order there.
+    fn has(&self, key: &ObjectKey) -> bool {
+        self.under_way.get(key).is_some_and(|placed| {
+            let ramp = self.ramps.get(&placed.candidate.directory);
+            ramp.is_none_or(|ramp| !ramp.voids(placed.since))
+        })
+    }
+
     fn grant(&mut self, most: usize, now: Timestamp) {
         if self.waiting.is_empty() {
             return;
         }
         let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
         let under_way: Vec<Placed> = self.under_way.values().cloned().collect();
-        for key in plan_grants(&waiting, &under_way, most, now) {
+        self.ramps.retain(|_, ramp| ramp.allows(now).is_some());
+        for key in plan_grants(&waiting, &under_way, most, &self.ramps, now) {
             if let Some(placed) = self.waiting.remove(&key) {
                 let candidate = placed.candidate;
+                if let Some(ramp) = self.ramps.get_mut(&candidate.directory) {
+                    ramp.take();
+                }
                 let granted = Placed {
                     candidate,
                     since: now,
@@ -165,6 +195,7 @@ mod tests {
             lane: Lane::New,
             expires: None,
             failed: false,
+            directory: "d".to_owned(),
         }
     }
 
@@ -218,6 +249,32 @@ mod tests {
         slots.hand_over(&key("d"));
         assert_eq!(slots.turn(then).0, [key("e")]);
         assert!(slots.has(&key("d")));
+    }
+
+    #[test]
+    fn places_of_before_the_end_of_an_outage_are_given_anew_and_slowly() {
+        let slots = Slots::new(400);
+        let names: Vec<String> = (0..9).map(|n| format!("c{n}")).collect();
+        for name in &names {
+            assert!(slots.ask(candidate(name), at(99)));
+        }
+        slots.recover("d", SignedDuration::from_hours(1), at(100));
+        for name in &names {
+            assert!(!slots.has(&key(name)), "given before");
+            assert!(!slots.ask(candidate(name), at(100)));
+        }
+        let (called, next) = slots.turn(at(100));
+        assert_eq!(
+            (called.len(), next.map(|wait| wait.as_secs())),
+            (0, Some(1))
+        );
+        let (called, next) = slots.turn(at(101));
+        assert_eq!(
+            (called.len(), next.map(|wait| wait.as_secs())),
+            (5, Some(5))
+        );
+        assert_eq!(slots.turn(at(159)).0, []);
+        assert_eq!(slots.turn(at(160)).0.len(), 4);
     }
 
     #[test]

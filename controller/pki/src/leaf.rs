@@ -1,18 +1,21 @@
 //! A certificate's facts, and whether a key belongs to it.
 
 use aws_lc_rs::digest;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use evercert_core::facts::{CertificateFacts, Damage, KeyKind};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521,
 };
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
+use crate::sign::FALLBACK_NAME;
 use crate::{key, pem};
 
 /// Reads what a TLS Secret holds: `tls.crt` (leaf first) and `tls.key`. Ok means that the leaf can be read and the key is
@@ -84,16 +87,24 @@ pub(crate) fn read_facts(der: &CertificateDer<'static>) -> Option<CertificateFac
     names.sort_unstable();
     names.dedup();
     let validity = certificate.validity();
+    let self_signed =
+        certificate.issuer() == certificate.subject() && certificate.verify_signature(None).is_ok();
     Some(CertificateFacts {
         serial: read_serial(certificate.raw_serial()),
+        renewal_id: read_renewal_id(&certificate),
         fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
         not_before: read_instant(validity.not_before.timestamp()),
         not_after: read_instant(validity.not_after.timestamp()),
         names,
         key: read_key_kind(certificate.public_key()),
-        self_signed: certificate.issuer() == certificate.subject()
-            && certificate.verify_signature(None).is_ok(),
+        self_signed,
+        stands_in: self_signed && is_fallback_name(certificate.subject()),
     })
+}
+
+fn is_fallback_name(subject: &X509Name<'_>) -> bool {
+    let mut names = subject.iter_common_name();
+    names.any(|name| name.as_str().is_ok_and(|name| name == FALLBACK_NAME))
 }
 
 /// An instant of X.509; the "no end" of RFC 5280 §4.1.2.5 lies two hours behind what a [`Timestamp`] holds.
@@ -111,6 +122,23 @@ fn read_serial(raw: &[u8]) -> String {
         [0, rest @ ..] if !rest.is_empty() => hex(rest),
         _ => hex(raw),
     }
+}
+
+/// The key identifier of the authority and the serial number's DER bytes, a leading zero among them (RFC 9773 §4.1).
+fn read_renewal_id(certificate: &X509Certificate<'_>) -> Option<String> {
+    let authority = certificate.extensions().iter().find_map(|extension| {
+        if let ParsedExtension::AuthorityKeyIdentifier(authority) = extension.parsed_extension() {
+            authority.key_identifier.as_ref()
+        } else {
+            None
+        }
+    })?;
+    let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    Some(format!(
+        "{}.{}",
+        encode(authority.0),
+        encode(certificate.raw_serial())
+    ))
 }
 
 fn read_key_kind(key: &SubjectPublicKeyInfo<'_>) -> KeyKind {

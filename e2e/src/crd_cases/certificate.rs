@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, long, merged, object};
+use super::{Case, NOT_A_PROFILE, long, merged, object};
 
 const KIND: &str = "Certificate";
 const CEL: &str = "x-kubernetes-validations";
@@ -42,6 +42,8 @@ pub(super) fn bad() -> Vec<Case> {
     cases.extend(references());
     cases.extend(renewal());
     cases.extend(keys_and_fallback());
+    cases.extend(own_fallback());
+    cases.extend(the_secret());
     cases
 }
 
@@ -264,10 +266,34 @@ fn keys_and_fallback() -> Vec<Case> {
             "spec.privateKey.rotationPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\"",
         ),
         case(
+            "spec.profile",
+            "required name",
+            &json!({"profile": {"policy": "Required"}}),
+            "spec.profile.name: Required value",
+        ),
+        case(
+            "spec.profile.name",
+            CEL,
+            &json!({"profile": {"name": "tls server"}}),
+            format!("spec.profile.name: Invalid value: \"tls server\": {NOT_A_PROFILE}"),
+        ),
+        case(
+            "spec.profile.name",
+            "maxLength",
+            &json!({"profile": {"name": "a".repeat(65)}}),
+            "spec.profile.name: Too long: may not be more than 64 bytes",
+        ),
+        case(
+            "spec.profile.policy",
+            "enum",
+            &json!({"profile": {"name": "tlsserver", "policy": "Maybe"}}),
+            "spec.profile.policy: Unsupported value: \"Maybe\": supported values: \"Preferred\", \"Required\"",
+        ),
+        case(
             "spec.fallback.mode",
             "enum",
             &json!({"fallback": {"mode": "Plain"}}),
-            "spec.fallback.mode: Unsupported value: \"Plain\": supported values: \"SelfSigned\", \"None\"",
+            "spec.fallback.mode: Unsupported value: \"Plain\": supported values: \"SelfSigned\", \"Secret\", \"None\"",
         ),
     ];
     // Without an algorithm it is the default's, ECDSA.
@@ -296,6 +322,127 @@ fn keys_and_fallback() -> Vec<Case> {
     cases
 }
 
+fn own_fallback() -> Vec<Case> {
+    let not_an_object = "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
+    let own = |name: Value| json!({"fallback": {"mode": "Secret", "secretRef": {"name": name}}});
+    vec![
+        case(
+            "spec.fallback",
+            CEL,
+            &json!({"fallback": {"mode": "Secret"}}),
+            "spec.fallback.secretRef: Required value: mode Secret wants the name of the Secret with your own certificate in secretRef",
+        ),
+        case(
+            "spec.fallback",
+            CEL,
+            &json!({"fallback": {"secretRef": {"name": "wildcard"}}}),
+            "spec.fallback.secretRef: Forbidden: secretRef goes with mode Secret: set the mode, or remove secretRef",
+        ),
+        case(
+            "spec",
+            CEL,
+            &own(json!("site-tls")),
+            "spec.fallback.secretRef.name: Invalid value: is the Secret of this Certificate itself: name another one, with your own \
+             certificate in it",
+        ),
+        case(
+            "spec.fallback.secretRef",
+            "required name",
+            &own(Value::Null),
+            "spec.fallback.secretRef.name: Required value",
+        ),
+        case(
+            "spec.fallback.secretRef.name",
+            CEL,
+            &own(json!("Wild Card")),
+            format!("spec.fallback.secretRef.name: Invalid value: \"Wild Card\": {not_an_object}"),
+        ),
+        case(
+            "spec.fallback.secretRef.name",
+            "maxLength",
+            &own(json!(long("s", 254))),
+            "spec.fallback.secretRef.name: Too long: may not be more than 253 bytes",
+        ),
+        case(
+            "spec.fallback.trigger",
+            "enum",
+            &json!({"fallback": {"trigger": "Never"}}),
+            "spec.fallback.trigger: Unsupported value: \"Never\": supported values: \"OnFailure\", \"Immediately\"",
+        ),
+    ]
+}
+
+/// What stands on the Secret beside the certificate.
+fn the_secret() -> Vec<Case> {
+    let ours = "has a key under evercert.dev/, and these are Evercert's own: choose another prefix";
+    let many: serde_json::Map<String, Value> =
+        (0..33).map(|n| (format!("k{n}"), json!("v"))).collect();
+    let template = |part: &str, pairs: Value| json!({"secretTemplate": {part: pairs}});
+    vec![
+        case(
+            "spec.secretTemplate.labels",
+            CEL,
+            &template("labels", json!({"evercert.dev/secret": "tls"})),
+            format!("spec.secretTemplate.labels: Forbidden: {ours}"),
+        ),
+        case(
+            "spec.secretTemplate.annotations",
+            CEL,
+            &template("annotations", json!({"evercert.dev/certificate-name": "x"})),
+            format!("spec.secretTemplate.annotations: Forbidden: {ours}"),
+        ),
+        case(
+            "spec.secretTemplate.labels",
+            "maxProperties",
+            &template("labels", Value::Object(many.clone())),
+            "spec.secretTemplate.labels: Too many: 33: must have at most 32 items",
+        ),
+        case(
+            "spec.secretTemplate.annotations",
+            "maxProperties",
+            &template("annotations", Value::Object(many)),
+            "spec.secretTemplate.annotations: Too many: 33: must have at most 32 items",
+        ),
+        case(
+            "spec.secretTemplate.labels{}",
+            "maxLength",
+            &template("labels", json!({"team": long("x", 64)})),
+            "spec.secretTemplate.labels.team: Too long: may not be more than 63 bytes",
+        ),
+        case(
+            "spec.secretTemplate.labels{}",
+            CEL,
+            &template("labels", json!({"team": "-a b"})),
+            "spec.secretTemplate.labels[team]: Invalid value: \"-a b\": is no label's value: letters, digits, '-', '_' and '.', 63 at most, \
+             beginning and ending with a letter or digit",
+        ),
+        case(
+            "spec.secretTemplate.annotations{}",
+            "maxLength",
+            &template("annotations", json!({"note": long("x", 4097)})),
+            "spec.secretTemplate.annotations.note: Too long: may not be more than 4096 bytes",
+        ),
+        case(
+            "spec.outputFormats[]",
+            "enum",
+            &json!({"outputFormats": ["PKCS12"]}),
+            "spec.outputFormats[0]: Unsupported value: \"PKCS12\": supported values: \"CombinedPEM\"",
+        ),
+        case(
+            "spec.outputFormats",
+            "maxItems",
+            &json!({"outputFormats": ["CombinedPEM", "CombinedPEM"]}),
+            "spec.outputFormats: Too many: 2: must have at most 1 item",
+        ),
+        case(
+            "spec.deletionPolicy",
+            "enum",
+            &json!({"deletionPolicy": "Orphan"}),
+            "spec.deletionPolicy: Unsupported value: \"Orphan\": supported values: \"Retain\", \"Delete\"",
+        ),
+    ]
+}
+
 pub(super) fn good() -> Vec<Value> {
     let longest = format!(
         "{}.{}.{}.{}",
@@ -314,9 +461,15 @@ pub(super) fn good() -> Vec<Value> {
         json!({"renewBeforePercentage": 66, "fallback": {"mode": "None"}, "issuerRef": {"kind": "ClusterIssuer"}}),
         json!({"privateKey": {}, "fallback": {}}),
         json!({"alternateIssuerRefs": [{"name": "a"}, {"name": "a", "kind": "ClusterIssuer"}, {"name": "b"}, {"name": "c"}, {"name": "d"}]}),
+        json!({"suspend": true, "profile": {"name": "a".repeat(64), "policy": "Required"}}),
+        json!({"suspend": false, "profile": {"name": "tlsserver"}}),
         json!({"privateKey": {"size": 384, "rotationPolicy": "Never"}}),
         json!({"privateKey": {"algorithm": "RSA"}}),
         json!({"privateKey": {"algorithm": "RSA", "size": 3072}}),
+        json!({"fallback": {"mode": "Secret", "secretRef": {"name": "wildcard"}, "trigger": "Immediately"}}),
+        json!({"secretTemplate": {}, "outputFormats": [], "deletionPolicy": "Delete"}),
+        json!({"secretTemplate": {"labels": {"team": "a-b_c.d", "empty": ""}, "annotations": {"my.evercert.dev/x": "anything at all"}}}),
+        json!({"outputFormats": ["CombinedPEM"], "deletionPolicy": "Retain"}),
     ];
     let mut objects: Vec<Value> = patches
         .iter()

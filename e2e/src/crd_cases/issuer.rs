@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, long, merged, object};
+use super::{Case, NOT_A_PROFILE, long, merged, object};
 
 const CEL: &str = "x-kubernetes-validations";
 const NOT_AN_OBJECT: &str = "must be an object's name: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit";
@@ -111,6 +111,18 @@ fn account() -> Vec<Wrong> {
             "maxLength",
             json!({"directory": long("https://ca.example.com/", 2049)}),
             "spec.acme.directory: Too long: may not be more than 2048 bytes",
+        ),
+        acme(
+            "spec.acme.profile",
+            CEL,
+            json!({"profile": "tls server"}),
+            format!("spec.acme.profile: Invalid value: \"tls server\": {NOT_A_PROFILE}"),
+        ),
+        acme(
+            "spec.acme.profile",
+            "maxLength",
+            json!({"profile": "a".repeat(65)}),
+            "spec.acme.profile: Too long: may not be more than 64 bytes",
         ),
         acme(
             "spec.acme.email",
@@ -432,7 +444,7 @@ pub(super) fn good(kind: &'static str) -> Vec<Value> {
         .map(|directory| json!({"acme": {"directory": directory}}));
     let others = [
         json!({"acme": null, "selfSigned": {}}),
-        json!({"acme": {"email": "oneill+certs@mail.example.com"}}),
+        json!({"acme": {"email": "oneill+certs@mail.example.com", "profile": "tlsserver"}}),
         json!({"acme": {"externalAccountBinding": {
             "keyID": long("k", 1024), "keySecretRef": {"name": long("e", 253), "key": long("m", 253)},
         }}}),

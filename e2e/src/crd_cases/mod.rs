@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 pub use walk::{Rule, list_rules};
 
+const NOT_A_PROFILE: &str = "must be the name of a profile that the CA offers, such as tlsserver: the issuer's status.profiles lists them";
+
 /// Name of the object in every case.
 pub const NAME: &str = "case";
 

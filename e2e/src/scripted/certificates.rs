@@ -168,7 +168,9 @@ impl State {
             .certificate_by(id)
             .filter(|_| self.settings.renewal_info);
         let (_, certificate) = found.ok_or_else(|| Problem::not_found("certificate"))?;
-        let advice = self.play.advice_for(&values(&certificate.identifiers));
+        let advice = self
+            .play
+            .advice_for(&values(&certificate.identifiers), certificate.not_before);
         let (start, end) = advice
             .window
             .unwrap_or_else(|| self.usual_window(certificate));

@@ -144,6 +144,7 @@ impl ScriptedCa {
             registered: state.made.accounts,
             turned_away: turned_away.count(),
             requests: entries().filter(|e| e.endpoint.is_some()).count(),
+            polls: asked(Endpoint::RenewalInfo),
         }
     }
 

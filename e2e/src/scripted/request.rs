@@ -333,6 +333,20 @@ fn note(method: &str, reply: &Reply, location: Option<&str>, answer: &Answer) ->
         Ending::Lost => Some("(lost)"),
         Ending::Never => Some("(never sent)"),
     };
-    let words = [Some(method), number, status, played, fate];
+    let of_order = |name: &str| {
+        let value = json.get(name).and_then(Value::as_str);
+        value.map(|value| format!("{name} {value}"))
+    };
+    let (replaces, profile) = (of_order("replaces"), of_order("profile"));
+    let (replaces, profile) = (replaces.as_deref(), profile.as_deref());
+    let words = [
+        Some(method),
+        number,
+        status,
+        replaces,
+        profile,
+        played,
+        fate,
+    ];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

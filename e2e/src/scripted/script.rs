@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::answer::Answer;
 use super::certificates::Advice;
@@ -55,6 +55,8 @@ pub(super) struct Play {
     verdicts: BTreeMap<String, Verdict>,
     advice: Advice,
     advice_of: BTreeMap<String, Advice>,
+    /// For certificates issued before.
+    advice_before: Option<(Timestamp, Advice)>,
 }
 
 /// An answer for some requests.
@@ -159,6 +161,11 @@ impl<'a> Script<'a> {
         self.change(|state| {
             state.play.advice_of.insert(name.to_owned(), advice);
         });
+    }
+
+    /// Renewal information of every certificate issued before `at` is this: it is going to be revoked, say.
+    pub fn renewal_of_older(self, at: Timestamp, advice: Advice) {
+        self.change(|state| state.play.advice_before = Some((at, advice)));
     }
 
     /// The CA knows none of its orders any more, nor their authorizations. Certificates stay where they are.
@@ -343,7 +350,11 @@ impl Play {
         self.verdicts.get(name)
     }
 
-    pub(super) fn advice_for(&self, names: &[String]) -> Advice {
+    pub(super) fn advice_for(&self, names: &[String], issued: Timestamp) -> Advice {
+        let before = self.advice_before.as_ref();
+        if let Some((_, advice)) = before.filter(|(at, _)| issued < *at) {
+            return advice.clone();
+        }
         let own = names.iter().find_map(|name| self.advice_of.get(name));
         own.unwrap_or(&self.advice).clone()
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evercert_acme::{Acme, ConnectError, Directory, WireError};
+use evercert_acme::{Acme, ConnectError, Directory, OrderRequest, WireError};
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use evercert_e2e::scripted::{
@@ -27,7 +27,8 @@ async fn believing(settings: Settings) -> ScriptedCa {
 }
 
 async fn new_order(acme: &dyn Acme) -> Result<OrderView, Fault> {
-    acme.new_order(&names(&[NAME]), now()).await
+    acme.new_order(OrderRequest::of(&names(&[NAME])), now())
+        .await
 }
 
 /// An order whose challenges are accepted, ready.
@@ -288,7 +289,11 @@ async fn a_failed_validation_is_told_for_its_name() {
     ca.script()
         .validation("b.example.test", Verdict::Invalid(caa));
     let both = names(&[NAME, "b.example.test"]);
-    let url = acme.new_order(&both, now()).await.unwrap().url;
+    let url = acme
+        .new_order(OrderRequest::of(&both), now())
+        .await
+        .unwrap()
+        .url;
     let view = acme.read_order(&url, now()).await.unwrap();
     let challenges: Vec<String> = view.open_challenges().map(|(_, c)| c.url.clone()).collect();
     acme.accept(&challenges, now()).await.unwrap();

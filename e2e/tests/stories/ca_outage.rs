@@ -236,10 +236,11 @@ async fn a_ca_that_ends_takes_no_certificate_away_and_issues_when_it_is_back(
         "the old certificate did not stay"
     );
     // What has no certificate at all gets a fallback, what has one keeps it.
-    let (_, message) = story
+    story
         .condition("late", condition::FALLBACK_IN_USE, "True", SOON * 2)
         .await?;
-    ensure!(message.contains("has not been available"), "{message}");
+    let (kind, words) = (condition::FALLBACK_IN_USE, "has not been available");
+    story.condition_says("late", kind, words, SOON).await?;
     ca.begin(&story.stage.world).await?;
     for name in ["site", "late"] {
         story.ready(name, OUTAGE).await?;

@@ -2,9 +2,10 @@
 //! order. Only between the intent in the ledger and the order's URL in the status it cannot be known whether there is an
 //! order: there one more is placed, after the backoff, and the lost one is counted.
 //!
-//! The effects come from the operator's own list; each has a play that leads to it.
+//! The effects come from the operator's own list; each has a play that leads to it. With two replicas the same is told in [`pair`].
 
 mod check;
+pub(crate) mod pair;
 mod play;
 
 use std::os::unix::process::ExitStatusExt;
@@ -15,7 +16,7 @@ use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::story::SOON;
 use evercert_operator::effect::Effect;
-use evercert_operator::effect::failpoint::{Point, Side, VARIABLE};
+use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
 use futures::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::sync::Mutex;
@@ -50,6 +51,7 @@ fn points() -> impl Iterator<Item = Point> {
             effect: *effect,
             side,
             nth: 1,
+            stop: Stop::Kill,
         })
     })
 }
@@ -74,11 +76,14 @@ fn orders(point: Point) -> usize {
         | Play::Rotate
         | Play::Restore
         | Play::Mend
+        | Play::Adopt
+        | Play::Delete
         | Play::Copy
         | Play::Disown
         | Play::StartSolver
         | Play::StopSolver
-        | Play::Leftovers => 1,
+        | Play::Leftovers
+        | Play::End => 1,
     };
     let lost = matches!(
         (point.effect, point.side),
@@ -93,7 +98,8 @@ async fn killed(story: Story<'_>, point: Point) -> Result<()> {
         let ca = reach(&story, point).await?;
         let reached = began.elapsed();
         Play::of(point.effect).mend(&story).await?;
-        check::whole(&story, point, ca.as_ref(), SOON).await?;
+        let (play, may) = (Play::of(point.effect), orders(point));
+        check::whole(&story, play, ca.as_ref(), SOON, may..=may).await?;
         let all = began.elapsed();
         println!("{point}: reached after {reached:.1?}, whole after {all:.1?}");
         play::end(&story, point).await
@@ -122,7 +128,8 @@ async fn killed_between_intent_and_record_it_counts_an_order_as_spent_and_waits(
             let spent = check::spent(&own, *point, &ca).await?;
             drop(turn);
             check::waits(&own, spent, &ca, AFTER_BACKOFF).await?;
-            check::whole(&own, *point, Some(&ca), SOON).await?;
+            let (play, may) = (Play::of(point.effect), orders(*point));
+            check::whole(&own, play, Some(&ca), SOON, may..=may).await?;
             play::end(&own, *point).await
         };
         match told.await {
@@ -146,6 +153,11 @@ async fn reach(story: &Story<'_>, point: Point) -> Result<Option<TestCa>> {
     variables.push((VARIABLE, &armed));
     operator.restart_with(&variables)?;
     play.go(story, ca.as_ref()).await?;
+    if play == Play::End {
+        // Only who holds the Lease can give it up.
+        operator.ready().await?;
+        operator.ask_to_end()?;
+    }
     let status = operator
         .ended(SOON)
         .await

@@ -7,10 +7,12 @@
 mod account_key;
 mod account_keys;
 mod accounts;
+mod adoption;
 mod alternates;
 mod app;
 mod ca_outage;
 mod chains;
+mod contested;
 mod crash;
 mod crowds;
 mod damage;
@@ -18,6 +20,7 @@ mod days;
 mod deleted;
 mod edited;
 mod ending;
+mod extras;
 mod failpoints;
 mod first;
 mod foreign;
@@ -25,6 +28,7 @@ mod forged;
 mod group;
 mod inside;
 mod issue;
+mod leaders;
 mod limits;
 mod memory;
 mod midway;
@@ -33,16 +37,23 @@ mod nonces;
 mod numbers;
 mod outage;
 mod outside;
+mod own_fallback;
 mod permission;
 mod pod;
 mod preflight;
+mod profiles;
 mod quota;
 mod refused;
 mod renew;
+mod renewal_info;
+mod requested;
 mod restored;
+mod rivals;
 mod schema;
 mod solver;
+mod told;
 mod unreachable;
+mod unstorable;
 mod vanished;
 
 use std::process::ExitCode;
@@ -64,20 +75,28 @@ const SHARED: &str = "shared";
 /// The group that takes longest comes first. One without stories costs nothing.
 fn groups() -> Vec<Group> {
     let shared = [
+        days::tales(),
         nonces::tales(),
         ca_outage::tales(),
         refused::tales(),
         preflight::tales(),
+        profiles::tales(),
         unreachable::tales(),
         renew::tales(),
+        renewal_info::tales(),
+        requested::tales(),
         permission::tales(),
         app::tales(),
         schema::tales(),
         issue::tales(),
         damage::tales(),
-        days::tales(),
         quota::tales(),
         foreign::tales(),
+        adoption::tales(),
+        contested::tales(),
+        extras::tales(),
+        own_fallback::tales(),
+        rivals::tales(),
         forged::tales(),
         edited::tales(),
         deleted::tales(),
@@ -96,9 +115,13 @@ fn groups() -> Vec<Group> {
     // In one of three worlds a minute of backoff passes, so fewer of the other cases are played there.
     let mut known = failpoints::tales();
     let few: Vec<Tale> = known.drain(..known.len() / 5).collect();
-    let gap = Group::new("failpoints-gap").one_by_one(failpoints::of_the_gap());
+    let gap = Group::new("failpoints-gap")
+        .one_by_one(failpoints::of_the_gap())
+        .one_by_one(failpoints::pair::of_the_gap());
     let mut failpoints = vec![gap.one_by_one(few)];
     failpoints.extend(Group::spread("failpoints", 2, known));
+    let pairs = failpoints::pair::tales();
+    failpoints.extend(Group::spread("failpoints-pair", 2, pairs));
     let failpoints = failpoints.into_iter();
     groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.extend([
@@ -109,10 +132,15 @@ fn groups() -> Vec<Group> {
         // The operator is killed, or a pod.
         Group::new("operator")
             .one_by_one(crash::tales())
+            .one_by_one(leaders::tales())
+            .one_by_one(told::tales())
             .one_by_one(vanished::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
+            .one_by_one(unstorable::tales())
+            .one_by_one(extras::without_operator())
+            .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())
             .one_by_one(accounts::without_operator()),
         Group::new("memory").one_by_one(memory::tales()),

@@ -24,6 +24,8 @@ const API_SERVER: &str = "kube-apiserver";
 const FROZEN: Duration = Duration::from_secs(40);
 /// How soon all is well afterwards.
 const RECOVERED: Duration = Duration::from_secs(20);
+/// How long a claim on the Lease lasts, and a request that was sent just before.
+const CLAIM: Duration = Duration::from_secs(11);
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
@@ -41,23 +43,39 @@ async fn an_api_server_that_is_frozen_for_forty_seconds_amid_an_order_costs_no_s
     let world = &story.stage.world;
     world.freeze(API_SERVER)?;
     let began = Instant::now();
-    // Each call ends at its deadline, and the next one too: nothing waits for the thaw.
-    let timed_out = async || told_since(&story, from, "did not answer within 15 s").await;
-    let ended = wait_for(
-        "forty seconds and two calls in a row are over",
-        FROZEN * 2,
-        async || {
-            let enough = began.elapsed() >= FROZEN && timed_out().await?.len() >= 2;
-            Ok(enough.then_some(()))
-        },
-    )
+    let past = async |time: Duration| {
+        wait_for("time has passed", time * 2, async || {
+            Ok((began.elapsed() >= time).then_some(()))
+        })
+        .await
+    };
+    let told = async {
+        past(CLAIM).await?;
+        let asked = ca.count()?.requests;
+        past(FROZEN).await?;
+        anyhow::Ok((asked, ca.count()?.requests))
+    }
     .await;
     let alive = curl::get_at("127.0.0.1:8080", "localhost", "/healthz").map(|served| served.status);
+    let lost = told_since(&story, from, "could not be renewed in time").await;
     world.thaw(API_SERVER)?;
     let thawed = Instant::now();
-    ended?;
+    let (asked, late) = told?;
     ensure!(alive? == 200, "the operator is not alive meanwhile");
+    ensure!(
+        !lost?.is_empty(),
+        "the Lease was not lost: this story proves nothing then"
+    );
+    ensure!(
+        asked == late,
+        "{} requests to the CA without the Lease",
+        late - asked
+    );
     recovers(&story, &ca, thawed).await?;
+    ensure!(
+        ca.count()?.requests > late,
+        "no request was counted afterwards"
+    );
     let mut operator = story.stage.operator.lock().await;
     ensure!(operator.pid() == pid, "the operator was started again");
     Ok(())

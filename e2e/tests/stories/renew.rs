@@ -1,12 +1,11 @@
-//! Renewal by the fraction, proved with a CA whose only profile lives a minute.
+//! Renewal by the fraction, proved with a CA whose certificates live a minute and which says nothing about when to renew them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use evercert_api::Certificate;
-use evercert_cluster::Pebble;
 use evercert_e2e::Story;
+use evercert_e2e::scripted::{Profile, Settings};
 use evercert_e2e::story::SOON;
 
 use crate::midway::never_failed;
@@ -19,11 +18,14 @@ pub(crate) fn tales() -> Vec<Tale> {
 }
 
 async fn a_certificate_that_lives_a_minute_is_renewed_in_time(story: Story<'_>) -> Result<()> {
-    let profiles = BTreeMap::from([("minute".to_owned(), LIFETIME)]);
     let ca = story
-        .ca_with(Pebble {
-            profiles,
-            ..Pebble::default()
+        .scripted_ca(Settings {
+            default_profile: Profile {
+                backdate: Duration::ZERO,
+                ..Profile::living(LIFETIME)
+            },
+            renewal_info: false,
+            ..Settings::default()
         })
         .await?;
     story.certificate("brief", &[story.host("brief")]).await?;
@@ -80,7 +82,7 @@ async fn a_certificate_that_lives_a_minute_is_renewed_in_time(story: Story<'_>) 
         unusable.is_empty(),
         "versions that were not usable: {unusable:?}"
     );
-    let count = ca.count()?;
+    let count = ca.count();
     ensure!(count.orders == 2 && count.certificates == 2, "{count:?}");
     never_failed(&story, "brief").await
 }

@@ -142,6 +142,7 @@ async fn without_a_fallback_nothing_is_written(story: Story<'_>) -> Result<()> {
         .certificate_with("bare", &[host], |spec| {
             spec.fallback = Some(evercert_api::certificate::Fallback {
                 mode: evercert_api::certificate::FallbackMode::None,
+                ..evercert_api::certificate::Fallback::default()
             });
         })
         .await?;

@@ -1,5 +1,6 @@
 //! Faults: nothing that the CA said is lost, and each is classed by what to do next.
 
+use evercert_acme::OrderRequest;
 use evercert_core::fault::{Fault, FaultClass};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -189,7 +190,10 @@ async fn retry_after_is_read_as_seconds_or_date_and_believed_for_a_day() {
                 None => reply,
             },
         );
-        let fault = acme.new_order(&names(&[NAME]), now).await.unwrap_err();
+        let fault = acme
+            .new_order(OrderRequest::of(&names(&[NAME])), now)
+            .await
+            .unwrap_err();
         assert_eq!(
             fault.retry_after,
             at.map(|a| a.parse().unwrap()),

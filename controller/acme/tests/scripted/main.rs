@@ -13,7 +13,7 @@ mod requests;
 #[path = "../support/mod.rs"]
 mod support;
 
-use evercert_acme::Acme;
+use evercert_acme::{Acme, OrderRequest};
 use evercert_api::DnsName;
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
@@ -29,5 +29,6 @@ fn names(texts: &[&str]) -> Vec<DnsName> {
 
 /// An order for it.
 async fn new_order(acme: &dyn Acme) -> Result<OrderView, Fault> {
-    acme.new_order(&names(&[NAME]), now()).await
+    acme.new_order(OrderRequest::of(&names(&[NAME])), now())
+        .await
 }

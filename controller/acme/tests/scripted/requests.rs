@@ -1,9 +1,11 @@
 //! Requests: nonces, time-outs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use evercert_acme::{ConnectError, Directory, WireError};
+use evercert_acme::{ConnectError, Directory, Leave, WireError};
 use evercert_core::fault::FaultClass;
 use evercert_core::order::OrderState;
 
@@ -164,4 +166,53 @@ async fn slow_answer_ends_at_the_time_out() {
         "{again}"
     );
     assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+/// Leave for so many requests.
+#[derive(Debug)]
+struct Few(AtomicUsize);
+
+impl Leave for Few {
+    fn is_given(&self) -> bool {
+        let less = |left: usize| left.checked_sub(1);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+}
+
+#[tokio::test]
+async fn without_leave_nothing_more_is_sent_amid_a_call_either() {
+    let ca = ScriptedCa::start().await;
+    let few = Arc::new(Few(AtomicUsize::new(2)));
+    let mut config = ca.config();
+    config.leave = Some(few.clone());
+    let directory = Directory::connect(config, now()).await.unwrap();
+    let account = Some(ca.url("/account/1"));
+    let acme = directory
+        .account(&account_key(), account.as_deref(), now())
+        .await
+        .unwrap()
+        .into_acme();
+    assert_eq!(ca.lines(), ["GET /dir"]);
+    // The nonce is the second request, the order would be the third.
+    let fault = new_order(&*acme).await.unwrap_err();
+    assert_eq!(ca.lines(), ["HEAD /nonce"]);
+    assert_eq!((fault.class, fault.unsent), (FaultClass::Unavailable, true));
+    assert!(
+        fault.detail.contains("does not hold the Lease"),
+        "{fault:?}"
+    );
+    acme.read_order(&ca.url("/order/1"), now())
+        .await
+        .unwrap_err();
+    assert!(ca.lines().is_empty());
+    few.0.store(100, Ordering::Relaxed);
+    // What the CA makes of it is another matter.
+    let _ = new_order(&*acme).await;
+    let asked = ca.lines();
+    assert!(
+        asked.contains(&"POST /new-order".to_owned()),
+        "with leave again: {asked:?}"
+    );
 }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evercert_acme::{Acme, ConnectError, Directory, DirectoryConfig, ExternalAccount};
+use evercert_acme::{
+    Acme, ConnectError, Directory, DirectoryConfig, ExternalAccount, OrderRequest,
+};
 use evercert_api::DnsName;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
@@ -168,7 +170,10 @@ pub(crate) async fn ten_names_go_from_order_to_chain<A: Authority>() {
         return;
     };
     let acme = account(&ca).await;
-    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    let order = acme
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
     assert_eq!(
         (order.state, order.authorizations.len()),
         (OrderState::Pending, 0)
@@ -223,7 +228,7 @@ pub(crate) async fn key_finds_its_account_again<A: Authority>() {
         .unwrap()
         .into_acme();
     let fault = stranger
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap_err();
     assert_eq!(fault.class, FaultClass::Account, "{fault:?}");
@@ -243,7 +248,10 @@ pub(crate) async fn another_process_finishes_an_order_by_its_url<A: Authority>()
     let first = ensure_account(&connect(&ca).await, &key, None)
         .await
         .unwrap();
-    let order = first.new_order(&names(&TEN), now()).await.unwrap();
+    let order = first
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
     let uri = first.account_uri().to_owned();
     drop(first);
 
@@ -293,7 +301,7 @@ pub(crate) async fn order_of_another_account_is_gone<A: Authority>() {
     };
     let order = account(&ca)
         .await
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
     let fault = account(&ca)
@@ -331,7 +339,10 @@ pub(crate) async fn order_goes_through_although_three_of_four_nonces_are_refused
     let acme = ensure_account(&directory, &account_key(), None)
         .await
         .unwrap();
-    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    let order = acme
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
     issue(&*acme, &order.url, &TEN).await;
     assert_eq!(ca.count(Counted::Orders), 1);
     assert!(ca.count(Counted::NewOrderRequests) >= 1);
@@ -417,7 +428,7 @@ pub(crate) async fn account_is_bound_to_the_external_account_that_the_ca_wants<A
     assert_eq!(found.account_uri(), made.account_uri());
     let order = found
         .into_acme()
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
     assert_eq!(order.state, OrderState::Pending);
@@ -434,7 +445,10 @@ pub(crate) async fn chains_beside_the_default_one_are_read_from_the_links<A: Aut
         return;
     };
     let acme = account(&ca).await;
-    let order = acme.new_order(&names(&TEN), now()).await.unwrap();
+    let order = acme
+        .new_order(OrderRequest::of(&names(&TEN)), now())
+        .await
+        .unwrap();
     let default = issue(&*acme, &order.url, &TEN).await;
     let chain = acme.certificate(&order.url, now()).await.unwrap();
     assert_eq!((&chain.pem, chain.alternates.len()), (&default, 2));
@@ -466,7 +480,7 @@ pub(crate) async fn account_gets_another_key_and_stays_the_same<A: Authority>() 
     let changed = before.change_key(&new, now()).await.unwrap();
     assert_eq!(changed.account_uri(), uri);
     let acme = changed.into_acme();
-    acme.new_order(&names(&["a.example.test"]), now())
+    acme.new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
 
@@ -488,7 +502,10 @@ pub(crate) async fn refused_name_is_named<A: Authority>() {
     };
     let acme = account(&ca).await;
     let fault = acme
-        .new_order(&names(&["good.test", "www.blocked.test"]), now())
+        .new_order(
+            OrderRequest::of(&names(&["good.test", "www.blocked.test"])),
+            now(),
+        )
         .await
         .unwrap_err();
     assert_eq!(
@@ -509,7 +526,7 @@ pub(crate) async fn request_for_other_names_is_refused_at_finalize<A: Authority>
     };
     let acme = account(&ca).await;
     let order = acme
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
     let view = acme.read_order(&order.url, now()).await.unwrap();
@@ -534,7 +551,7 @@ pub(crate) async fn authorization_given_back_has_ended<A: Authority>() {
     };
     let acme = account(&ca).await;
     let order = acme
-        .new_order(&names(&["a.example.test"]), now())
+        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
         .await
         .unwrap();
     let view = acme.read_order(&order.url, now()).await.unwrap();

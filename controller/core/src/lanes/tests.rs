@@ -1,6 +1,7 @@
 use super::*;
 use crate::plan::fixtures::{DAY, NAMES, at, certificate, now, observed};
 
+const DIRECTORY: &str = "https://ca.example/directory";
 const MOST: usize = 80;
 /// An eighth of them.
 const MOVING: usize = 10;
@@ -12,6 +13,7 @@ fn new(namespace: &str, name: usize, since: i64) -> Placed {
             lane: Lane::New,
             expires: None,
             failed: false,
+            directory: DIRECTORY.to_owned(),
         },
         since: at(since),
         handed_over: false,
@@ -34,7 +36,7 @@ fn expiring(mut placed: Placed, lane: Lane, in_seconds: i64) -> Placed {
 }
 
 fn grants(waiting: &[Placed], under_way: &[Placed]) -> Vec<String> {
-    plan_grants(waiting, under_way, MOST, now())
+    plan_grants(waiting, under_way, MOST, &BTreeMap::new(), now())
         .iter()
         .map(ToString::to_string)
         .collect()
@@ -43,7 +45,10 @@ fn grants(waiting: &[Placed], under_way: &[Placed]) -> Vec<String> {
 #[test]
 fn one_that_waits_alone_begins() {
     assert_eq!(grants(&[new("a", 1, 0)], &[]), ["a/c001"]);
-    assert_eq!(plan_grants(&[new("a", 1, 0)], &[], 1, now()).len(), 1);
+    assert_eq!(
+        plan_grants(&[new("a", 1, 0)], &[], 1, &BTreeMap::new(), now()).len(),
+        1
+    );
 }
 
 #[test]
@@ -158,4 +163,48 @@ fn one_that_a_person_has_changed_since_it_failed_is_as_good_as_new() {
     assert!(Candidate::of(&o, now()).failed);
     o.spec.dns_names.push("c.example".into());
     assert!(!Candidate::of(&o, now()).failed);
+}
+
+#[test]
+fn after_an_outage_five_begin_in_the_first_minute_soonest_expiry_first_and_other_cas_are_unharmed()
+{
+    let short = SignedDuration::from_secs(59);
+    assert_eq!(Ramp::after(short, now()), None);
+    let ramp = Ramp::after(SignedDuration::from_hours(72), now()).unwrap();
+    let mut ramps = BTreeMap::from([(DIRECTORY.to_owned(), ramp)]);
+    let waiting: Vec<Placed> = (0..20)
+        .map(|n| {
+            expiring(
+                new("a", n, 0),
+                Lane::Expiring,
+                10_000 - i64::try_from(n).unwrap(),
+            )
+        })
+        .collect();
+    let begin = |ramps: &BTreeMap<String, Ramp>, seconds| {
+        plan_grants(&waiting, &[], MOST, ramps, at(seconds))
+    };
+    assert_eq!(begin(&ramps, 0), [], "those who waited gather");
+    assert_eq!(ramp.next(at(0)), at(1));
+    assert!(ramp.voids(at(0)) && !ramp.voids(at(1)));
+    let five = begin(&ramps, 1);
+    let names: Vec<&str> = five.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["c019", "c018", "c017", "c016", "c015"]);
+    for _ in five {
+        ramps.get_mut(DIRECTORY).unwrap().take();
+    }
+    assert_eq!(begin(&ramps, 59), []);
+    let mut other = new("a", 30, 0);
+    other.candidate.directory = "https://other.example/directory".to_owned();
+    let beside = plan_grants(
+        &[waiting.clone(), vec![other]].concat(),
+        &[],
+        MOST,
+        &ramps,
+        at(59),
+    );
+    assert_eq!(beside.len(), 1, "the other CA's");
+    assert_eq!(begin(&ramps, 60).len(), MOVING);
+    assert_eq!(ramp.allows(at(-5)), Some(0), "a pass that began before");
+    assert_eq!(ramp.allows(at(-61)), None, "a clock that was set back");
 }

@@ -3,18 +3,21 @@
 
 use evercert_api::Reason;
 use evercert_api::certificate::{
-    CertificateSpec, CertificateStatus, FailureStatus, Fallback, FallbackMode, IssuerKind,
-    IssuerRef, KeyAlgorithm, OrderStatus, PrivateKey, whole_seconds,
+    CertificateSpec, CertificateStatus, DeletionPolicy, FailureStatus, Fallback, FallbackMode,
+    FallbackTrigger, IssuerKind, IssuerRef, KeyAlgorithm, OrderStatus, PrivateKey, whole_seconds,
 };
 use evercert_api::condition::{self, Claim};
+use evercert_api::issuer::SecretRef;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::{Fault, FaultClass, Problem};
 use crate::key::ObjectKey;
 use crate::observe::{
-    Companion, Gate, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation, Presented,
-    Reach, ReadOrder, Refusal, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+    Companion, ForeignSecret, Gate, IssuerFacts, IssuerObservation, Marks, Observed,
+    OrderObservation, OwnFallback, Presented, Reach, ReadOrder, Refusal, SELF_SIGNED,
+    SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
 
@@ -57,16 +60,26 @@ pub(crate) fn observed() -> Observed {
             private_key: None,
             renew_before: None,
             renew_before_percentage: None,
+            profile: None,
             fallback: None,
             alternate_issuer_refs: Vec::new(),
+            suspend: false,
+            secret_template: None,
+            output_formats: Vec::new(),
+            deletion_policy: DeletionPolicy::Retain,
         },
+        renew_at: None,
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
             id: ISSUER.into(),
             directory: DIRECTORY.into(),
             generation: 1,
+            renewal_info: false,
+            profiles: Vec::new(),
+            profile: None,
         }),
         secret: SecretObservation::Missing,
+        own_fallback: OwnFallback::Missing,
         companion: Companion::default(),
         order: OrderObservation::None,
         secret_owner: None,
@@ -75,15 +88,19 @@ pub(crate) fn observed() -> Observed {
         chain_note: None,
         chosen: None,
         others: Vec::new(),
+        gave_way: None,
         passed_over: None,
         intent: None,
         gate: None,
         limit: None,
+        poll_turn: None,
+        refused_profile: None,
         solver: SolverState::Ready,
         presented: Presented::No,
         reach: Vec::new(),
         slot: true,
         unwritable: None,
+        tried: true,
     }
 }
 
@@ -91,12 +108,14 @@ pub(crate) fn observed() -> Observed {
 pub(crate) fn certificate(serial: &str, names: &[&str], from: i64, to: i64) -> CertificateFacts {
     CertificateFacts {
         serial: serial.into(),
+        renewal_id: Some(format!("id.{serial}")),
         fingerprint: format!("{serial}{serial}"),
         not_before: at(from),
         not_after: at(to),
         names: names.iter().map(|n| (*n).to_owned()).collect(),
         key: KeyKind::Ecdsa(256),
         self_signed: false,
+        stands_in: false,
     }
 }
 
@@ -119,6 +138,7 @@ pub(crate) fn due() -> CertificateFacts {
 pub(crate) fn fallback() -> CertificateFacts {
     CertificateFacts {
         self_signed: true,
+        stands_in: true,
         ..certificate("fa", &NAMES, -300, 90 * DAY)
     }
 }
@@ -129,6 +149,7 @@ pub(crate) fn marks() -> Marks {
         issuer: Some(ISSUER.into()),
         directory: Some(DIRECTORY.into()),
         names: Some(names()),
+        profile: None,
         issued_at: Some(at(-40 * DAY)),
     }
 }
@@ -138,7 +159,17 @@ pub(crate) fn tls(content: Result<CertificateFacts, Damage>) -> TlsSecret {
         content,
         marks: marks(),
         fallback: false,
+        immutable: false,
         marks_in_step: true,
+    }
+}
+
+/// A Secret that somebody else made, and that nobody claims.
+pub(crate) fn foreign(content: Result<CertificateFacts, Damage>) -> ForeignSecret {
+    ForeignSecret {
+        content,
+        fallback: false,
+        claim: None,
     }
 }
 
@@ -228,6 +259,7 @@ pub(crate) fn order_status() -> OrderStatus {
         names: names(),
         created_at: whole_seconds(at(-60)),
         expires: Some(whole_seconds(at(7 * DAY))),
+        profile: None,
     }
 }
 
@@ -249,7 +281,26 @@ impl Observed {
     pub(crate) fn without_fallback(mut self) -> Self {
         self.spec.fallback = Some(Fallback {
             mode: FallbackMode::None,
+            ..Fallback::default()
         });
+        self
+    }
+
+    /// The fallback is the user's own certificate.
+    pub(crate) fn with_own_fallback(mut self, own: OwnFallback) -> Self {
+        self.spec.fallback = Some(Fallback {
+            mode: FallbackMode::Secret,
+            secret_ref: Some(SecretRef {
+                name: "wildcard".into(),
+            }),
+            ..Fallback::default()
+        });
+        self.own_fallback = own;
+        self
+    }
+
+    pub(crate) fn with_trigger(mut self, trigger: FallbackTrigger) -> Self {
+        self.spec.fallback.get_or_insert_default().trigger = trigger;
         self
     }
 
@@ -280,6 +331,10 @@ impl Observed {
 
     /// A marked fallback is in place.
     pub(crate) fn with_fallback(mut self, facts: CertificateFacts) -> Self {
+        let facts = CertificateFacts {
+            stands_in: true,
+            ..facts
+        };
         self.secret = SecretObservation::Ours(TlsSecret {
             fallback: true,
             marks: Marks::default(),
@@ -290,6 +345,12 @@ impl Observed {
 
     pub(crate) fn with_damage(mut self, damage: Damage) -> Self {
         self.secret = SecretObservation::Ours(tls(Err(damage)));
+        self
+    }
+
+    /// Somebody else's Secret is in place.
+    pub(crate) fn with_foreign(mut self, secret: ForeignSecret) -> Self {
+        self.secret = SecretObservation::Foreign(secret);
         self
     }
 
@@ -390,6 +451,9 @@ impl Observed {
             id: id.into(),
             directory: directory.into(),
             generation: 1,
+            renewal_info: false,
+            profiles: Vec::new(),
+            profile: None,
         });
         self
     }
@@ -465,9 +529,58 @@ impl Observed {
         self
     }
 
+    /// Somebody made the Secret in place immutable.
+    pub(crate) fn made_immutable(mut self) -> Self {
+        if let SecretObservation::Ours(secret) = &mut self.secret {
+            secret.immutable = true;
+        }
+        self
+    }
+
+    /// Another writer keeps changing the Secret; nothing is written for so long.
+    pub(crate) fn contested_until(mut self, seconds: i64) -> Self {
+        self.unwritable = Some(Gate {
+            until: at(seconds),
+            reason: Reason::SecretContested,
+            message: "field manager tug changes it".into(),
+        });
+        self
+    }
+
     /// A write of the TLS Secret was refused then.
     pub(crate) fn unwritable_since(mut self, seconds: i64) -> Self {
-        self.unwritable = Some((at(seconds), "denied by a webhook".into()));
+        self.unwritable = Some(build_refused(
+            "site-tls",
+            at(seconds),
+            "denied by a webhook",
+        ));
+        self
+    }
+
+    pub(crate) fn offering_renewal_info(mut self) -> Self {
+        if let IssuerObservation::Ready(issuer) = &mut self.issuer {
+            issuer.renewal_info = true;
+        }
+        self
+    }
+
+    /// The CA offers these, and the issuer wants one.
+    pub(crate) fn offering_profiles(mut self, profiles: &[&str], wanted: Option<&str>) -> Self {
+        if let IssuerObservation::Ready(issuer) = &mut self.issuer {
+            issuer.profiles = profiles.iter().map(|p| (*p).to_owned()).collect();
+            issuer.profile = wanted.map(str::to_owned);
+        }
+        self
+    }
+
+    pub(crate) fn suspended(mut self) -> Self {
+        self.spec.suspend = true;
+        self
+    }
+
+    /// A person asks for a renewal.
+    pub(crate) fn requested_at(mut self, seconds: i64) -> Self {
+        self.renew_at = Some(at(seconds).to_string());
         self
     }
 

@@ -4,6 +4,7 @@ use evercert_api::{DnsName, Reason};
 use jiff::Timestamp;
 
 use super::{Plan, RECHECK, RESYNC, State, Step, later};
+use crate::adopt::find_obstacle;
 use crate::observe::{Observed, SecretObservation};
 
 /// A Certificate that is being deleted: what is open for it is forgotten; the Secret stays.
@@ -83,12 +84,16 @@ pub(super) fn plan_secret_conflict(o: &Observed, now: Timestamp) -> Option<Plan>
 pub(super) fn plan_foreign_secret(o: &Observed, now: Timestamp) -> Option<Plan> {
     let name = &o.spec.secret_name;
     let (reason, message) = match &o.secret {
-        SecretObservation::Foreign => (
-            Reason::SecretNotOurs,
-            format!(
-                "Secret {name} exists and was not made by Evercert, so it is not touched: choose another spec.secretName, or delete it. Looked at again every 30 s"
-            ),
-        ),
+        SecretObservation::Foreign(foreign) => {
+            let why = find_obstacle(o, foreign, now)?;
+            (
+                Reason::SecretNotOurs,
+                format!(
+                    "Secret {name} exists, was not made for this Certificate, and is not taken over, since {why}: choose another \
+                     spec.secretName, or delete it. Looked at again every 30 s"
+                ),
+            )
+        }
         SecretObservation::WrongType(kind) => (
             Reason::SecretWrongType,
             format!(

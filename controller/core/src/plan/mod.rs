@@ -1,11 +1,13 @@
 //! The decision table (design §2): the first row that matches wins. Pure and total: every observation has a plan.
 //!
 //! ```text
-//! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else
-//! secret  missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
+//! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else, not adoptable
+//! secret  adoptable → adopt · immutable and not what is needed · missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
+//!         · label, annotations or what follows from the spec out of step → mend
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated → settle · issuer · name · backing off · gate · limit · Secret not writable · key · no route · solver · slot
+//! start   nothing violated → settle · suspended · issuer · name · profile · backing off · gate · limit · Secret not writable · key
+//!         · no route · solver · Secret not tried → dry run · slot
 //!         → place
 //! ```
 
@@ -15,6 +17,8 @@ mod guard;
 #[cfg(test)]
 mod model;
 mod order;
+#[cfg(test)]
+mod promise;
 #[cfg(test)]
 mod properties;
 mod secret;
@@ -68,10 +72,16 @@ pub enum Step {
     DropPendingKey,
     /// Have the companion owned by this Certificate.
     MendCompanion,
-    /// Put the label and the annotations of the TLS Secret in step.
+    /// Take over a Secret that somebody else made and nobody claims: label and annotations are put on it.
+    Adopt,
+    /// Put the label and the annotations of the TLS Secret, and what follows from the spec, in step.
     MendMarks,
+    /// Ask the CA when the certificate in place should be renewed (RFC 9773).
+    PollRenewalInfo,
     /// Make the key of the next certificate and keep it in the companion.
     PrepareKey,
+    /// See by a dry run whether the TLS Secret can be written.
+    TryWrite,
     /// Have the solver started.
     StartSolver,
     /// Sign with the pending key itself (a self-signed issuer), keep in the companion, write into the TLS Secret.
@@ -91,6 +101,7 @@ impl Step {
             | Self::Finalize
             | Self::Accept(_)
             | Self::Probe(_)
+            | Self::PollRenewalInfo
             | Self::PlaceOrder => true,
             Self::Wait
             | Self::Queue(_)
@@ -102,8 +113,10 @@ impl Step {
             | Self::KeepCopy
             | Self::DropPendingKey
             | Self::MendCompanion
+            | Self::Adopt
             | Self::MendMarks
             | Self::PrepareKey
+            | Self::TryWrite
             | Self::StartSolver
             | Self::SelfSign => false,
         }
@@ -229,14 +242,19 @@ const TABLE: &[Row] = &[
     guard::plan_invalid_spec,
     guard::plan_secret_conflict,
     guard::plan_foreign_secret,
+    secret::plan_adopt,
+    secret::plan_immutable,
     secret::plan_restore,
     secret::plan_fallback,
     secret::plan_companion,
+    secret::plan_mend,
     order::plan_abandon,
     order::plan_order,
     start::plan_settle,
+    start::plan_suspended,
     start::plan_issuer,
     start::plan_refused_name,
+    start::plan_profile,
     start::plan_lost_intent,
     start::plan_backoff,
     start::plan_gate,
@@ -246,8 +264,14 @@ const TABLE: &[Row] = &[
     start::plan_self_sign,
     start::plan_unroutable,
     start::plan_solver,
+    start::plan_try,
     start::plan_slot,
 ];
+
+/// Whether a Secret that nobody announces matters: the user's own certificate, while no issued one is there.
+fn follows_own_fallback(o: &Observed, now: Timestamp) -> bool {
+    o.spec.own_fallback().is_some() && !o.is_served_well(now)
+}
 
 /// The plan for one Certificate. Total: where no row matches, the order is placed. The wake-up is at most a day ahead, whatever
 /// instants a status or a CA gave.
@@ -257,6 +281,11 @@ pub fn plan(o: &Observed, now: Timestamp) -> Plan {
         .iter()
         .find_map(|row| row(o, now))
         .unwrap_or_else(|| start::place_order(now));
-    plan.wake = plan.wake.clamp(now, later(now, RESYNC));
+    let resync = if follows_own_fallback(o, now) {
+        RECHECK
+    } else {
+        RESYNC
+    };
+    plan.wake = plan.wake.clamp(now, later(now, resync));
     plan
 }

@@ -8,12 +8,14 @@ use jiff::{SignedDuration, Timestamp};
 use super::fixtures::{self, authorization, challenge_url};
 use super::{Plan, Step, later, plan};
 use crate::facts::{CertificateFacts, KeyKind};
+use crate::fallback::{Fallback, choose};
 use crate::observe::{
     Companion, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach,
     ReadOrder, SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
-use crate::report::{Change, apply_change, build_status};
+use crate::renewal_info::{RenewalInfo, note_poll};
+use crate::report::{Change, Ending, apply_change, build_status};
 
 /// One Certificate, its cluster and its CA.
 #[derive(Debug, Clone)]
@@ -77,6 +79,9 @@ impl World {
                 id: self.observed.issuer_id(),
                 directory: fixtures::DIRECTORY.into(),
                 generation: 1,
+                renewal_info: false,
+                profiles: Vec::new(),
+                profile: None,
             });
         }
         self.observed.slot = true;
@@ -91,13 +96,19 @@ impl World {
                 self.write(facts, marks, false);
             }
             Step::WriteFallback { .. } => {
-                let facts = self.sign("fa", 90 * fixtures::DAY);
+                let facts = match choose(&self.observed, self.now) {
+                    Fallback::Own(own) => own.clone(),
+                    Fallback::SelfSigned(_) => CertificateFacts {
+                        stands_in: true,
+                        ..self.sign("fa", 90 * fixtures::DAY)
+                    },
+                };
                 self.write(facts, Marks::default(), true);
             }
             Step::Abandon { .. } => {
                 o.order = OrderObservation::None;
                 self.at_ca = None;
-                return Change::Cleared;
+                return Change::Cleared(Ending::abandoned("x"));
             }
             Step::Record(failure) => {
                 o.order = OrderObservation::None;
@@ -108,7 +119,7 @@ impl World {
             Step::Store => {
                 assert!(o.companion.pending_key.is_some());
                 self.issue("0c");
-                return Change::Cleared;
+                return Change::Cleared(Ending::issued("x"));
             }
             Step::SelfSign => self.issue("0e"),
             Step::Finalize => {
@@ -145,11 +156,41 @@ impl World {
             }
             Step::Present => o.presented = Presented::Applied,
             Step::DropPendingKey => o.companion.pending_key = None,
+            Step::PollRenewalInfo => {
+                let facts = o.certificate().unwrap();
+                let id = facts.renewal_id.clone().unwrap();
+                let lifetime = facts.not_after.duration_since(facts.not_before);
+                let answer = RenewalInfo {
+                    start: later(facts.not_before, lifetime / 2),
+                    end: later(facts.not_before, lifetime / 2 + lifetime / 10),
+                    explanation_url: None,
+                    retry_after: None,
+                };
+                let known = o.status.renewal_info.as_ref();
+                return Change::Polled(note_poll(
+                    known,
+                    &id,
+                    facts.not_after,
+                    &Ok(answer),
+                    self.now,
+                ));
+            }
             Step::MendCompanion => o.companion.strayed = false,
             Step::KeepCopy => {
                 if let SecretObservation::Ours(secret) = &o.secret {
                     let facts = secret.content.clone().ok();
                     o.companion.last_good = facts.map(|f| (f, secret.marks.clone()));
+                }
+            }
+            Step::Adopt => {
+                if let SecretObservation::Foreign(foreign) = o.secret.clone() {
+                    o.secret = SecretObservation::Ours(TlsSecret {
+                        content: foreign.content,
+                        marks: Marks::default(),
+                        fallback: false,
+                        immutable: false,
+                        marks_in_step: true,
+                    });
                 }
             }
             Step::MendMarks => {
@@ -158,6 +199,7 @@ impl World {
                 }
             }
             Step::PrepareKey => o.companion.pending_key = Some(KeyKind::wanted(&o.spec.key())),
+            Step::TryWrite => o.tried = true,
             Step::StartSolver => o.solver = SolverState::Ready,
             Step::PlaceOrder => {
                 self.orders += 1;
@@ -221,12 +263,14 @@ impl World {
     fn sign(&self, serial: &str, lifetime: i64) -> CertificateFacts {
         CertificateFacts {
             serial: serial.into(),
+            renewal_id: Some(format!("id.{serial}{}", self.now)),
             fingerprint: format!("{serial}{}", self.now),
             not_before: later(self.now, SignedDuration::from_mins(-5)),
             not_after: later(self.now, SignedDuration::from_secs(lifetime)),
             names: self.observed.wanted_names(),
             key: KeyKind::wanted(&self.observed.spec.key()),
             self_signed: false,
+            stands_in: false,
         }
     }
 
@@ -240,6 +284,7 @@ impl World {
             issuer: Some(self.observed.issuer_id()),
             directory,
             names: Some(self.observed.wanted_names()),
+            profile: None,
             issued_at: Some(self.now),
         };
         self.observed.companion = Companion {
@@ -258,6 +303,7 @@ impl World {
             content: Ok(facts),
             marks,
             fallback,
+            immutable: false,
             marks_in_step: true,
         });
         self.observed.unwritable = None;

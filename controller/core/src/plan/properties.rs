@@ -2,7 +2,8 @@
 
 use evercert_api::Reason;
 use evercert_api::certificate::{
-    FailureStatus, Fallback, FallbackMode, KeyAlgorithm, whole_seconds,
+    FailureStatus, Fallback, FallbackMode, KeyAlgorithm, RenewalInfoStatus, WindowStatus,
+    whole_seconds,
 };
 use evercert_api::condition;
 use jiff::Timestamp;
@@ -15,12 +16,14 @@ use super::fixtures::{
 };
 use super::model::{World, says_issued};
 use super::{RESYNC, Step, later, plan};
+use crate::adopt::find_obstacle;
+use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::FaultClass;
 use crate::need::find_need;
 use crate::observe::{
-    Gate, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach, Refusal,
-    SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+    ForeignSecret, Gate, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach,
+    Refusal, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::report::{Change, apply_change, build_status, plan_write};
@@ -38,7 +41,7 @@ fn config() -> ProptestConfig {
 }
 
 /// Mostly near `now`, on both sides of every threshold, and now and then absurd.
-fn instant() -> BoxedStrategy<Timestamp> {
+pub(super) fn instant() -> BoxedStrategy<Timestamp> {
     prop_oneof![
         8 => (-120_i64..120).prop_map(at),
         4 => (-100 * DAY..100 * DAY).prop_map(at),
@@ -69,7 +72,7 @@ fn key_kind() -> BoxedStrategy<KeyKind> {
     .boxed()
 }
 
-fn facts() -> BoxedStrategy<CertificateFacts> {
+pub(super) fn facts() -> BoxedStrategy<CertificateFacts> {
     let serial = select(vec!["01", "02", "03"]);
     (serial, instant(), instant(), some_names(), key_kind())
         .prop_map(
@@ -97,12 +100,13 @@ fn marks() -> BoxedStrategy<Marks> {
             issuer: issuer.map(str::to_owned),
             directory: directory.map(str::to_owned),
             names,
+            profile: None,
             issued_at,
         })
         .boxed()
 }
 
-fn secret() -> BoxedStrategy<SecretObservation> {
+pub(super) fn secret() -> BoxedStrategy<SecretObservation> {
     let content = prop_oneof![
         6 => facts().prop_map(Ok),
         1 => select(vec![
@@ -111,20 +115,31 @@ fn secret() -> BoxedStrategy<SecretObservation> {
             Damage::InvalidKeyPair
         ]).prop_map(Err),
     ];
-    let ours = (content, marks(), any::<bool>(), any::<bool>()).prop_map(
-        |(content, marks, fallback, marks_in_step)| {
+    let immutable = proptest::bool::weighted(0.05);
+    let ours = (content, marks(), any::<bool>(), any::<bool>(), immutable).prop_map(
+        |(content, marks, fallback, marks_in_step, immutable)| {
             SecretObservation::Ours(TlsSecret {
                 content,
                 marks,
                 fallback,
+                immutable,
                 marks_in_step,
             })
         },
     );
+    let content = prop_oneof![3 => facts().prop_map(Ok), 1 => Just(Err(Damage::InvalidKeyPair))];
+    let foreign =
+        (content, any::<bool>(), any::<bool>()).prop_map(|(content, fallback, claimed)| {
+            SecretObservation::Foreign(ForeignSecret {
+                content,
+                fallback,
+                claim: claimed.then(|| "Flux".to_owned()),
+            })
+        });
     prop_oneof![
         3 => Just(SecretObservation::Missing),
         6 => ours,
-        1 => Just(SecretObservation::Foreign),
+        2 => foreign,
         1 => Just(SecretObservation::WrongType("Opaque".into())),
     ]
     .boxed()
@@ -132,7 +147,8 @@ fn secret() -> BoxedStrategy<SecretObservation> {
 
 fn issuer(o: Observed) -> BoxedStrategy<Observed> {
     prop_oneof![
-        6 => Just(o.clone()),
+        4 => Just(o.clone()),
+        2 => Just(o.clone().offering_renewal_info()),
         1 => Just(o.clone().self_signed()),
         1 => Just(o.clone().without_issuer()),
         1 => Just(o.with_issuer_not_ready()),
@@ -277,13 +293,21 @@ fn spec(o: Observed) -> BoxedStrategy<Observed> {
     let none = prop_oneof![4 => Just(false), 1 => Just(true)];
     let key = prop_oneof![6 => Just(false), 1 => Just(true)];
     let before = proptest::option::of(select(vec!["1s", "720h", "999999h", "nonsense"]));
-    (names, none, key, before, instant(), any::<bool>())
-        .prop_map(move |(names, none, rsa, before, created, deleted)| {
+    let asked = (
+        proptest::bool::weighted(0.1),
+        proptest::option::weighted(0.3, instant()),
+    );
+    (names, none, key, before, instant(), any::<bool>(), asked)
+        .prop_map(move |(names, none, rsa, before, created, deleted, asked)| {
             let mut o = o.clone();
+            let (suspend, renew_at) = asked;
+            o.spec.suspend = suspend;
+            o.renew_at = renew_at.map(|at| at.to_string());
             o.spec.dns_names = names;
             if none {
                 o.spec.fallback = Some(Fallback {
                     mode: FallbackMode::None,
+                    ..Fallback::default()
                 });
             }
             if rsa {
@@ -327,6 +351,29 @@ fn with_status(o: Observed) -> BoxedStrategy<Observed> {
         .boxed()
 }
 
+/// Of one of the certificates, or of one long gone; sane or not.
+fn renewal_info() -> BoxedStrategy<RenewalInfoStatus> {
+    let window = some((instant(), instant()));
+    (
+        select(vec!["id.01", "id.02", "id.09"]),
+        window,
+        instant(),
+        0_u32..9,
+    )
+        .prop_map(|(id, window, next, failures)| RenewalInfoStatus {
+            certificate_id: id.into(),
+            window: window.map(|(start, end)| WindowStatus {
+                start: whole_seconds(start),
+                end: whole_seconds(end),
+            }),
+            explanation_url: None,
+            next_poll_time: whole_seconds(next),
+            failures,
+            failure: None,
+        })
+        .boxed()
+}
+
 /// Any observation at all.
 fn any_observed() -> BoxedStrategy<Observed> {
     let rare = |p| proptest::bool::weighted(p);
@@ -354,9 +401,17 @@ fn any_observed() -> BoxedStrategy<Observed> {
         .prop_flat_map(issuer)
         .prop_flat_map(with_order)
         .prop_flat_map(with_status);
-    (certificate, around)
+    let polling = (
+        proptest::option::weighted(0.1, instant()),
+        some(renewal_info()),
+    );
+    (certificate, around, polling)
         .prop_map(
-            |(mut o, (secret, good, key, solver, slot, rarely, gates, unwritable, intent))| {
+            |(
+                mut o,
+                (secret, good, key, solver, slot, rarely, gates, unwritable, intent),
+                (turn, info),
+            )| {
                 let (owned, refused, strayed, unroutable) = rarely;
                 let (gate, limit) = gates;
                 o.secret = secret;
@@ -367,6 +422,7 @@ fn any_observed() -> BoxedStrategy<Observed> {
                     o.companion.pending_key = key;
                 }
                 o.solver = solver;
+                o.tried = slot || strayed;
                 o.slot = slot;
                 o.secret_owner = owned.then(|| "other".to_owned());
                 o.refusal = refused.then(|| Refusal {
@@ -383,8 +439,10 @@ fn any_observed() -> BoxedStrategy<Observed> {
                     reason: Reason::RateLimited,
                     message: "used up".into(),
                 });
-                o.unwritable = unwritable.map(|at| (at, "denied".into()));
+                o.unwritable = unwritable.map(|at| build_refused("site-tls", at, "denied"));
                 o.intent = intent;
+                o.poll_turn = turn;
+                o.status.renewal_info = info;
                 o
             },
         )
@@ -396,10 +454,19 @@ fn willing_start() -> BoxedStrategy<Observed> {
     any_observed()
         .prop_filter_map("can be had", |mut o| {
             o.deleted = false;
+            o.spec.suspend = false;
+            o.renew_at = o
+                .renew_at
+                .filter(|at| at.parse::<Timestamp>().is_ok_and(|at| at <= now()));
             o.secret_owner = None;
             o.refusal = None;
             o.unroutable = None;
-            o.unwritable = o.unwritable.filter(|(t, _)| *t <= now());
+            o.unwritable = o
+                .unwritable
+                .filter(|g| g.until <= later(now(), super::RECHECK));
+            if let SecretObservation::Ours(secret) = &mut o.secret {
+                secret.immutable = false;
+            }
             o.spec.dns_names.retain(|n| !n.starts_with('*'));
             if o.spec.dns_names.is_empty() {
                 o.spec.dns_names = fixtures::names();
@@ -407,9 +474,15 @@ fn willing_start() -> BoxedStrategy<Observed> {
             // Waits of years are no start, and neither are events from the future.
             o.gate = o.gate.filter(|g| g.until < at(DAY));
             o.limit = o.limit.filter(|l| l.until < at(DAY));
+            o.poll_turn = o.poll_turn.filter(|t| *t < at(DAY));
             o.status.next_attempt_time = o.status.next_attempt_time.filter(|t| t.0 < at(DAY));
             o.intent = o.intent.filter(|t| *t <= now());
-            if let SecretObservation::Foreign | SecretObservation::WrongType(_) = o.secret {
+            let obstacle = match &o.secret {
+                SecretObservation::Foreign(secret) => find_obstacle(&o, secret, now()).is_some(),
+                SecretObservation::WrongType(_) => true,
+                SecretObservation::Missing | SecretObservation::Ours(_) => false,
+            };
+            if obstacle {
                 o.secret = SecretObservation::Missing;
             }
             let ahead = |c: &CertificateFacts| c.not_before > now();
@@ -483,6 +556,7 @@ proptest! {
             prop_assert!(o.limit.as_ref().is_none_or(|l| l.until <= now()));
             prop_assert!(o.refusal.is_none() && o.secret_owner.is_none() && !o.deleted);
             let ca = matches!(&o.issuer, IssuerObservation::Ready(i) if i.directory != SELF_SIGNED);
+            prop_assert!(o.tried, "nobody knows whether the certificate can be stored");
             prop_assert!(ca && o.slot && o.solver == SolverState::Ready);
             let ours = matches!(o.secret, SecretObservation::Missing | SecretObservation::Ours(_));
             prop_assert!(ours && find_need(&o, now()).is_some());
@@ -490,10 +564,13 @@ proptest! {
             let same = o.status.last_failure.as_ref()
                 .is_some_and(|f| f.fingerprint.as_ref().is_none_or(|f| *f == o.fingerprint()));
             let later = o.status.next_attempt_time.as_ref().is_some_and(|t| t.0 > now());
-            prop_assert!(!(same && later), "backing off, and nothing changed");
+            let asked = o.status.last_failure.as_ref()
+                .is_some_and(|f| o.requested_after(f.time.0).is_some_and(|at| at <= now()));
+            prop_assert!(asked || !(same && later), "backing off, and nothing changed");
+            prop_assert!(!o.spec.suspend);
             prop_assert!(o.companion.pending_key == Some(KeyKind::wanted(&o.spec.key())));
-            let refused = o.unwritable.as_ref().is_some_and(|(t, _)| later_than_30_s(*t));
-            prop_assert!(!refused);
+            prop_assert!(o.unwritable.as_ref().is_none_or(|g| g.until <= now()));
+            prop_assert!(!matches!(&o.secret, SecretObservation::Ours(s) if s.immutable));
         }
     }
 
@@ -515,8 +592,15 @@ proptest! {
             }
         }
         let writes = matches!(step, Step::WriteFallback { .. } | Step::Restore | Step::Store | Step::SelfSign | Step::MendMarks);
-        let foreign = matches!(o.secret, SecretObservation::Foreign | SecretObservation::WrongType(_));
+        let foreign = matches!(o.secret, SecretObservation::Foreign(_) | SecretObservation::WrongType(_));
         prop_assert!(!(writes && foreign));
+        if step == Step::Adopt {
+            let SecretObservation::Foreign(secret) = &o.secret else {
+                return Err(TestCaseError::fail("it is not somebody else's"));
+            };
+            prop_assert_eq!(find_obstacle(&o, secret, now()), None);
+            prop_assert!(secret.content.as_ref().is_ok_and(|c| c.is_valid_at(now())));
+        }
     }
 
     #[test]
@@ -561,8 +645,4 @@ proptest! {
             prop_assert_eq!(once, twice);
         }
     }
-}
-
-fn later_than_30_s(t: Timestamp) -> bool {
-    now() < later(t, super::RECHECK)
 }

@@ -1,18 +1,35 @@
 //! Rows that keep the TLS Secret whole without an order: restore first, then the fallback.
 
 use evercert_api::Reason;
-use evercert_api::certificate::FallbackMode;
+use evercert_api::certificate::{FallbackMode, FallbackTrigger};
 use evercert_api::condition;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Plan, RECHECK, State, Step, later, order, start};
+use crate::fallback;
 use crate::need::{find_need, find_need_of};
 use crate::observe::{Observed, SecretObservation, TlsSecret};
 
 /// How long a Certificate may be blocked before the fallback stands in.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
-/// How long before its end a fallback is made anew.
-const FALLBACK_RENEWAL: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// The Secret needs another content, and its own cannot be changed. An order under way goes on: its certificate is kept.
+pub(super) fn plan_immutable(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let immutable = matches!(&o.secret, SecretObservation::Ours(secret) if secret.immutable);
+    let need = find_need(o, now).filter(|_| immutable && o.status.order.is_none())?;
+    let message = format!(
+        "{}, but Secret {} is immutable, and its content cannot be changed: delete it, and it is made again. Looked at again \
+         every 30 s",
+        need.message, o.spec.secret_name
+    );
+    Some(Plan::wait(
+        "immutable",
+        State::Stalled,
+        Reason::SecretImmutable,
+        message,
+        later(now, RECHECK),
+    ))
+}
 
 /// The Secret is missing, damaged, expired, a fallback, or not what the spec asks for, and the companion's certificate is better.
 pub(super) fn plan_restore(o: &Observed, now: Timestamp) -> Option<Plan> {
@@ -43,10 +60,12 @@ pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
             |f| f.message.clone(),
         )
     } else {
-        order::find_hold(o, now).or_else(|| start::find_block(o, now))?
+        let held = order::find_hold(o, now).or_else(|| start::find_block(o, now));
+        let at_once = "no certificate has been issued yet";
+        held.or_else(|| is_wanted_at_once(o).then(|| at_once.to_owned()))?
     };
     let message = format!(
-        "no usable certificate: a marked self-signed fallback is put into Secret {}",
+        "no usable certificate: a marked fallback is put into Secret {}",
         o.spec.secret_name
     );
     let mut plan = Plan::act(
@@ -56,6 +75,46 @@ pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
         message,
         now,
     );
+    plan.say.state = state_beside(o);
+    Some(plan)
+}
+
+/// Somebody else's Secret holds a good certificate for the names, and nobody claims it.
+pub(super) fn plan_adopt(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let SecretObservation::Foreign(_) = &o.secret else {
+        return None;
+    };
+    if let Some(wait) = start::plan_unwritable_secret(o, now) {
+        return Some(wait);
+    }
+    let message = format!(
+        "Secret {} holds a good certificate for the names, and nobody claims it: it is taken over as it is",
+        o.spec.secret_name
+    );
+    let mut plan = Plan::act(
+        "adoptable",
+        Step::Adopt,
+        Reason::SecretAdopted,
+        message,
+        now,
+    );
+    plan.say.state = state_beside(o);
+    Some(plan)
+}
+
+/// Label, annotations or what follows from the spec are not as they should be: somebody stripped them, or the spec changed.
+pub(super) fn plan_mend(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let SecretObservation::Ours(secret) = &o.secret else {
+        return None;
+    };
+    if secret.marks_in_step || refused_until(o, now).is_some() {
+        return None;
+    }
+    let message = format!(
+        "labels and annotations of Secret {} are put in step",
+        o.spec.secret_name
+    );
+    let mut plan = Plan::act("out of step", Step::MendMarks, Reason::Idle, message, now);
     plan.say.state = state_beside(o);
     Some(plan)
 }
@@ -82,10 +141,10 @@ pub(super) fn next_write(o: &Observed, now: Timestamp) -> Option<Timestamp> {
     restore.into_iter().chain(fallback_due(o, now)).min()
 }
 
-/// Until when the TLS Secret is not written again, since its last write was refused.
+/// Until when the TLS Secret is not written.
 pub(super) fn refused_until(o: &Observed, now: Timestamp) -> Option<Timestamp> {
-    let (at, _) = o.unwritable.as_ref()?;
-    Some(later(*at, RECHECK)).filter(|until| now < *until)
+    let gate = o.unwritable.as_ref()?;
+    Some(gate.until).filter(|until| now < *until)
 }
 
 /// Whether the companion's certificate belongs into the Secret. One that is ahead of a slow clock counts where nothing better is:
@@ -113,10 +172,15 @@ fn is_restore_wanted(o: &Observed, now: Timestamp) -> bool {
         content: Ok(good.clone()),
         marks: marks.clone(),
         fallback: false,
+        immutable: false,
         marks_in_step: true,
     };
     loses_none
         && (wins_some || (find_need(o, now).is_some() && find_need_of(o, &at_hand, now).is_none()))
+}
+
+fn is_wanted_at_once(o: &Observed) -> bool {
+    o.spec.fallback_trigger() == FallbackTrigger::Immediately
 }
 
 fn has_failed(o: &Observed) -> bool {
@@ -128,11 +192,11 @@ fn has_failed(o: &Observed) -> bool {
 fn fallback_due(o: &Observed, now: Timestamp) -> Option<Timestamp> {
     if o.spec.fallback_mode() == FallbackMode::None
         || o.issued().is_some_and(|c| now < c.not_after)
-        || is_fallback_in_step(o, now)
+        || fallback::is_in_step(o, now)
     {
         return None;
     }
-    let due = if has_failed(o) {
+    let due = if has_failed(o) || is_wanted_at_once(o) {
         now
     } else {
         later(blocked_since(o, now), PATIENCE)
@@ -156,21 +220,6 @@ fn state_beside(o: &Observed) -> State {
     } else {
         State::Idle
     }
-}
-
-/// Whether the Secret holds a fallback for the wanted names that is good for a while.
-fn is_fallback_in_step(o: &Observed, now: Timestamp) -> bool {
-    let SecretObservation::Ours(secret) = &o.secret else {
-        return false;
-    };
-    secret.fallback
-        && secret.content.as_ref().is_ok_and(|facts| {
-            facts.covers(o.wanted_names().iter().map(String::as_str))
-                && facts.names.len() == o.wanted_names().len()
-                && facts.key == crate::facts::KeyKind::wanted(&o.spec.key())
-                && facts.not_before <= now
-                && later(now, FALLBACK_RENEWAL) < facts.not_after
-        })
 }
 
 #[cfg(test)]

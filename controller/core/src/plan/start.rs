@@ -3,13 +3,18 @@
 use evercert_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Failure, Plan, RECHECK, Row, State, Step, later, secret};
-use crate::facts::KeyKind;
+use super::{Failure, Plan, RECHECK, RESYNC, Row, State, Step, later, secret};
+use crate::facts::{CertificateFacts, KeyKind};
 use crate::fault::{Fault, FaultClass};
 use crate::lanes::Candidate;
-use crate::need::{find_need, whole, whole_up};
-use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
+use crate::need::{find_need, find_need_of, whole, whole_up};
+use crate::observe::{
+    IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+};
+use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::plan_renewal_after;
+use crate::renewal_info::next_poll;
+use crate::template::find_bad_key;
 
 /// The row of an order that waits for a token of the ledger.
 pub(super) const LIMIT: &str = "limit";
@@ -18,7 +23,8 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
-/// Nothing makes a new certificate necessary: what an issuance left behind is put away, then the renewal is awaited.
+/// Nothing makes a new certificate necessary: what an issuance left behind is put away, the CA is asked when to renew, then the
+/// renewal is awaited.
 pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
     if find_need(o, now).is_some() {
         return None;
@@ -27,23 +33,53 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
         return None;
     };
     let facts = secret.content.as_ref().ok()?;
-    let renewal = plan_renewal_after(&o.spec, facts, secret.marks.issued_at);
+    let renewal = plan_renewal_after(o, facts, secret.marks.issued_at);
     let refused = secret::refused_until(o, now);
-    let step = if o.companion.last_good.is_none() {
+    let step = if lacks_copy(o, facts, now) {
         Step::KeepCopy
     } else if o.companion.pending_key.is_some() {
         Step::DropPendingKey
-    } else if secret.marks_in_step || refused.is_some() {
-        Step::Wait
     } else {
-        Step::MendMarks
+        Step::Wait
     };
     let wake = if now < facts.not_before {
         facts.not_before
     } else {
-        renewal.at
+        o.requested_after(now)
+            .map_or(renewal.at, |at| at.min(renewal.at))
     };
+    let poll = next_poll(o, secret, now);
+    let step = if step == Step::Wait && poll.is_some_and(|at| at <= now) {
+        Step::PollRenewalInfo
+    } else {
+        step
+    };
+    let wake = poll.filter(|at| *at > now).map_or(wake, |at| at.min(wake));
     let again = refused.filter(|_| !secret.marks_in_step);
+    if let (Some(at), Some(gate), Step::Wait) = (again, &o.unwritable, &step) {
+        let (reason, message) = (gate.reason, gate.message.clone());
+        return Some(Plan::wait(
+            "settle",
+            State::Blocked,
+            reason,
+            message,
+            at.min(wake),
+        ));
+    }
+    let template = o.spec.secret_template.as_ref();
+    if let (Some(key), Step::Wait) = (template.and_then(find_bad_key), &step) {
+        let message = format!(
+            "spec.secretTemplate: {key:?} is no key that a Secret can have, and is left out: write a name of 63 letters, digits, \
+             '-', '_' and '.' at most, and before it, with a slash, a DNS name in lower case"
+        );
+        return Some(Plan::wait(
+            "settle",
+            State::Blocked,
+            Reason::InvalidSpec,
+            message,
+            wake,
+        ));
+    }
     Some(Plan {
         step,
         ..Plan::wait(
@@ -51,8 +87,32 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
             State::Idle,
             Reason::Idle,
             format!("nothing to do until the renewal at {}", whole(renewal.at)),
-            again.map_or(wake, |at| at.min(wake)),
+            wake,
         )
+    })
+}
+
+/// Whether the companion has nothing that would do in place of what the Secret holds.
+fn lacks_copy(o: &Observed, in_place: &CertificateFacts, now: Timestamp) -> bool {
+    let Some((kept, marks)) = &o.companion.last_good else {
+        return true;
+    };
+    let at_hand = TlsSecret {
+        content: Ok(kept.clone()),
+        marks: marks.clone(),
+        fallback: false,
+        immutable: false,
+        marks_in_step: true,
+    };
+    kept.fingerprint != in_place.fingerprint && find_need_of(o, &at_hand, now).is_some()
+}
+
+/// A person wants nothing new to be started.
+pub(super) fn plan_suspended(o: &Observed, now: Timestamp) -> Option<Plan> {
+    o.spec.suspend.then(|| {
+        let message = "spec.suspend is true: nothing new is started, and what is in place stays. Set it to false to go on";
+        let wake = later(now, RESYNC);
+        blocked("suspended", o, Reason::Suspended, message.to_owned(), wake, now)
     })
 }
 
@@ -104,6 +164,26 @@ pub(super) fn plan_refused_name(o: &Observed, now: Timestamp) -> Option<Plan> {
     ))
 }
 
+/// The spec requires a profile that the CA does not offer.
+pub(super) fn plan_profile(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let Choice::Nothing(profile) = find_profile(o) else {
+        return None;
+    };
+    let message = format!(
+        "{}. Name one of these, or set spec.profile.policy to Preferred. It is looked at again when either changes",
+        build_not_offered(o, profile)
+    );
+    let wake = later(now, RESYNC);
+    Some(blocked(
+        "profile",
+        o,
+        Reason::ProfileNotOffered,
+        message,
+        wake,
+        now,
+    ))
+}
+
 /// The ledger holds an intent, and neither an order nor a failure nor a certificate came of it: the process died in between.
 /// It counts as an order spent and as a failed attempt (design §6).
 pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
@@ -113,7 +193,7 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
         SecretObservation::Ours(secret) => secret.marks.issued_at,
         SecretObservation::Missing
         | SecretObservation::WrongType(_)
-        | SecretObservation::Foreign => None,
+        | SecretObservation::Foreign(_) => None,
     };
     let stored = o
         .companion
@@ -159,9 +239,12 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
     let at = o.status.next_attempt_time.as_ref()?.0;
-    if now >= at || o.is_changed_since_failure() {
+    let requested = o.requested_after(failure.time.0);
+    let is_asked = requested.is_some_and(|requested| requested <= now);
+    if now >= at || o.is_changed_since_failure() || is_asked {
         return None;
     }
+    let wake = requested.map_or(at, |requested| requested.min(at));
     Some(blocked(
         "backing off",
         o,
@@ -172,9 +255,9 @@ pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
         ),
         // What keeps the others from being tried may end without anybody saying so.
         if o.passed_over.is_some() {
-            at.min(later(now, LOOK_AGAIN))
+            wake.min(later(now, LOOK_AGAIN))
         } else {
-            at
+            wake
         },
         now,
     ))
@@ -200,15 +283,14 @@ pub(super) fn plan_limit(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// The Secret could not be written: no order is spent on a certificate that cannot be kept.
 pub(super) fn plan_unwritable_secret(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let until = secret::refused_until(o, now)?;
-    let (_, why) = o.unwritable.as_ref()?;
-    let message = format!("Secret {} cannot be written: {why}", o.spec.secret_name);
+    let gate = o.unwritable.as_ref().filter(|g| now < g.until)?;
+    let message = gate.message.clone();
     Some(blocked(
         "secret not writable",
         o,
-        Reason::SecretNotWritable,
+        gate.reason,
         message,
-        until,
+        gate.until,
         now,
     ))
 }
@@ -297,6 +379,23 @@ pub(super) fn plan_solver(o: &Observed, now: Timestamp) -> Option<Plan> {
     }
 }
 
+/// No order is spent on a Secret that cannot be written.
+pub(super) fn plan_try(o: &Observed, now: Timestamp) -> Option<Plan> {
+    (!o.tried).then(|| {
+        let message = format!(
+            "a dry run tells whether Secret {} can be written",
+            o.spec.secret_name
+        );
+        Plan::act(
+            "Secret not tried",
+            Step::TryWrite,
+            Reason::PlacingOrder,
+            message,
+            now,
+        )
+    })
+}
+
 /// Only so many orders are under way at a time: its turn wakes the Certificate.
 pub(super) fn plan_slot(o: &Observed, now: Timestamp) -> Option<Plan> {
     (!o.slot).then(|| {
@@ -332,8 +431,10 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         return None;
     }
     let rows: &[Row] = &[
+        plan_suspended,
         plan_issuer,
         plan_refused_name,
+        plan_profile,
         plan_backoff,
         plan_gate,
         plan_limit,

@@ -1,5 +1,5 @@
 use evercert_api::Reason;
-use evercert_api::certificate::CertificateStatus;
+use evercert_api::certificate::{CertificateStatus, IssuerKind, IssuerRef};
 use evercert_api::condition::{
     self, FALLBACK_IN_USE, ISSUING, PAUSED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
@@ -7,12 +7,13 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::facts::Damage;
-use crate::observe::Observed;
+use crate::fault::Fault;
+use crate::observe::{Marks, Observed};
 use crate::order::OrderState;
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, fault, good, now, observed, order, order_status,
 };
-use crate::plan::plan;
+use crate::plan::{fixtures, plan};
 
 fn report(o: &Observed, now: Timestamp) -> CertificateStatus {
     build_status(o, &plan(o, now), now)
@@ -35,7 +36,8 @@ fn failure(class: FaultClass) -> Failure {
 
 #[test]
 fn ready_is_told_from_the_secret_and_dates_with_it() {
-    let o = observed().with_certificate(good());
+    let mut o = observed().with_certificate(good());
+    o.spec.renew_before = Some("720h".into());
     let status = report(&o, now());
     assert_eq!(
         told(&o, READY),
@@ -59,7 +61,7 @@ fn ready_is_told_from_the_secret_and_dates_with_it() {
 
 #[test]
 fn ready_stays_true_through_gates_outages_and_while_renewing() {
-    for o in [
+    let all = vec![
         observed().with_certificate(good()).without_issuer(),
         observed().with_certificate(due()),
         observed().with_certificate(due()).without_issuer(),
@@ -69,7 +71,8 @@ fn ready_stays_true_through_gates_outages_and_while_renewing() {
         observed()
             .with_certificate(due())
             .with_order(order(OrderState::Pending)),
-    ] {
+    ];
+    for o in all {
         assert!(told(&o, READY).0, "{:?}", told(&o, READY));
     }
     let (_, reason, message) = told(&observed().with_certificate(due()).gated_until(600), READY);
@@ -139,7 +142,7 @@ fn certificate_from_ahead_of_a_slow_clock_is_kept_and_said() {
 #[test]
 fn secret_of_somebody_else_is_neither_ready_nor_dated() {
     let mut o = observed();
-    o.secret = SecretObservation::Foreign;
+    o.secret = SecretObservation::Foreign(fixtures::foreign(Ok(expired())));
     assert_eq!(told(&o, READY).1, "SecretNotOurs");
     assert_eq!(report(&o, now()).not_after, None);
 }
@@ -184,7 +187,7 @@ fn stalled_is_true_when_a_person_must_act() {
     let mut permanent = observed().with_fallback(fallback()).backing_off_until(600);
     permanent.status.last_failure.as_mut().unwrap().permanent = true;
     let mut foreign = observed();
-    foreign.secret = SecretObservation::Foreign;
+    foreign.secret = SecretObservation::Foreign(fixtures::foreign(Ok(expired())));
     for (o, reason) in [
         (observed().with_names(&["*.a.example"]), "InvalidSpec"),
         (foreign, "SecretNotOurs"),
@@ -268,7 +271,7 @@ fn merging_a_change_twice_is_merging_it_once() {
     for change in [
         Change::None,
         Change::Placed(order_status()),
-        Change::Cleared,
+        Change::Cleared(Ending::abandoned("the names changed")),
         Change::Failed(failure(FaultClass::Permanent)),
     ] {
         let mut once = o.status.clone();
@@ -355,4 +358,153 @@ fn rate_limited_is_told_while_it_lasts_with_limit_and_instant() {
     over.status = report(&limited, now());
     let conditions = report(&over, now()).conditions;
     assert!(condition::find(&conditions, RATE_LIMITED).is_none());
+}
+
+#[test]
+fn the_history_holds_the_last_ten_attempts_newest_first() {
+    let mut o = observed();
+    for number in 0..12 {
+        let mut status = o.status.clone();
+        let change = match number % 3 {
+            0 => Change::Failed(failure(FaultClass::Validation)),
+            1 => Change::Cleared(Ending::issued(format!("number {number}"))),
+            _ => Change::Cleared(Ending::abandoned("x".repeat(2000))),
+        };
+        apply_change(&o, &mut status, &change, at(number));
+        o.status = status;
+    }
+    let history = &o.status.history;
+    assert_eq!(history.len(), 10);
+    let times: Vec<_> = history.iter().map(|attempt| attempt.time.0).collect();
+    let wanted: Vec<_> = (2..12).rev().map(at).collect();
+    assert_eq!(times, wanted);
+    let outcomes: Vec<_> = history.iter().take(3).map(|a| a.outcome).collect();
+    let last = [
+        AttemptOutcome::Abandoned,
+        AttemptOutcome::Issued,
+        AttemptOutcome::Failed,
+    ];
+    assert_eq!(outcomes, last);
+    assert_eq!(history[0].message.chars().count(), 1001);
+    assert_eq!(
+        (history[1].reason.as_str(), history[1].message.as_str()),
+        ("Issued", "number 10")
+    );
+    assert_eq!(history[2].message, failure(FaultClass::Validation).message);
+}
+
+#[test]
+fn suspended_is_told_in_plain_words_and_keeps_what_is_good_ready() {
+    let note = "spec.suspend is true: nothing new is started";
+    let (ready, reason, message) = told(&observed().with_certificate(good()).suspended(), READY);
+    assert!(
+        ready && reason == "Issued" && message.contains(note),
+        "{message}"
+    );
+    let o = observed().with_certificate(due()).suspended();
+    let (ready, reason, message) = told(&o, READY);
+    assert!(
+        ready && reason == "Renewing" && message.contains(note),
+        "{message}"
+    );
+    assert_eq!(message.matches("spec.suspend").count(), 1, "{message}");
+    let (stalled, reason, message) = told(&o, STALLED);
+    assert!(
+        stalled && reason == "Suspended" && message.contains("Set it to false"),
+        "{message}"
+    );
+    let (ready, reason, message) = told(&observed().suspended(), READY);
+    assert!(
+        !ready && reason == "Suspended" && message.contains("does not exist yet"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_renew_at_that_cannot_be_read_names_the_annotation_and_what_to_write() {
+    let mut o = observed().with_certificate(good());
+    o.renew_at = Some("next\nweek".into());
+    let (ready, _, message) = told(&o, READY);
+    let words = "The annotation evercert.dev/renew-at says \"next week\", which is no instant: write one such as 20";
+    assert!(ready && message.contains(words), "{message}");
+    o.renew_at = Some(at(60).to_string());
+    assert!(!told(&o, READY).2.contains("annotation"));
+}
+
+/// `Issuer/b` may sign where the first refuses.
+fn with_alternate(mut o: Observed) -> Observed {
+    o.spec.alternate_issuer_refs = vec![IssuerRef {
+        name: "b".into(),
+        kind: IssuerKind::Issuer,
+    }];
+    o.others = vec![("Issuer/b".into(), Some("https://b.example/dir".into()))];
+    o
+}
+
+fn refusal_of(issuer: &str) -> RefusalStatus {
+    RefusalStatus {
+        issuer: issuer.to_owned(),
+        time: whole_seconds(now()),
+        message: "it has closed".into(),
+        fingerprint: "x".into(),
+    }
+}
+
+#[test]
+fn a_refusal_for_good_is_recorded_once_and_only_where_another_issuer_is_named() {
+    let refused = |o: &Observed, fault: Fault| {
+        let mut status = o.status.clone();
+        let change = Change::Failed(Failure {
+            reason: Reason::Rejected,
+            message: "no".into(),
+            fault,
+        });
+        apply_change(o, &mut status, &change, now());
+        apply_change(o, &mut status, &change, now());
+        let issuers = status.refusals.into_iter().map(|r| r.issuer);
+        issuers.collect::<Vec<_>>()
+    };
+    let lasting = || fault(FaultClass::Permanent);
+    let o = with_alternate(observed());
+    assert_eq!(refused(&o, lasting()), [o.issuer_id()]);
+    assert_eq!(refused(&o, fault(FaultClass::Validation)), [""; 0]);
+    assert_eq!(refused(&observed(), lasting()), [""; 0]);
+}
+
+#[test]
+fn who_signs_in_place_of_the_first_is_told_with_the_reason_until_the_first_signs_again() {
+    let first = observed().issuer_id();
+    let by = |issuer: &str| {
+        with_alternate(observed().with_certificate(good()).with_marks(Marks {
+            issuer: Some(issuer.to_owned()),
+            directory: None,
+            ..fixtures::marks()
+        }))
+    };
+    let mut o = by("Issuer/b");
+    o.status.refusals = vec![refusal_of(&first), refusal_of("Issuer/gone")];
+    let (ready, _, message) = told(&o, READY);
+    let at = whole(now());
+    let said = format!(
+        ". It was signed by Issuer/b, since {first} refused at {at}: it has closed. At the next renewal {first} comes first again"
+    );
+    assert!(ready && message.ends_with(&said), "{message}");
+    let kept = report(&o, now()).refusals;
+    assert_eq!(kept, [refusal_of(&first)]);
+
+    let mut o = by(&first);
+    o.status.refusals = vec![refusal_of(&first)];
+    assert!(report(&o, now()).refusals.is_empty());
+    assert!(!told(&o, READY).2.contains("comes first again"));
+
+    let mut o = with_alternate(observed());
+    o.chosen = o.spec.alternate_issuer_refs.first().cloned();
+    o.gave_way = Some(format!("{first} is not ready (AccountDeactivated): ended"));
+    let (_, _, message) = told(&o, READY);
+    assert!(
+        message.contains(&format!(
+            "Issuer/b signs, since {first} is not ready (AccountDeactivated)"
+        )),
+        "{message}"
+    );
 }

@@ -1,12 +1,14 @@
 //! One Certificate of a run: what it is, what was observed of it, and what truly is.
 
 use evercert_api::Reason;
-use evercert_api::certificate::{CertificateSpec, CertificateStatus, IssuerKind, IssuerRef};
+use evercert_api::certificate::{
+    CertificateSpec, CertificateStatus, DeletionPolicy, IssuerKind, IssuerRef,
+};
 use evercert_core::facts::{CertificateFacts, KeyKind};
 use evercert_core::fault::{Fault, FaultClass, Problem};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{
-    Companion, IssuerFacts, IssuerObservation, Observed, OrderObservation, Presented,
+    Companion, IssuerFacts, IssuerObservation, Observed, OrderObservation, OwnFallback, Presented,
     SecretObservation, SolverState,
 };
 use evercert_core::plan::Failure;
@@ -29,6 +31,8 @@ pub(crate) struct Actor {
     pub(crate) good_until: Seconds,
     /// Whether it had a certificate, and has none that is good now.
     pub(crate) is_without: bool,
+    /// When it may ask the CA about its renewal.
+    pub(crate) turn: Option<Seconds>,
     pub(crate) placed_at: Seconds,
     pub(crate) taken: Vec<String>,
     /// The newest of its timers; older ones are void.
@@ -73,6 +77,7 @@ impl Actor {
             dead,
             good_until: born,
             is_without: false,
+            turn: None,
             placed_at: 0.0,
             taken: Vec::new(),
             timer: 0,
@@ -93,6 +98,7 @@ pub(crate) fn build_facts(
 ) -> CertificateFacts {
     CertificateFacts {
         serial: serial.into(),
+        renewal_id: Some(format!("{serial}.{now}.{}", names.join(","))),
         fingerprint: format!("{serial}{now}"),
         not_before: now,
         not_after: now
@@ -101,6 +107,7 @@ pub(crate) fn build_facts(
         names,
         key: KeyKind::Ecdsa(256),
         self_signed: false,
+        stands_in: false,
     }
 }
 
@@ -115,8 +122,13 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         private_key: None,
         renew_before: None,
         renew_before_percentage: None,
+        profile: None,
         fallback: None,
         alternate_issuer_refs: Vec::new(),
+        suspend: false,
+        secret_template: None,
+        output_formats: Vec::new(),
+        deletion_policy: DeletionPolicy::Retain,
     };
     Observed {
         key,
@@ -124,13 +136,18 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         created_at,
         deleted: false,
         spec,
+        renew_at: None,
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
             id: "ClusterIssuer/ca".into(),
             directory: DIRECTORY.into(),
             generation: 1,
+            renewal_info: false,
+            profiles: Vec::new(),
+            profile: None,
         }),
         secret: SecretObservation::Missing,
+        own_fallback: OwnFallback::Missing,
         companion: Companion::default(),
         order: OrderObservation::None,
         secret_owner: None,
@@ -139,15 +156,19 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         chain_note: None,
         chosen: None,
         others: Vec::new(),
+        gave_way: None,
         passed_over: None,
         intent: None,
         gate: None,
         limit: None,
+        poll_turn: None,
+        refused_profile: None,
         solver: SolverState::Ready,
         presented: Presented::No,
         reach: Vec::new(),
         slot: false,
         unwritable: None,
+        tried: true,
     }
 }
 

@@ -50,7 +50,14 @@ pub(crate) struct Ca {
     issued: HashSet<String>,
     /// From when to when it does not answer.
     pub(crate) outages: Vec<(Seconds, Seconds)>,
+    /// Since when it wants certificates renewed that came before: it is going to revoke them.
+    pub(crate) revocation: Option<Seconds>,
+    /// From when to when it wants everything renewed sooner, to lighten its load of later.
+    pub(crate) shift: Option<(Seconds, Seconds)>,
 }
+
+/// The page that says why certificates are revoked.
+pub(crate) const INCIDENT: &str = "https://ca.example/incident";
 
 impl Ca {
     pub(crate) fn is_up(&self, at: Seconds) -> bool {
@@ -65,10 +72,14 @@ impl Ca {
         &mut self,
         account: &str,
         names: &[String],
+        replaces: bool,
         at: Seconds,
     ) -> Result<(), Refusal> {
         if !self.is_up(at) {
             return Err(Refusal::Down);
+        }
+        if replaces {
+            return Ok(());
         }
         let set = names.join(",");
         for name in names {
@@ -108,6 +119,24 @@ impl Ca {
             self.take(format!("o{account}"), ORDERS, at);
         }
         Ok(())
+    }
+
+    /// Begin and end of the window for a certificate (RFC 9773 §4.2), and whether it is about to be revoked.
+    pub(crate) fn window(
+        &self,
+        came: Seconds,
+        lifetime: Seconds,
+        at: Seconds,
+    ) -> Option<(Seconds, Seconds, bool)> {
+        let revoked = self
+            .revocation
+            .filter(|since| came < *since && *since <= at);
+        let shifted = self.shift.is_some_and(|(from, to)| from <= at && at < to);
+        let ideal = came + lifetime * if shifted { 0.5 } else { 2.0 / 3.0 };
+        self.is_up(at).then(|| match revoked {
+            Some(since) => (since - 3_600.0, since, true),
+            None => (ideal - lifetime / 50.0, ideal + lifetime / 50.0, false),
+        })
     }
 
     /// Signs.
@@ -171,28 +200,36 @@ fn the_ca_counts() {
     let mut ca = Ca::default();
     let names = |i: usize| vec![format!("n{i}.example.com")];
     for i in 0..50 {
-        assert_eq!(ca.new_order("a", &names(i), 0.0), Ok(()));
+        assert_eq!(ca.new_order("a", &names(i), false, 0.0), Ok(()));
         ca.issue(&names(i), 0.0);
     }
-    let refused = ca.new_order("a", &names(50), 0.0);
+    let refused = ca.new_order("a", &names(50), false, 0.0);
     assert!(matches!(refused, Err(Refusal::Limit(words, _)) if words.contains("\"example.com\"")));
-    assert_eq!(ca.new_order("a", &names(0), 0.0), Ok(()), "a renewal");
-    assert_eq!(ca.new_order("a", &names(50), 12_096.0), Ok(()));
+    assert_eq!(
+        ca.new_order("a", &names(0), false, 0.0),
+        Ok(()),
+        "a renewal"
+    );
+    assert_eq!(ca.new_order("a", &names(50), true, 0.0), Ok(()), "exempt");
+    assert_eq!(ca.new_order("a", &names(50), false, 12_096.0), Ok(()));
     for _ in 0..4 {
         ca.issue(&names(0), 0.0);
     }
-    let refused = ca.new_order("a", &names(0), 60.0);
+    let refused = ca.new_order("a", &names(0), false, 60.0);
     assert!(matches!(refused, Err(Refusal::Limit(words, _)) if words.contains("exact set")));
-    let more = (0..400).filter(|i| ca.new_order("a", &[format!("x{i}.org")], 20_000.0).is_ok());
+    let more = (0..400).filter(|i| {
+        ca.new_order("a", &[format!("x{i}.org")], false, 20_000.0)
+            .is_ok()
+    });
     assert_eq!(more.count(), 300);
     for _ in 0..5 {
         ca.fail("a", "dead.net", 0.0);
     }
-    assert!(ca.new_order("a", &["dead.net".into()], 0.0).is_err());
-    assert_eq!(ca.new_order("b", &["dead.net".into()], 0.0), Ok(()));
+    assert!(ca.new_order("a", &["dead.net".into()], false, 0.0).is_err());
+    assert_eq!(ca.new_order("b", &["dead.net".into()], false, 0.0), Ok(()));
     ca.outages.push((5.0, 6.0));
     assert_eq!(
-        ca.new_order("b", &["good.net".into()], 5.5),
+        ca.new_order("b", &["good.net".into()], false, 5.5),
         Err(Refusal::Down)
     );
 }

@@ -64,6 +64,7 @@ fn a_ledger_that_allows_more_than_the_ca_is_found_out() {
             domain: lax(model.domain),
             ..model
         },
+        revocation: None,
     };
     let refused = run(&script).refused;
     let of = |words: &str| refused.keys().any(|refusal| refusal.contains(words));
@@ -77,6 +78,7 @@ fn two_years_of_three_thousand_certificates_break_no_limit_and_lose_no_certifica
         certificates: usize::try_from(setting("CERTIFICATES", 3_000)).unwrap(),
         days: setting("DAYS", 730).into(),
         model: Model::of(DIRECTORY),
+        revocation: None,
     };
     let tally = run(&script);
     assert!(
@@ -97,4 +99,39 @@ fn two_years_of_three_thousand_certificates_break_no_limit_and_lose_no_certifica
         tally.issued >= script.certificates,
         "nearly nothing was issued"
     );
+}
+
+#[test]
+fn a_mass_revocation_is_over_within_a_day_spread_out_and_against_no_limit() {
+    let script = Script {
+        seed: setting("SEED", 1).into(),
+        certificates: 3_000,
+        days: 25.5,
+        model: Model::of(DIRECTORY),
+        revocation: Some(24.0),
+    };
+    let tally = run(&script);
+    assert!(tally.refused.is_empty(), "{:#?}", tally.refused);
+    assert_eq!(tally.expired_by_us, 0);
+    assert_eq!(
+        tally.revoked_late, 0,
+        "still in place when they are revoked"
+    );
+    let replaced = tally.replaced_after.len();
+    assert!(replaced > 1_000, "{replaced} were replaced");
+    assert!(
+        tally.replacing >= replaced,
+        "{} orders said what they replace",
+        tally.replacing
+    );
+    assert!(
+        tally.busiest_poll <= 600,
+        "{} polls in a minute",
+        tally.busiest_poll
+    );
+    let first_hour = tally
+        .replaced_after
+        .iter()
+        .filter(|after| **after < 3_600.0);
+    assert!(first_hour.count() < replaced / 2, "all at once");
 }

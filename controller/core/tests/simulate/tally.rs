@@ -16,6 +16,16 @@ pub(crate) struct Tally {
     /// Orders that the CA refused for a limit, in its words.
     pub(crate) refused: BTreeMap<String, usize>,
     pub(crate) failed: usize,
+    /// Times that the CA was asked about a renewal, and the most of them in a minute.
+    pub(crate) polls: usize,
+    pub(crate) busiest_poll: usize,
+    last_minute: VecDeque<Seconds>,
+    /// Orders that said which certificate they replace.
+    pub(crate) replacing: usize,
+    /// Certificates that were still in place a day after their revocation was announced.
+    pub(crate) revoked_late: usize,
+    /// Seconds from the announcement to each replacement.
+    pub(crate) replaced_after: Vec<Seconds>,
     pub(crate) probes: usize,
     pub(crate) lost: usize,
     pub(crate) restarts: usize,
@@ -59,6 +69,19 @@ impl Tally {
             self.last_hour.pop_front();
         }
         self.busiest = self.busiest.max(self.last_hour.len());
+    }
+
+    pub(crate) fn poll(&mut self, at: Seconds) {
+        self.polls += 1;
+        self.last_minute.push_back(at);
+        while self
+            .last_minute
+            .front()
+            .is_some_and(|first| at - first >= 59.95)
+        {
+            self.last_minute.pop_front();
+        }
+        self.busiest_poll = self.busiest_poll.max(self.last_minute.len());
     }
 
     /// A Certificate got its first certificate after so long.
@@ -155,6 +178,25 @@ impl fmt::Display for Tally {
             "fallbacks written                     {}",
             self.fallbacks
         )?;
+        if self.polls > 0 {
+            writeln!(f, "polls of renewal information          {}", self.polls)?;
+            writeln!(
+                f,
+                "  the most in a minute                {}",
+                self.busiest_poll
+            )?;
+            writeln!(
+                f,
+                "orders that replace a certificate     {}",
+                self.replacing
+            )?;
+            let last = self.replaced_after.iter().copied().fold(0.0, f64::max);
+            let (count, hours) = (self.replaced_after.len(), last / HOUR);
+            writeln!(
+                f,
+                "replaced before their revocation      {count}, the last after {hours:.1} h"
+            )?;
+        }
         write!(f, "restarts {}, passes {}", self.restarts, self.passes)
     }
 }

@@ -6,20 +6,25 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use evercert_api::Reason;
-use evercert_api::certificate::{OrderStatus, whole_seconds};
+use evercert_api::certificate::{OrderStatus, RenewalInfoStatus, whole_seconds};
 use evercert_core::backoff::outage_wait;
 use evercert_core::facts::KeyKind;
 use evercert_core::fault::FaultClass;
 use evercert_core::key::ObjectKey;
 use evercert_core::lanes::{Candidate, Lane, Placed, plan_grants};
 use evercert_core::limits::{Decision, Model, NewOrder, Spent};
-use evercert_core::observe::{Companion, Gate, Marks, SecretObservation, TlsSecret};
+use evercert_core::observe::{
+    Companion, Gate, IssuerObservation, Marks, SecretObservation, TlsSecret,
+};
 use evercert_core::plan::{Plan, Step, plan};
-use evercert_core::report::{Change, apply_change, build_status};
-use jiff::Timestamp;
+use evercert_core::renewal_info::{
+    NoRenewalInfo, RenewalInfo, find_replaced, find_window, note_poll,
+};
+use evercert_core::report::{Change, Ending, apply_change, build_status};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::actor::{Actor, DIRECTORY, build_facts, failure, fault};
-use crate::ca::{Ca, Refusal, Seconds};
+use crate::ca::{Ca, INCIDENT, Refusal, Seconds};
 use crate::clock::{DAY, HOUR, instant, millis, seconds};
 use crate::dice::Dice;
 use crate::tally::Tally;
@@ -37,6 +42,9 @@ pub(crate) struct Script {
     pub(crate) days: f64,
     /// What the ledger takes for the CA's limits.
     pub(crate) model: Model,
+    /// Whether the CA says when to renew; then it shifts its load from day 12 to 16, and announces on this day that what it has
+    /// issued so far is going to be revoked.
+    pub(crate) revocation: Option<f64>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +54,7 @@ enum Event {
     Restart,
     Back,
     JumpClock,
+    Revoke,
 }
 
 pub(crate) struct World {
@@ -65,6 +74,8 @@ pub(crate) struct World {
     ledger: Spent,
     ticked: Option<Timestamp>,
     breaker: Option<(Timestamp, Timestamp)>,
+    /// When the CA may be asked about a renewal next.
+    next_poll: Seconds,
     waiting: BTreeMap<ObjectKey, Placed>,
     under_way: BTreeMap<ObjectKey, Placed>,
     tally: Tally,
@@ -97,6 +108,16 @@ impl World {
             downs.push((at, at + lasts));
             at += lasts + dice.between(10.0, 40.0) * DAY;
         }
+        if let Some(day) = script.revocation {
+            let announced = day * DAY;
+            ca.shift = Some((12.0 * DAY, 16.0 * DAY));
+            ca.revocation = Some(announced);
+            // On that day nothing else goes wrong.
+            let far =
+                |(from, to): &(Seconds, Seconds)| *to < announced || announced + 1.1 * DAY < *from;
+            ca.outages.retain(far);
+            downs.retain(far);
+        }
         let mut world = Self {
             dice,
             now: 0.0,
@@ -111,6 +132,7 @@ impl World {
             ledger: Spent::default(),
             ticked: None,
             breaker: None,
+            next_poll: 0.0,
             waiting: BTreeMap::new(),
             under_way: BTreeMap::new(),
             tally: Tally::new(script.days),
@@ -126,6 +148,9 @@ impl World {
         for (from, to) in downs {
             world.at(from, Event::Restart);
             world.at(to, Event::Back);
+        }
+        if let Some(day) = world.script.revocation {
+            world.at((day + 1.0) * DAY, Event::Revoke);
         }
         for jump in 1..6 {
             let at = end / 6.0 * f64::from(jump);
@@ -165,6 +190,15 @@ impl World {
             Event::Wake(..) | Event::OrderEnds(..) => {}
             Event::Restart => self.stop(),
             Event::Back => self.start(),
+            Event::Revoke => {
+                let announced = self.now - DAY;
+                let at = self.now;
+                let is_left = |a: &&Actor| {
+                    let came = a.good_until - a.lifetime;
+                    a.born < came && came < announced && at < a.good_until && !a.is_dead(at)
+                };
+                self.tally.revoked_late = self.actors.iter().filter(is_left).count();
+            }
             Event::JumpClock => {
                 self.skew = if self.skew == 0.0 {
                     self.dice.between(-5.0, 5.0) * HOUR
@@ -194,6 +228,9 @@ impl World {
         self.waiting.clear();
         self.under_way.clear();
         self.breaker = None;
+        for actor in &mut self.actors {
+            actor.turn = None;
+        }
         let written = serde_json::to_string(&self.ledger).unwrap();
         self.ledger = serde_json::from_str(&written).unwrap();
         self.tally.restarts += 1;
@@ -236,6 +273,13 @@ impl World {
             self.observe(index, now);
             next = plan(&self.actors[index].observed, now);
         }
+        if next.step == Step::PollRenewalInfo {
+            let turn = self.turn(index);
+            if turn > self.now {
+                self.actors[index].observed.poll_turn = Some(instant(turn, self.skew));
+                next = plan(&self.actors[index].observed, now);
+            }
+        }
         let key = self.actors[index].observed.key.clone();
         if !matches!(next.step, Step::Queue(_) | Step::PlaceOrder) {
             self.free(&key);
@@ -263,7 +307,9 @@ impl World {
     fn wake_of(&self, index: usize, next: &Plan) -> Timestamp {
         let renewal = self.actors[index].observed.status.renewal_time.as_ref();
         match renewal {
-            Some(at) if next.row == "settle" => next.wake.max(at.0),
+            Some(at) if next.row == "settle" && self.script.revocation.is_none() => {
+                next.wake.max(at.0)
+            }
             Some(_) | None => next.wake,
         }
     }
@@ -288,6 +334,10 @@ impl World {
         o.slot = self.under_way.contains_key(&o.key);
         o.limit = limit;
         o.gate = gate;
+        o.poll_turn = None;
+        if let IssuerObservation::Ready(issuer) = &mut o.issuer {
+            issuer.renewal_info = self.script.revocation.is_some();
+        }
     }
 
     /// The operator does so once a second. What has passed limits nothing, so only a clock that was set back needs it.
@@ -307,7 +357,10 @@ impl World {
             account: ACCOUNT.into(),
             urgent: is_lost || Candidate::of(o, now).lane == Lane::Expiring,
             names,
-            replaces: false,
+            replaces: find_replaced(o).is_some()
+                && o.certificate()
+                    .and_then(|facts| find_window(o, facts))
+                    .is_some_and(|window| window.start <= now),
             asked_anew: false,
         }
     }
@@ -316,6 +369,7 @@ impl World {
         match &next.step {
             Step::PlaceOrder => return self.place(index, now),
             Step::Record(failure) => return Change::Failed(failure.clone()),
+            Step::PollRenewalInfo => return Change::Polled(self.poll(index, now)),
             _ => {}
         }
         let o = &mut self.actors[index].observed;
@@ -336,6 +390,7 @@ impl World {
                     content: Ok(facts),
                     marks: Marks::default(),
                     fallback: true,
+                    immutable: false,
                     marks_in_step: true,
                 });
             }
@@ -345,6 +400,7 @@ impl World {
                         content: Ok(facts),
                         marks,
                         fallback: false,
+                        immutable: false,
                         marks_in_step: true,
                     });
                 }
@@ -360,9 +416,11 @@ impl World {
         let taken = self.ledger.take(&self.model, &order, now);
         // A request takes its time on the way.
         let arrives = self.now + self.dice.between(0.01, 5.0);
-        match self.ca.new_order(ACCOUNT, &order.names, arrives) {
+        let replaces = order.replaces;
+        match self.ca.new_order(ACCOUNT, &order.names, replaces, arrives) {
             Ok(()) => {
                 self.tally.order(self.now);
+                self.tally.replacing += usize::from(replaces);
                 self.breaker = None;
                 let slow = self.dice.is(0.01);
                 let lasts = if slow {
@@ -382,6 +440,7 @@ impl World {
                     names: order.names,
                     created_at: whole_seconds(now),
                     expires: None,
+                    profile: None,
                 })
             }
             Err(Refusal::Down) => {
@@ -401,6 +460,47 @@ impl World {
                 Change::Failed(failure(Reason::RateLimited, refused))
             }
         }
+    }
+
+    /// When this one may ask: one after the other.
+    fn turn(&mut self, index: usize) -> Seconds {
+        let actor = &mut self.actors[index];
+        if let Some(turn) = actor.turn.filter(|turn| self.now - turn <= 10.0) {
+            actor.turn = Some(turn).filter(|turn| *turn > self.now);
+            return turn;
+        }
+        let turn = self.next_poll.max(self.now);
+        self.next_poll = turn + 0.1;
+        actor.turn = Some(turn).filter(|turn| *turn > self.now);
+        turn
+    }
+
+    fn poll(&mut self, index: usize, now: Timestamp) -> RenewalInfoStatus {
+        self.tally.poll(self.now);
+        let actor = &self.actors[index];
+        let came = actor.good_until - actor.lifetime;
+        let window = self.ca.window(came, actor.lifetime, self.now);
+        let answer = window.map(|(start, end, revoked)| RenewalInfo {
+            start: instant(start, 0.0),
+            end: instant(end, 0.0),
+            explanation_url: revoked.then(|| INCIDENT.to_owned()),
+            retry_after: now.checked_add(SignedDuration::from_hours(6)).ok(),
+        });
+        let answer = answer.ok_or_else(|| NoRenewalInfo {
+            lasting: false,
+            retry_after: None,
+            detail: "it does not answer".into(),
+        });
+        let o = &actor.observed;
+        let facts = o.certificate().unwrap();
+        let id = facts.renewal_id.as_deref().unwrap();
+        note_poll(
+            o.status.renewal_info.as_ref(),
+            id,
+            facts.not_after,
+            &answer,
+            now,
+        )
     }
 
     fn note_outage(&mut self, now: Timestamp) {
@@ -435,7 +535,7 @@ impl World {
                 self.ca.validated(ACCOUNT, name);
             }
             self.issue(index, now);
-            Change::Cleared
+            Change::Cleared(Ending::issued("stored"))
         };
         let o = &mut self.actors[index].observed;
         let mut status = o.status.clone();
@@ -449,6 +549,15 @@ impl World {
     fn issue(&mut self, index: usize, now: Timestamp) {
         let at = self.now;
         let actor = &mut self.actors[index];
+        let came = actor.good_until - actor.lifetime;
+        let announced = self.ca.revocation.unwrap_or(f64::MAX);
+        if actor.good_until > actor.born
+            && came < announced
+            && announced <= at
+            && at < announced + DAY
+        {
+            self.tally.replaced_after.push(at - announced);
+        }
         let o = &mut actor.observed;
         let names = o.wanted_names();
         // By the CA's clock.
@@ -458,6 +567,7 @@ impl World {
             issuer: Some(o.issuer_id()),
             directory: Some(DIRECTORY.into()),
             names: Some(names),
+            profile: None,
             issued_at: Some(now),
         };
         o.companion = Companion {
@@ -469,6 +579,7 @@ impl World {
             content: Ok(facts),
             marks,
             fallback: false,
+            immutable: false,
             marks_in_step: true,
         });
         self.tally.issued += 1;
@@ -538,7 +649,7 @@ impl World {
     fn grant(&mut self, now: Timestamp) {
         let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
         let under_way: Vec<Placed> = self.under_way.values().cloned().collect();
-        for key in plan_grants(&waiting, &under_way, MOST_ORDERS, now) {
+        for key in plan_grants(&waiting, &under_way, MOST_ORDERS, &BTreeMap::new(), now) {
             if let Some(placed) = self.waiting.remove(&key) {
                 let placed = Placed {
                     since: now,

@@ -9,13 +9,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use evercert_acme::{Acme, Chain, Directory, ExternalAccount, FoundAccount};
-use evercert_api::DnsName;
+use evercert_acme::{Acme, Chain, Directory, ExternalAccount, FoundAccount, OrderRequest};
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
 use jiff::Timestamp;
 
 use super::{Effect, perform};
+use crate::metrics::{Endpoint, note_request};
 
 /// Makes the account of `key` at the CA, bound to `external` where there is one. Idempotent.
 ///
@@ -28,7 +28,9 @@ pub(crate) async fn register(
     now: Timestamp,
 ) -> Result<FoundAccount, Fault> {
     let made = directory.new_account(key, external, now);
-    perform(Effect::NewAccount, made).await
+    let made = perform(Effect::NewAccount, made).await;
+    note_request(Endpoint::NewAccount, &made);
+    made
 }
 
 /// Replaces the account's contacts. Idempotent.
@@ -41,7 +43,9 @@ pub(crate) async fn update_contacts(
     now: Timestamp,
 ) -> Result<(), Fault> {
     let update = account.update_contacts(contacts, now);
-    perform(Effect::UpdateContact, update).await
+    let updated = perform(Effect::UpdateContact, update).await;
+    note_request(Endpoint::Account, &updated);
+    updated
 }
 
 /// Gives the account another key.
@@ -53,7 +57,9 @@ pub(crate) async fn change_key(
     next: &[u8],
     now: Timestamp,
 ) -> Result<FoundAccount, Fault> {
-    perform(Effect::ChangeAccountKey, account.change_key(next, now)).await
+    let changed = perform(Effect::ChangeAccountKey, account.change_key(next, now)).await;
+    note_request(Endpoint::KeyChange, &changed);
+    changed
 }
 
 /// The port to the account. Nothing is sent.
@@ -70,17 +76,27 @@ impl Acme for Named {
         self.0.account_uri()
     }
 
-    async fn new_order(&self, names: &[DnsName], now: Timestamp) -> Result<OrderView, Fault> {
-        perform(Effect::NewOrder, self.0.new_order(names, now)).await
+    async fn new_order(
+        &self,
+        request: OrderRequest<'_>,
+        now: Timestamp,
+    ) -> Result<OrderView, Fault> {
+        let placed = perform(Effect::NewOrder, self.0.new_order(request, now)).await;
+        note_request(Endpoint::NewOrder, &placed);
+        placed
     }
 
     async fn read_order(&self, url: &str, now: Timestamp) -> Result<OrderView, Fault> {
-        self.0.read_order(url, now).await
+        let read = self.0.read_order(url, now).await;
+        note_request(Endpoint::Order, &read);
+        read
     }
 
     async fn accept(&self, challenge_urls: &[String], now: Timestamp) -> Result<(), Fault> {
         let accept = self.0.accept(challenge_urls, now);
-        perform(Effect::AcceptChallenges, accept).await
+        let accepted = perform(Effect::AcceptChallenges, accept).await;
+        note_request(Endpoint::Challenge, &accepted);
+        accepted
     }
 
     async fn finalize(
@@ -90,19 +106,27 @@ impl Acme for Named {
         now: Timestamp,
     ) -> Result<OrderView, Fault> {
         let finalize = self.0.finalize(order_url, csr_der, now);
-        perform(Effect::Finalize, finalize).await
+        let finalized = perform(Effect::Finalize, finalize).await;
+        note_request(Endpoint::Finalize, &finalized);
+        finalized
     }
 
     async fn certificate(&self, order_url: &str, now: Timestamp) -> Result<Chain, Fault> {
-        self.0.certificate(order_url, now).await
+        let chain = self.0.certificate(order_url, now).await;
+        note_request(Endpoint::Certificate, &chain);
+        chain
     }
 
     async fn alternate(&self, url: &str, now: Timestamp) -> Result<String, Fault> {
-        self.0.alternate(url, now).await
+        let chain = self.0.alternate(url, now).await;
+        note_request(Endpoint::Certificate, &chain);
+        chain
     }
 
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault> {
         let deactivate = self.0.deactivate(authorization_urls, now);
-        perform(Effect::DeactivateAuthorizations, deactivate).await
+        let given_back = perform(Effect::DeactivateAuthorizations, deactivate).await;
+        note_request(Endpoint::Authorization, &given_back);
+        given_back
     }
 }

@@ -1,4 +1,4 @@
-//! Stops the process before or after an effect, as SIGKILL from outside would. For tests only: without the cargo feature
+//! Stops the process before or after an effect, as SIGKILL or SIGSTOP from outside would. For tests only: without the cargo feature
 //! `failpoints` nothing of it is in the program.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, raise};
 
 use super::Effect;
 
-/// The variable: `<effect>:<before|after>[:<nth>]`.
+/// The variable: `<effect>:<before|after>[:<nth>[:<kill|freeze>]]`.
 pub const VARIABLE: &str = "EVERCERT_FAILPOINT";
 
 static ARMED: OnceLock<(Point, AtomicU32)> = OnceLock::new();
@@ -29,7 +29,17 @@ impl Side {
     pub const ALL: [Self; 2] = [Self::Before, Self::After];
 }
 
-/// Where the process stops.
+/// What becomes of the process there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stop {
+    /// It ends.
+    #[default]
+    Kill,
+    /// It stands still until SIGCONT, and goes on as if nothing had been.
+    Freeze,
+}
+
+/// Where the process stops, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     /// At which effect.
@@ -38,13 +48,15 @@ pub struct Point {
     pub side: Side,
     /// At the how manieth time, from 1.
     pub nth: u32,
+    /// How.
+    pub stop: Stop,
 }
 
 /// The variable's value names no point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{VARIABLE}={value:?} is no failpoint: write EFFECT:before or EFFECT:after, and :N for the Nth time, with one of the effects \
-     {}",
+    "{VARIABLE}={value:?} is no failpoint: write EFFECT:before or EFFECT:after, and :N for the Nth time, and :freeze to stand still \
+     instead, with one of the effects {}",
     names()
 )]
 pub struct Unknown {
@@ -65,10 +77,24 @@ impl fmt::Display for Side {
     }
 }
 
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill",
+            Self::Freeze => "freeze",
+        })
+    }
+}
+
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { effect, side, nth } = self;
-        write!(f, "{effect}:{side}:{nth}")
+        let Self {
+            effect,
+            side,
+            nth,
+            stop,
+        } = self;
+        write!(f, "{effect}:{side}:{nth}:{stop}")
     }
 }
 
@@ -88,11 +114,17 @@ impl FromStr for Point {
             Some(_) | None => None,
         };
         let nth = parts.next().map_or(Some(1), |n| n.parse().ok());
-        match (effect, side, nth.filter(|n| *n > 0), parts.next()) {
-            (Some(effect), Some(side), Some(nth), None) => Ok(Self {
+        let stop = match parts.next() {
+            None | Some("kill") => Some(Stop::Kill),
+            Some("freeze") => Some(Stop::Freeze),
+            Some(_) => None,
+        };
+        match (effect, side, nth.filter(|n| *n > 0), stop, parts.next()) {
+            (Some(effect), Some(side), Some(nth), Some(stop), None) => Ok(Self {
                 effect: *effect,
                 side,
                 nth,
+                stop,
             }),
             _ => Err(unknown()),
         }
@@ -124,9 +156,17 @@ pub(super) fn pass(effect: Effect, side: Side) {
     }
     if passed.fetch_add(1, Ordering::Relaxed) + 1 == point.nth {
         eprintln!("failpoint {point}: the process stops");
-        // Nothing runs after it: no destructor, no flush, no other thread.
-        let _ = raise(Signal::SIGKILL);
-        std::process::abort();
+        match point.stop {
+            Stop::Kill => {
+                // Nothing runs after it: no destructor, no flush, no other thread.
+                let _ = raise(Signal::SIGKILL);
+                std::process::abort();
+            }
+            // All threads stand still, this one exactly here.
+            Stop::Freeze => {
+                let _ = raise(Signal::SIGSTOP);
+            }
+        }
     }
 }
 
@@ -138,16 +178,19 @@ mod tests {
     fn every_point_is_read_as_it_is_written() {
         for effect in Effect::ALL {
             for side in Side::ALL {
-                let point = Point {
-                    effect: *effect,
-                    side,
-                    nth: 3,
-                };
-                assert_eq!(point.to_string().parse(), Ok(point));
+                for stop in [Stop::Kill, Stop::Freeze] {
+                    let point = Point {
+                        effect: *effect,
+                        side,
+                        nth: 3,
+                        stop,
+                    };
+                    assert_eq!(point.to_string().parse(), Ok(point));
+                }
             }
         }
         let first: Point = "new-order:after".parse().unwrap();
-        assert_eq!(first.nth, 1);
+        assert_eq!((first.nth, first.stop), (1, Stop::Kill));
     }
 
     #[test]
@@ -159,6 +202,7 @@ mod tests {
             "order:after",
             "new-order:after:0",
             "new-order:after:1:1",
+            "new-order:after:1:kill:1",
         ] {
             let told = text.parse::<Point>().unwrap_err().to_string();
             assert!(told.contains("new-order, record-order"), "{text}: {told}");

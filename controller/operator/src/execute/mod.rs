@@ -1,10 +1,14 @@
 //! The effects of a plan: at most one kind of request for one order or one Secret, each idempotent.
 
 mod chain;
+mod give_back;
 mod order;
+mod place;
+mod renewal_info;
 mod secret;
 
 use evercert_api::Reason;
+use evercert_core::key::ObjectKey;
 use evercert_core::plan::{Plan, Step};
 use evercert_core::report::Change;
 use jiff::Timestamp;
@@ -71,7 +75,8 @@ impl Outcome {
     }
 }
 
-/// Does what `plan` says. `gathered` is kept in step with the Secrets that were written.
+/// Does what `plan` says. `gathered` is kept in step with the Secrets that were written. That the API server refuses a Secret is
+/// remembered, and the next pass says so.
 pub(crate) async fn execute(
     plan: &Plan,
     gathered: &mut Gathered,
@@ -79,6 +84,36 @@ pub(crate) async fn execute(
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     let key = gathered.observed.key.clone();
+    match take(plan, gathered, context, now).await {
+        Err(Error::Api(error)) if error.is_refused() && is_remembered(&key, context, now) => {
+            Ok(Outcome::moved())
+        }
+        outcome => outcome,
+    }
+}
+
+fn is_remembered(key: &ObjectKey, context: &Context, now: Timestamp) -> bool {
+    let unwritable = context.memory.entry(key).unwritable;
+    unwritable.is_some_and(|(at, _)| now <= at)
+}
+
+async fn take(
+    plan: &Plan,
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let key = gathered.observed.key.clone();
+    if asks_the_ca(&plan.step)
+        && let Some((_, directory)) = order::account(gathered)
+        && !context.memory.may_ask(&directory, &key, now)
+    {
+        // Another one asks whether it answers again; that wakes all who wait.
+        if plan.step == Step::PlaceOrder {
+            context.slots.free(&key);
+        }
+        return Ok(Outcome::waits());
+    }
     Ok(match &plan.step {
         Step::Wait | Step::Queue(_) => Outcome::waits(),
         Step::Forget => {
@@ -89,13 +124,16 @@ pub(crate) async fn execute(
         Step::WriteFallback { cause } => {
             secret::write_fallback(gathered, cause, context, now).await?
         }
+        Step::Adopt => secret::adopt(gathered, context, now).await?,
         Step::MendMarks => secret::mend_marks(gathered, context, now).await?,
+        Step::TryWrite => secret::try_write(gathered, context, now).await?,
         Step::PrepareKey => secret::prepare_key(gathered, context).await?,
         Step::KeepCopy => secret::keep_copy(gathered, context).await?,
         Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
         Step::MendCompanion => secret::mend_companion(gathered, context).await?,
+        Step::PollRenewalInfo => renewal_info::poll(gathered, context, now).await,
         Step::SelfSign => secret::self_sign(gathered, context, now).await?,
-        Step::Abandon { why } => order::abandon(gathered, why, context, now).await,
+        Step::Abandon { why } => give_back::abandon(gathered, why, context, now).await,
         Step::Record(failure) => {
             context.projections.clear(&key);
             Outcome::changed(Change::Failed(failure.clone())).noted(
@@ -117,16 +155,22 @@ pub(crate) async fn execute(
             context.projections.want_solver(&key);
             Outcome::waits()
         }
-        Step::PlaceOrder => order::place(gathered, context, now).await?,
+        Step::PlaceOrder => place::place(gathered, context, now).await?,
     })
 }
 
+/// Whether a step sends a request to the CA for the sake of its Certificate. One to give an order back looks for itself.
+fn asks_the_ca(step: &Step) -> bool {
+    step.asks_others() && !matches!(step, Step::Probe(_) | Step::Abandon { .. })
+}
+
 /// Nothing is open for `key` any more: it was deleted, and an order under way is given up.
-pub(crate) fn forget(key: &evercert_core::key::ObjectKey, context: &Context) {
+pub(crate) fn forget(key: &ObjectKey, context: &Context) {
     context.projections.clear(key);
-    order::give_back_later(context.memory.forget(key), context);
+    give_back::give_back_later(context.memory.forget(key), context);
     context.slots.free(key);
     context.ledger.leave(key);
+    context.polls.leave(key);
 }
 
 /// Writes the outcome's event.

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use evercert_acme::Acme;
-use evercert_api::certificate::{OrderStatus, whole_seconds};
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::{DnsName, Reason};
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::lanes::Candidate;
-use evercert_core::limits::Decision;
-use evercert_core::observe::{Gate, OrderObservation, Reach, ReadOrder};
-use evercert_core::order::{OrderState, OrderView, ProofState};
+use evercert_core::observe::{OrderObservation, Reach, ReadOrder};
+use evercert_core::order::{OrderState, OrderView};
 use evercert_core::plan::Failure;
 use evercert_core::report::Change;
 use evercert_core::routes::CertificateChallenges;
@@ -18,29 +16,27 @@ use evercert_core::sentence::{build_fault, build_remedy};
 use evercert_probe::Finding;
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::chain::choose;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
-use crate::gather::{Gathered, new_order};
+use crate::gather::Gathered;
 use crate::issuer::Signer;
-use crate::ledger::{LedgerError, Settlement};
-use crate::memory::{Entry, Placed};
+use crate::ledger::Settlement;
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
 
 /// The account that orders, and its directory's URL.
-fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
+pub(super) fn account(gathered: &Gathered) -> Option<(Arc<dyn Acme>, String)> {
     match gathered.session.as_ref().map(|s| &s.signer) {
         Some(Signer::Acme { acme, directory }) => Some((acme.clone(), directory.url().to_owned())),
         Some(Signer::SelfSigned | Signer::None { .. }) | None => None,
     }
 }
 
-fn order_url(gathered: &Gathered) -> Option<String> {
+pub(super) fn order_url(gathered: &Gathered) -> Option<String> {
     gathered
         .observed
         .status
@@ -56,185 +52,12 @@ fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
     }
 }
 
-/// After an outage the CA is asked for something that costs nothing before anything that does: a request without an answer may
-/// have made an order all the same.
-async fn ask_after_outage(
-    gathered: &Gathered,
-    url: &str,
-    context: &Context,
-    now: Timestamp,
-) -> Result<(), Fault> {
-    match gathered.session.as_ref().map(|s| &s.signer) {
-        Some(Signer::Acme { directory, .. }) if context.memory.gate(url).is_some() => {
-            // Whatever is wrong with as little as this is the CA's trouble.
-            let unavailable = |fault| Fault {
-                class: FaultClass::Unavailable,
-                ..fault
-            };
-            directory.ask(now).await.map_err(unavailable)?;
-            context.memory.close_breaker(url);
-        }
-        Some(Signer::Acme { .. } | Signer::SelfSigned | Signer::None { .. }) | None => {}
-    }
-    Ok(())
-}
-
-/// Enters the order in the ledger, then places it: no order that the ledger does not know, and none that it has no token for.
-pub(super) async fn place(
-    gathered: &mut Gathered,
-    context: &Context,
-    now: Timestamp,
-) -> Result<Outcome, Error> {
-    let (Some((acme, directory)), Some((_, order))) = (
-        account(gathered),
-        gathered
-            .session
-            .as_ref()
-            .and_then(|session| new_order(&gathered.observed, context, session, now)),
-    ) else {
-        return Ok(Outcome::waits());
-    };
-    let key = gathered.observed.key.clone();
-    if !context.slots.has(&key) {
-        return Ok(Outcome::moved());
-    }
-    if let Err(fault) = ask_after_outage(gathered, &directory, context, now).await {
-        context.slots.free(&key);
-        context
-            .memory
-            .note_fault(&directory, &fault, Timestamp::now());
-        return Ok(Outcome::moved());
-    }
-    let names = order.names.clone();
-    let entered = context.ledger.enter(&directory, &key, order, now).await;
-    if entered.as_ref().ok() != Some(&Decision::Granted) {
-        context.slots.free(&key);
-    }
-    match entered {
-        Ok(Decision::Granted) => {}
-        // The next pass says so.
-        Ok(Decision::NotBefore(_)) => return Ok(Outcome::moved()),
-        // The API server's trouble is no failed attempt: nothing was asked of the CA.
-        Err(LedgerError::Write(error)) if error.is_passing() || error.is_conflict() => {
-            return Err(error.into());
-        }
-        Err(error) => {
-            let fault = Fault {
-                class: FaultClass::Transient,
-                problem: None,
-                http_status: None,
-                retry_after: None,
-                help_url: None,
-                unsent: false,
-                detail: error.to_string(),
-            };
-            return Ok(failed(Reason::ApiError, &fault));
-        }
-    }
-    if context
-        .ledger
-        .has_budget_moved(&directory, acme.account_uri(), now)
-    {
-        context.wake_issuers.wake(&gathered.issuer);
-    }
-    context.projections.want_solver(&key);
-    Ok(match acme.new_order(&secret::names(gathered), now).await {
-        Ok(view) => {
-            context.memory.close_breaker(&directory);
-            context.memory.update(&key, |e| {
-                e.reach.clear();
-                e.placed = Some(Placed {
-                    url: view.url.clone(),
-                    directory: directory.clone(),
-                    acme: acme.clone(),
-                });
-                e.unknown_account = false;
-                e.refusals = 0;
-            });
-            let order = OrderStatus {
-                url: view.url.clone(),
-                issuer: gathered.issuer.to_string(),
-                names: gathered.observed.wanted_names(),
-                created_at: whole_seconds(now),
-                expires: view.expires.map(Time),
-            };
-            tracing::info!(certificate = %key, order = %view.url, "order placed");
-            Outcome::changed(Change::Placed(order))
-        }
-        Err(fault) => {
-            context.slots.free(&key);
-            // The answer may have taken its time, and a wait begins with it.
-            context
-                .memory
-                .note_fault(&directory, &fault, Timestamp::now());
-            let settlement = settle_refusal(names, &fault);
-            let is_outdated = is_outdated(gathered, &fault, context);
-            // The directory's trouble is not the Certificate's: its gate says when it goes on.
-            let is_directorys =
-                fault.class == FaultClass::Unavailable && !matches!(settlement, Settlement::Spent);
-            // Nothing came of it: the issuer registers the account again, and the order follows. Once.
-            let is_forgotten =
-                fault.is_unknown_account() && !context.memory.entry(&key).unknown_account;
-            // What a person has to do at the CA is the issuer's to say, and no attempt that failed.
-            let is_persons = fault.wants_a_person();
-            if is_persons {
-                suspect(gathered, &acme, &fault, context);
-            }
-            if is_forgotten {
-                suspect(gathered, &acme, &fault, context);
-                context.memory.update(&key, |e| e.unknown_account = true);
-            }
-            if is_directorys || is_forgotten || is_persons || is_outdated {
-                context.ledger.settle(&key, &settlement, now).await;
-                return Ok(Outcome::moved());
-            }
-            // Entered when the failure is recorded.
-            context
-                .memory
-                .update(&key, |e| e.settlement = Some(settlement));
-            match fault.class {
-                // The CA may have made the order all the same: it counts as spent.
-                FaultClass::Unavailable => {
-                    let since = context.memory.gate(&directory).map(|gate| gate.message);
-                    let message = since.unwrap_or_else(|| build_fault(&fault));
-                    failed_with(Reason::CAUnavailable, &fault, message)
-                }
-                FaultClass::Account => {
-                    suspect(gathered, &acme, &fault, context);
-                    failed(Reason::OrderFailed, &fault)
-                }
-                FaultClass::RateLimited => failed(Reason::RateLimited, &fault),
-                FaultClass::Permanent if fault.is_paused() => failed(Reason::Paused, &fault),
-                FaultClass::Permanent => failed(Reason::Rejected, &fault),
-                FaultClass::Validation
-                | FaultClass::Transient
-                | FaultClass::Gone
-                | FaultClass::NotReady => failed(Reason::OrderFailed, &fault),
-            }
-        }
-    })
-}
-
-/// What a refused newOrder cost. Without an answer of the CA's the order may have been made.
-fn settle_refusal(names: Vec<String>, fault: &Fault) -> Settlement {
-    if fault.unsent {
-        Settlement::Unsent
-    } else if fault.http_status.is_some_and(|status| status >= 400) {
-        Settlement::Refused {
-            names,
-            fault: Box::new(fault.clone()),
-        }
-    } else {
-        Settlement::Spent
-    }
-}
-
-fn failed(reason: Reason, fault: &Fault) -> Outcome {
+pub(super) fn failed(reason: Reason, fault: &Fault) -> Outcome {
     let message = format!("{}{}", build_fault(fault), build_remedy(fault));
     failed_with(reason, fault, message)
 }
 
-fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
+pub(super) fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
     let failure = Failure {
         reason,
         message: message.clone(),
@@ -245,7 +68,7 @@ fn failed_with(reason: Reason, fault: &Fault, message: String) -> Outcome {
 
 /// Whether the account that a request was made with is no longer the one that the issuer orders with, or is being looked up: what
 /// the CA says to it then, with an old key say, is said of nothing else.
-fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
+pub(super) fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
     let now = context.sessions.get(&gathered.issuer);
     let same = now
         .as_ref()
@@ -255,7 +78,12 @@ fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
 }
 
 /// The CA refuses the account: every issuer that has it looks it up again, or waits for a person where the CA says so.
-fn suspect(gathered: &Gathered, account: &Arc<dyn Acme>, fault: &Fault, context: &Context) {
+pub(super) fn suspect(
+    gathered: &Gathered,
+    account: &Arc<dyn Acme>,
+    fault: &Fault,
+    context: &Context,
+) {
     let concerned = if fault.wants_a_person() {
         context.sessions.refuse(&gathered.issuer, account, fault)
     } else {
@@ -293,7 +121,7 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     if is_outdated(gathered, &fault, context) {
         return Outcome::moved();
     }
-    context.memory.note_fault(&directory, &fault, now);
+    context.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
         suspect(gathered, &acme, &fault, context);
     }
@@ -318,7 +146,7 @@ pub(super) async fn refresh(gathered: &mut Gathered, context: &Context, now: Tim
     };
     match acme.read_order(&url, now).await {
         Ok(view) => {
-            context.memory.close_breaker(&directory);
+            context.close_breaker(&directory);
             let before = read_order(gathered);
             remember(
                 gathered,
@@ -572,7 +400,7 @@ pub(super) async fn store(
             error.to_string(),
         ));
     }
-    let facts = secret::keep(
+    let kept = secret::keep(
         gathered,
         KeyPairPem { chain, key },
         secret::ISSUED,
@@ -581,7 +409,7 @@ pub(super) async fn store(
     )
     .await?;
     context.projections.clear(&gathered.observed.key);
-    let settlement = match &facts {
+    let settlement = match &kept.facts {
         Some(facts) => Settlement::Issued {
             names: gathered.observed.wanted_names(),
             until: facts.not_after,
@@ -590,80 +418,10 @@ pub(super) async fn store(
     };
     let key = &gathered.observed.key;
     context.ledger.settle_later(key, &settlement, now);
-    let outcome = secret::issued(gathered, facts.as_ref());
-    Ok(match missing {
+    let outcome = secret::issued(gathered, &kept);
+    let is_told = outcome.note.as_ref().is_some_and(|note| note.warning);
+    Ok(match missing.filter(|_| !is_told) {
         Some(text) => outcome.noted(true, Reason::ChainNotOffered, text),
         None => outcome,
     })
-}
-
-/// Gives the order up; what the CA still holds open for it is given back where it can be.
-pub(super) async fn abandon(
-    gathered: &mut Gathered,
-    why: &str,
-    context: &Context,
-    now: Timestamp,
-) -> Outcome {
-    let key = gathered.observed.key.clone();
-    context.projections.clear(&key);
-    context.ledger.settle(&key, &Settlement::Spent, now).await;
-    // A status can be forged: only what this process placed itself is given back.
-    let mut entry = context.memory.entry(&key);
-    context.memory.update(&key, |e| e.placed = None);
-    entry.placed = entry
-        .placed
-        .filter(|p| Some(&p.url) == order_url(gathered).as_ref());
-    give_back(&entry, context.memory.gate(&directory_of(&entry)), now).await;
-    tracing::info!(certificate = %key, why, "order given up");
-    let text = format!("the order under way was given up: {why}");
-    Outcome::changed(Change::Cleared).noted(false, Reason::OrderAbandoned, text)
-}
-
-/// Gives back what the CA holds open for a Certificate that was deleted, as `entry` remembers it. Nobody waits for it.
-pub(super) fn give_back_later(entry: Entry, context: &Context) {
-    if entry.under_way().is_some() {
-        let gate = context.memory.gate(&directory_of(&entry));
-        tokio::spawn(async move { give_back(&entry, gate, Timestamp::now()).await });
-    }
-}
-
-fn directory_of(entry: &Entry) -> String {
-    entry
-        .placed
-        .as_ref()
-        .map(|p| p.directory.clone())
-        .unwrap_or_default()
-}
-
-/// Deactivates the pending authorizations of the order under way, with the account that placed it (RFC 8555 §7.5.2). Advice to
-/// the CA: where it does not answer, they expire.
-async fn give_back(entry: &Entry, gate: Option<Gate>, now: Timestamp) {
-    let Some((placed, view)) = entry.under_way() else {
-        return;
-    };
-    if gate.is_some_and(|g| now < g.until) {
-        return;
-    }
-    let read = match view {
-        Some(view) => Ok(view.clone()),
-        None => placed.acme.read_order(&placed.url, now).await,
-    };
-    let given = match read {
-        Ok(view) => {
-            let open: Vec<String> = view
-                .authorizations
-                .iter()
-                .filter(|a| a.state == ProofState::Pending)
-                .map(|a| a.url.clone())
-                .collect();
-            if open.is_empty() {
-                return;
-            }
-            placed.acme.deactivate(&open, now).await
-        }
-        Err(fault) => Err(fault),
-    };
-    if let Err(fault) = given {
-        tracing::debug!(order = %placed.url, fault = %build_fault(&fault), "authorizations were not given back");
-    }
 }

@@ -3,10 +3,13 @@
 
 use evercert_api::certificate::{PrivateKey, RotationPolicy};
 use evercert_api::{DnsName, Reason, children, keys};
+use evercert_core::adopt::build_adopted;
+use evercert_core::circuit::{FieldManager, find_writer};
 use evercert_core::facts::{CertificateFacts, KeyKind};
+use evercert_core::fallback::{Fallback, choose, describe};
 use evercert_core::fault::FaultClass;
 use evercert_core::observe::{IssuerObservation, Marks, SecretObservation};
-use evercert_core::report::Change;
+use evercert_core::report::{Change, Ending};
 use evercert_pki::{KeyError, Marking, PrivateKeyPem};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
@@ -18,10 +21,15 @@ use crate::context::Context;
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::gather::{Gathered, is_companion_of};
-use crate::secrets::{Content, Kept, KeyPairPem, build_companion, build_tls, data};
+use crate::secrets::{
+    Change as CompanionChange, Content, KeyPairPem, build_companion, build_tls, data,
+};
 
 /// How far a certificate that we sign ourselves is back-dated, for clients whose clock is slow.
 const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
+/// Why an immutable Secret was not written, and what helps.
+const IMMUTABLE: &str =
+    "it is immutable, and its content cannot be changed: delete it, and it is made again";
 /// How long a certificate that we sign ourselves lives.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 
@@ -71,19 +79,14 @@ pub(super) async fn restore(
     Ok(Outcome::moved().noted(false, Reason::SecretRestored, text))
 }
 
-/// Puts a marked self-signed certificate into the TLS Secret.
+/// Puts a marked fallback into the TLS Secret.
 pub(super) async fn write_fallback(
     gathered: &mut Gathered,
     cause: &str,
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
-    let key = make_key(gathered.observed.spec.key()).await?;
-    let chain = sign(&key, &names(gathered), now, Marking::Fallback)?;
-    let pair = KeyPairPem {
-        chain,
-        key: key.into_bytes(),
-    };
+    let pair = make_fallback(gathered, now).await?;
     let leaf = evercert_pki::read_leaf(&pair.chain)
         .map_err(|_| ApplyError::Unsendable("the fallback cannot be read back".to_owned()))?;
     write_tls(
@@ -95,23 +98,62 @@ pub(super) async fn write_fallback(
     )
     .await?;
     let text = format!(
-        "a self-signed fallback was put into Secret {}, since {cause}",
-        gathered.observed.spec.secret_name
+        "a fallback was put into Secret {}, since {cause}; {}",
+        gathered.observed.spec.secret_name,
+        describe(&gathered.observed, now)
     );
     Ok(Outcome::moved().noted(true, Reason::FallbackWritten, text))
 }
 
-/// Puts label and annotations of the TLS Secret in step.
+/// The user's own certificate where it does, else a self-signed one with a new key.
+async fn make_fallback(gathered: &Gathered, now: Timestamp) -> Result<KeyPairPem, Error> {
+    if let (Fallback::Own(_), Some(own)) = (choose(&gathered.observed, now), &gathered.own_fallback)
+    {
+        return Ok(pair_of(own));
+    }
+    let key = make_key(gathered.observed.spec.key()).await?;
+    let chain = sign(&key, &names(gathered), now, Marking::Fallback)?;
+    Ok(KeyPairPem {
+        chain,
+        key: key.into_bytes(),
+    })
+}
+
+/// Takes over a Secret that somebody else made: its content stays as it is.
+pub(super) async fn adopt(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    write_tls(
+        gathered,
+        &Content::Marks(&Marks::default(), None),
+        Effect::AdoptSecret,
+        context,
+        now,
+    )
+    .await?;
+    let observed = &gathered.observed;
+    let (reason, text) = build_adopted(
+        &observed.spec.secret_name,
+        observed.issued(),
+        &observed.issuer_id(),
+    );
+    Ok(Outcome::moved().noted(false, reason, text))
+}
+
+/// Puts label and annotations of the TLS Secret, and what follows from the spec, in step.
 pub(super) async fn mend_marks(
     gathered: &mut Gathered,
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     if let SecretObservation::Ours(secret) = &gathered.observed.secret {
-        let marks = secret.marks.clone();
+        let (marks, leaf) = (secret.marks.clone(), secret.content.clone());
+        let stands_in = leaf.as_ref().ok().filter(|_| secret.fallback);
         write_tls(
             gathered,
-            &Content::Marks(&marks),
+            &Content::Marks(&marks, stands_in),
             Effect::MendMarks,
             context,
             now,
@@ -134,7 +176,7 @@ pub(super) async fn prepare_key(
     let was_missing = gathered.companion.is_none();
     match write_companion(
         gathered,
-        &Kept::PendingKey(&key),
+        &CompanionChange::PendingKey(&key),
         Effect::KeepPendingKey,
         context,
     )
@@ -197,7 +239,7 @@ pub(super) async fn keep_copy(
         let (pair, marks) = (pair_of(secret), observed.marks.clone());
         write_companion(
             gathered,
-            &Kept::LastGood(&pair, &marks),
+            &CompanionChange::LastGood(&pair, &marks),
             Effect::KeepCopy,
             context,
         )
@@ -213,7 +255,7 @@ pub(super) async fn drop_pending_key(
 ) -> Result<Outcome, Error> {
     write_companion(
         gathered,
-        &Kept::NoPendingKey,
+        &CompanionChange::NoPendingKey,
         Effect::DropPendingKey,
         context,
     )
@@ -226,7 +268,13 @@ pub(super) async fn mend_companion(
     gathered: &mut Gathered,
     context: &Context,
 ) -> Result<Outcome, Error> {
-    write_companion(gathered, &Kept::Owner, Effect::OwnCompanion, context).await?;
+    write_companion(
+        gathered,
+        &CompanionChange::Owner,
+        Effect::OwnCompanion,
+        context,
+    )
+    .await?;
     Ok(Outcome::moved())
 }
 
@@ -256,7 +304,15 @@ pub(super) async fn self_sign(
         now,
     )
     .await?;
-    Ok(issued(gathered, facts.as_ref()))
+    Ok(issued(gathered, &facts))
+}
+
+/// A certificate that is in the companion.
+pub(super) struct Kept {
+    /// The leaf.
+    pub(super) facts: Option<CertificateFacts>,
+    /// Why it is not in the TLS Secret yet.
+    refused: Option<String>,
 }
 
 /// Keeps `pair` in the companion, then writes it into the TLS Secret.
@@ -266,7 +322,7 @@ pub(super) async fn keep(
     signed: Signed,
     context: &Context,
     now: Timestamp,
-) -> Result<Option<CertificateFacts>, Error> {
+) -> Result<Kept, Error> {
     let (issuer, directory) = match &gathered.observed.issuer {
         IssuerObservation::Ready(facts) => (Some(facts.id.clone()), Some(facts.directory.clone())),
         IssuerObservation::Missing | IssuerObservation::NotReady { .. } => (None, None),
@@ -275,41 +331,122 @@ pub(super) async fn keep(
         issuer,
         directory,
         names: Some(gathered.observed.wanted_names()),
+        profile: gathered
+            .observed
+            .status
+            .order
+            .as_ref()
+            .and_then(|order| order.profile.clone()),
         issued_at: Some(now),
     };
     write_companion(
         gathered,
-        &Kept::LastGood(&pair, &marks),
+        &CompanionChange::LastGood(&pair, &marks),
         signed.kept,
         context,
     )
     .await?;
-    write_tls(
+    let stored = write_tls(
         gathered,
         &Content::Issued(&pair, &marks),
         signed.stored,
         context,
         now,
     )
-    .await?;
-    Ok(gathered.observed.issued().cloned())
+    .await;
+    match stored {
+        Ok(()) => Ok(Kept {
+            facts: gathered.observed.issued().cloned(),
+            refused: None,
+        }),
+        // Nothing is lost: it is in the companion, and goes into the Secret as soon as that can be written.
+        Err(Error::Api(error)) if error.is_refused() => Ok(Kept {
+            facts: gathered
+                .observed
+                .companion
+                .last_good
+                .as_ref()
+                .map(|(facts, _)| facts.clone()),
+            refused: Some(error.to_string()),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the TLS Secret could be written if there were a certificate: a dry run, with a certificate as it would be.
+pub(super) async fn try_write(
+    gathered: &mut Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let Some(key) = pending_key(gathered) else {
+        return Ok(Outcome::moved());
+    };
+    let chain = evercert_pki::self_signed(
+        &key,
+        &names(gathered),
+        now - BACKDATED,
+        now + LIFETIME,
+        Marking::Fallback,
+    )
+    .map_err(unsendable)?
+    .into_bytes();
+    let next = build_tls(
+        &gathered.observed.key,
+        &gathered.observed.spec,
+        gathered.secret.as_ref(),
+        &Content::Issued(&KeyPairPem { chain, key }, &Marks::default()),
+    );
+    let key = &gathered.observed.key;
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
+    let tried = apply::rehearse(&api, Effect::TrySecret, &next, gathered.lacks_secret()).await;
+    let is_immutable = gathered
+        .secret
+        .as_ref()
+        .is_some_and(|s| s.immutable == Some(true));
+    let refused = tried
+        .as_ref()
+        .err()
+        .filter(|e| e.is_refused())
+        .map(|error| {
+            let why = if is_immutable {
+                IMMUTABLE.to_owned()
+            } else {
+                error.to_string()
+            };
+            (now, why)
+        });
+    context.memory.update(key, |e| {
+        e.tried = refused.is_none().then_some(now);
+        e.unwritable = refused;
+    });
+    tried?;
+    Ok(Outcome::moved())
 }
 
 /// The outcome of a stored certificate.
-pub(super) fn issued(gathered: &Gathered, facts: Option<&CertificateFacts>) -> Outcome {
-    let until = facts
+pub(super) fn issued(gathered: &Gathered, kept: &Kept) -> Outcome {
+    let until = kept
+        .facts
+        .as_ref()
         .map(|f| format!(", valid until {}", f.not_after))
         .unwrap_or_default();
-    let text = format!(
-        "the certificate is in Secret {}{until}",
-        gathered.observed.spec.secret_name
-    );
-    Outcome {
-        change: Change::Cleared,
+    let name = &gathered.observed.spec.secret_name;
+    let text = match &kept.refused {
+        None => format!("the certificate is in Secret {name}{until}"),
+        Some(why) => format!(
+            "the certificate is issued{until}, but Secret {name} cannot be written: {why}. It is kept, and no other is ordered"
+        ),
+    };
+    let outcome = Outcome {
+        change: Change::Cleared(Ending::issued(text.clone())),
         moved: true,
         note: None,
+    };
+    match &kept.refused {
+        None => outcome.noted(false, Reason::Issued, text),
+        Some(_) => outcome.noted(true, Reason::SecretNotWritable, text),
     }
-    .noted(false, Reason::Issued, text)
 }
 
 /// The key of the order under way.
@@ -379,7 +516,7 @@ async fn write_tls(
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
     let next = build_tls(
         &key,
-        &gathered.observed.spec.secret_name,
+        &gathered.observed.spec,
         gathered.secret.as_ref(),
         written,
     );
@@ -388,19 +525,56 @@ async fn write_tls(
     } else {
         apply::replace(&api, effect, &next).await
     };
-    let refused = match &outcome {
-        Err(error) if !error.is_conflict() && !error.is_passing() => Some((now, error.to_string())),
-        Ok(_) | Err(_) => None,
-    };
-    context.memory.update(&key, |e| e.unwritable = refused);
+    note_written(gathered, effect, &outcome, context, now);
     gathered.secret = Some(outcome?);
     gathered.observe_again();
     Ok(())
 }
 
+/// Remembers what became of a write of the TLS Secret: a refusal, or that it had to be put in step once more.
+fn note_written(
+    gathered: &Gathered,
+    effect: Effect,
+    outcome: &Result<Secret, ApplyError>,
+    context: &Context,
+    now: Timestamp,
+) {
+    let secret = gathered.secret.as_ref();
+    let refused = match outcome {
+        Err(error) if !error.is_refused() => None,
+        Err(_) if secret.is_some_and(|s| s.immutable == Some(true)) => Some(IMMUTABLE.to_owned()),
+        Err(error) => Some(error.to_string()),
+        Ok(_) => None,
+    };
+    // A new certificate is no answer to another writer.
+    let is_new = matches!(effect, Effect::StoreIssued | Effect::StoreSelfSigned);
+    let own = effect.concern().manager();
+    let managers = secret.map(field_managers).unwrap_or_default();
+    let generation = gathered.observed.generation;
+    context.memory.update(&gathered.observed.key, |entry| {
+        entry.unwritable = refused.map(|why| (now, why));
+        if outcome.is_ok() && !is_new {
+            let writer = find_writer(&managers, &own);
+            entry.circuit.note(generation, writer, now);
+        }
+    });
+}
+
+fn field_managers(secret: &Secret) -> Vec<FieldManager<'_>> {
+    let entries = secret.metadata.managed_fields.iter().flatten();
+    entries
+        .filter_map(|entry| {
+            Some(FieldManager {
+                name: entry.manager.as_deref()?,
+                at: entry.time.as_ref().map(|time| time.0),
+            })
+        })
+        .collect()
+}
+
 async fn write_companion(
     gathered: &mut Gathered,
-    change: &Kept<'_>,
+    change: &CompanionChange<'_>,
     effect: Effect,
     context: &Context,
 ) -> Result<(), Error> {
@@ -412,6 +586,16 @@ async fn write_companion(
     } else {
         apply::replace(&api, effect, &secret).await
     };
+    if let Err(error) = &written
+        && error.is_refused()
+    {
+        // Without it there is nowhere to keep a key or a certificate.
+        let why = format!("of its companion, which comes first: {error}");
+        let key = &gathered.observed.key;
+        context
+            .memory
+            .update(key, |e| e.unwritable = Some((Timestamp::now(), why)));
+    }
     gathered.companion = Some(written?);
     gathered.observe_again();
     Ok(())

@@ -263,7 +263,8 @@ async fn report<K: IssuerResource>(
     let claim = match readiness {
         Readiness::Unchanged(session) | Readiness::Ready(session) => {
             status.budget = build_budget(session, context, now);
-            build_ready(session, &mut status)
+            let ready = build_ready(session, &mut status);
+            build_outage(session, context).unwrap_or(ready)
         }
         Readiness::NotReady(not) => {
             if not.terms.is_some() {
@@ -285,7 +286,38 @@ async fn report<K: IssuerResource>(
         let api: Api<K> = issuer.api(context.client.clone());
         apply::replace_status(&api, Effect::WriteIssuerStatus, &next).await?;
     }
+    if let Some((warning, reason, text)) = build_outage_note(&object.status, &claim) {
+        emit(&context.client, issuer, warning, reason, &text, now).await;
+    }
     Ok(())
+}
+
+/// What is said instead while the CA does not answer: of the issuer, and once, not of each of its Certificates.
+fn build_outage(session: &Session, context: &Context) -> Option<Claim> {
+    let (_, directory) = session.account()?;
+    let gate = context.memory.lasting_outage(directory)?;
+    Some(Claim {
+        kind: READY,
+        status: false,
+        reason: gate.reason,
+        message: format!(
+            "{}. It is asked again after 15 s, then less often, 10 min apart at most; certificates in place stay",
+            gate.message
+        ),
+    })
+}
+
+/// The end of an outage, or its beginning, for an event.
+fn build_outage_note(before: &IssuerStatus, now: &Claim) -> Option<(bool, Reason, String)> {
+    let outage = Reason::CAUnavailable;
+    let was = condition::find(&before.conditions, READY).filter(|c| c.reason == outage.as_str());
+    match (was, now.reason == outage) {
+        (None, true) => Some((true, outage, now.message.clone())),
+        (Some(_), false) if now.status => {
+            Some((false, now.reason, "the CA answers again".to_owned()))
+        }
+        (None | Some(_), _) => None,
+    }
 }
 
 fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
@@ -295,6 +327,7 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
             status.directory = Some(directory.url().to_owned());
             status.contact.clone_from(&session.contact);
             status.terms_of_service = directory.terms_of_service().map(str::to_owned);
+            status.profiles = directory.profiles();
             let text = format!(
                 "the account {} is registered at {}",
                 acme.account_uri(),

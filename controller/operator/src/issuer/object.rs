@@ -79,6 +79,11 @@ impl IssuerObject {
         acme.map_or(SELF_SIGNED, |acme| directory_url(&acme.directory))
     }
 
+    /// The CA's profile that it wants.
+    pub(crate) fn profile(&self) -> Option<String> {
+        self.acme.as_ref()?.profile.clone()
+    }
+
     /// The ingress class of its routes, where it names one.
     pub(crate) fn ingress_class(&self) -> Option<String> {
         self.acme

@@ -153,6 +153,7 @@ async fn try_ready(
         signer,
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
+        profile: object.profile(),
         preferred_chain: object.preferred_chain(),
         directory: object.directory().to_owned(),
         generation: object.generation,
@@ -192,6 +193,7 @@ async fn try_ready(
         same.generation = object.generation;
         object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
+        same.profile = object.profile();
         same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);
         return Ok(Readiness::Unchanged(same));
@@ -265,6 +267,7 @@ async fn connect(
     let url = directory_url(&acme.directory);
     let config = DirectoryConfig {
         ca_bundle: bundle,
+        leave: Some(Arc::new(context.mandate.clone())),
         ..DirectoryConfig::new(url, context.config.user_agent.clone())
     };
     let directory = Directory::connect(config, now)
@@ -282,7 +285,7 @@ async fn connect(
         return Err(NotReady { terms, ..not });
     }
     let refused = |fault: Fault, at: At<'_>| {
-        context.memory.note_fault(directory.url(), &fault, now);
+        context.note_fault(directory.url(), &fault, now);
         NotReady {
             terms: terms.clone(),
             ..explain_account(&fault, &at, directory.external_account_required(), acme)
@@ -335,7 +338,7 @@ async fn connect(
         told.map_err(|fault| refused(fault, At::Contact))?;
     }
     let account = ca::open(account);
-    context.memory.close_breaker(directory.url());
+    context.close_breaker(directory.url());
     tracing::info!(issuer = %object.id, account = account.account_uri(), "the account is ready");
     let signer = Signer::Acme {
         acme: account,

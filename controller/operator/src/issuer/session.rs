@@ -44,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) policy: Vec<PolicyRule>,
     /// The ingress class of its routes, where it names one.
     pub(crate) ingress_class: Option<String>,
+    /// The CA's profile that it wants.
+    pub(crate) profile: Option<String>,
     /// The root that its certificates should lead to, where it names one.
     pub(crate) preferred_chain: Option<String>,
     /// The directory's URL that its spec names, or [`SELF_SIGNED`](evercert_core::observe::SELF_SIGNED).
@@ -87,6 +89,7 @@ impl Session {
             },
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
+            profile: object.profile(),
             preferred_chain: object.preferred_chain(),
             directory: object.directory().to_owned(),
             generation: object.generation,
@@ -134,10 +137,17 @@ impl Session {
 
     /// What a Certificate's plan is made from.
     pub(crate) fn observe(&self, id: &IssuerId) -> IssuerObservation {
+        let directory = match &self.signer {
+            Signer::Acme { directory, .. } => Some(directory),
+            Signer::SelfSigned | Signer::None { .. } => None,
+        };
         let facts = IssuerFacts {
             id: id.to_string(),
             directory: self.directory.clone(),
             generation: self.generation,
+            renewal_info: directory.is_some_and(|d| d.offers_renewal_info()),
+            profiles: directory.map(|d| d.profiles()).unwrap_or_default(),
+            profile: self.profile.clone(),
         };
         if let Some(fault) = &self.refused {
             return IssuerObservation::NotReady {
@@ -200,6 +210,24 @@ impl Sessions {
     /// The session of `id`.
     pub(crate) fn get(&self, id: &IssuerId) -> Option<Session> {
         read(&self.sessions).get(id).cloned()
+    }
+
+    /// The accounts that sessions order with, each with its directory's URL.
+    pub(crate) fn accounts(&self) -> Vec<(String, String)> {
+        let sessions = read(&self.sessions);
+        let accounts = sessions.values().filter_map(Session::account);
+        accounts
+            .map(|(account, directory)| (account.to_owned(), directory.to_owned()))
+            .collect()
+    }
+
+    /// The issuers with an account at `directory`.
+    pub(crate) fn at(&self, directory: &str) -> Vec<IssuerId> {
+        let sessions = read(&self.sessions);
+        let there = sessions
+            .iter()
+            .filter(|(_, s)| s.account().is_some_and(|(_, of)| of == directory));
+        there.map(|(id, _)| id.clone()).collect()
     }
 
     /// Replaces the session of `id`.

@@ -34,6 +34,9 @@ const PACE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The shortest time between two times that a budget is told.
 pub(crate) const TELL: SignedDuration = SignedDuration::from_mins(1);
+/// How long an order that another process is about to place keeps this one from placing one for the same Certificate: by then the
+/// status tells of it, or this process has found that it does not lead.
+const ANOTHERS: SignedDuration = SignedDuration::from_mins(1);
 /// How often buckets are looked through for what has passed.
 const TICK: SignedDuration = SignedDuration::from_secs(1);
 
@@ -71,6 +74,8 @@ struct Account {
     ticked: Option<Timestamp>,
     /// Certificates with an intent that a run before this one left behind.
     left_behind: BTreeSet<String>,
+    /// Certificates with an intent that this process entered.
+    own: BTreeSet<String>,
     queue: Queue,
     /// What was told of each account's budget, and when.
     told: BTreeMap<String, (u32, Timestamp)>,
@@ -81,6 +86,13 @@ struct Waiting {
     entry: Entry,
     /// Who wants to know.
     done: Option<oneshot::Sender<Result<Decision, LedgerError>>>,
+}
+
+impl LedgerError {
+    fn anothers() -> Self {
+        let why = "another process is about to place an order for it";
+        Self::Write(ApplyError::Conflict(why.to_owned()))
+    }
 }
 
 impl Ledger {
@@ -205,7 +217,11 @@ impl Ledger {
             let account = accounts
                 .entry(directory.to_owned())
                 .or_insert_with(|| Account::new(directory));
-            account.left_behind.remove(&name_of(certificate));
+            let name = name_of(certificate);
+            let was_left_behind = account.left_behind.remove(&name);
+            if !was_left_behind && account.is_anothers(&name, now) {
+                return Err(LedgerError::anothers());
+            }
             account.push(waiting, Duration::ZERO);
         }
         self.0.queued.notify_one();
@@ -254,6 +270,7 @@ impl Ledger {
                 continue;
             }
             account.left_behind.remove(&name);
+            account.own.remove(&name);
             let entry = Entry {
                 certificate: name.clone(),
                 at: now,
@@ -304,7 +321,12 @@ impl Ledger {
     }
 
     /// What is left for an account, rounded to tenths, none only where there is none; `None` where no limit is known.
-    fn budget(&self, directory: &str, order_account: &str, now: Timestamp) -> Option<Budget> {
+    pub(crate) fn budget(
+        &self,
+        directory: &str,
+        order_account: &str,
+        now: Timestamp,
+    ) -> Option<Budget> {
         let mut accounts = self.0.lock();
         let account = accounts
             .entry(directory.to_owned())
@@ -339,9 +361,18 @@ impl Account {
             last_write: None,
             ticked: None,
             left_behind: BTreeSet::new(),
+            own: BTreeSet::new(),
             queue: Queue::default(),
             told: BTreeMap::new(),
         }
+    }
+
+    /// Whether another process entered an order of the Certificate a moment ago, of which nothing more is known.
+    fn is_anothers(&self, certificate: &str, now: Timestamp) -> bool {
+        let intent = self.current.intents.get(certificate);
+        intent.is_some_and(|intent| {
+            !self.own.contains(certificate) && now.duration_since(intent.at) < ANOTHERS
+        })
     }
 
     fn push(&mut self, waiting: Waiting, patience: Duration) {

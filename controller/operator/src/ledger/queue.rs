@@ -69,6 +69,7 @@ mod tests {
             lane,
             expires: expires.map(at),
             failed: false,
+            directory: "d".to_owned(),
         })
     }
 

@@ -125,6 +125,7 @@ fn candidate(name: &str) -> Candidate {
         lane: Lane::New,
         expires: None,
         failed: false,
+        directory: "d".to_owned(),
     }
 }
 
@@ -287,6 +288,31 @@ async fn two_leaders_that_overlap_grant_no_more_than_one() {
         (40..=45).contains(&granted),
         "{granted} of the domain's limit"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_leaders_that_overlap_enter_one_order_for_a_certificate() {
+    let server = ApiServer::default();
+    let (one, other) = (server.ledger().await, server.ledger().await);
+    let enter = async |ledger: &Ledger, name: &str, seconds| {
+        let host = format!("{name}.example");
+        try_enter(ledger, PRODUCTION, name, &[&host], seconds).await
+    };
+    assert_eq!(enter(&one, "a", 0).await.unwrap(), Decision::Granted);
+    // Its write meets the first one's, and in the same write another Certificate's order is entered.
+    let (raced, fine) = futures::join!(enter(&other, "a", 1), enter(&other, "b", 1));
+    let conflict = |told: &Result<Decision, LedgerError>| matches!(told, Err(LedgerError::Write(e)) if e.is_conflict());
+    assert!(conflict(&raced), "{raced:?}");
+    assert_eq!(fine.unwrap(), Decision::Granted);
+    let known = enter(&other, "a", 2).await;
+    assert!(conflict(&known), "{known:?}");
+    assert_eq!(
+        enter(&other, "b", 2).await.unwrap(),
+        Decision::Granted,
+        "its own keeps nobody away"
+    );
+    // Whoever entered it is gone, and nothing came of it.
+    assert_eq!(enter(&other, "a", 61).await.unwrap(), Decision::Granted);
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,7 +60,7 @@ async fn write(
     directory: &str,
     pages: &mut Pages,
 ) {
-    let (batch, mut book, model) = {
+    let (mut batch, mut book, model) = {
         let mut accounts = ledger.lock();
         let Some(account) = accounts.get_mut(directory) else {
             return;
@@ -76,6 +76,7 @@ async fn write(
     } else {
         Effect::SettleIntent
     };
+    let known = book.intents.clone();
     let mut tries = TRIES;
     let result = loop {
         tries -= 1;
@@ -106,6 +107,17 @@ async fn write(
         if let Err(error) = reread(api, directory, pages, &mut book).await {
             break Err(error);
         }
+        // Two lead at once: whoever was second places no order.
+        let is_raced = |waiting: &mut Waiting| {
+            let name = &waiting.entry.certificate;
+            let there = book.intents.get(name);
+            enters(&*waiting) && there.is_some() && there != known.get(name)
+        };
+        for raced in batch.extract_if(.., is_raced) {
+            if let Some(done) = raced.done {
+                let _ = done.send(Err(LedgerError::anothers()));
+            }
+        }
     };
     let mut accounts = ledger.lock();
     let Some(account) = accounts.get_mut(directory) else {
@@ -115,7 +127,14 @@ async fn write(
     // What came meanwhile waits for the next write, and is put on top.
     account.adopt(book);
     match result {
-        Ok(decisions) => answer(batch, decisions),
+        Ok(decisions) => {
+            for (waiting, decision) in batch.iter().zip(&decisions) {
+                if enters(waiting) && *decision == Decision::Granted {
+                    account.own.insert(waiting.entry.certificate.clone());
+                }
+            }
+            answer(batch, decisions);
+        }
         Err(error) => {
             let error = LedgerError::Write(error);
             for waiting in batch {

@@ -1,6 +1,6 @@
 //! The projections against an API server in memory, on a clock that the tests move: what is written, when, and what not.
 
-mod api_server;
+pub(crate) mod api_server;
 mod routes;
 mod solver;
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use evercert_api::DnsName;
 use evercert_api::challenge::OpenChallenge;
 use evercert_core::key::ObjectKey;
+use evercert_core::lease::Candidacy;
 use evercert_core::routes::{CertificateChallenges, service_name};
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Presentation, Projections, SolverReadiness};
-use crate::config::{Config, SolverConfig};
+use crate::config::{Config, LeaseConfig, SolverConfig};
 use api_server::{ApiServer, Change};
 
 const CONFIG_MAP: &str = "configmaps/evercert/evercert-challenges";
@@ -148,6 +149,13 @@ fn config(idle: Option<Duration>) -> Config {
         dns_servers: Vec::new(),
         user_agent: String::new(),
         health_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        lease: LeaseConfig {
+            name: "evercert".to_owned(),
+            candidacy: Candidacy {
+                identity: "test".to_owned(),
+                duration: Duration::from_secs(10),
+            },
+        },
     }
 }
 

@@ -1,9 +1,11 @@
 //! What leads to an effect.
 
 use anyhow::{Context, Result};
+use evercert_api::certificate::DeletionPolicy;
 use evercert_api::condition::FALLBACK_IN_USE;
 use evercert_api::keys::{
-    COMPONENT_LABEL, COMPONENT_ROUTE, ROTATE_ACCOUNT_KEY, SECRET_ROLE_LABEL, SOLVER_NAME,
+    COMPONENT_LABEL, COMPONENT_ROUTE, DELETE_WITH, ROTATE_ACCOUNT_KEY, SECRET_ROLE_LABEL,
+    SOLVER_NAME,
 };
 use evercert_api::{Certificate, Issuer, children};
 use evercert_cluster::Pebble;
@@ -40,6 +42,10 @@ pub(super) enum Play {
     Restore,
     /// The TLS Secret loses its marks.
     Mend,
+    /// The Certificate was deleted, and comes back; its Secret has no marks any more.
+    Adopt,
+    /// Another Certificate is deleted, whose Secret goes with it.
+    Delete,
     /// The companion is deleted.
     Copy,
     /// The companion loses its owner, as in a copy.
@@ -54,6 +60,8 @@ pub(super) enum Play {
     StopSolver,
     /// While a route is open, routes of an earlier run are there.
     Leftovers,
+    /// The operator is asked to end, in the middle.
+    End,
 }
 
 impl Play {
@@ -66,6 +74,7 @@ impl Play {
             | Effect::WriteIssuerStatus
             | Effect::RecordIntent
             | Effect::KeepPendingKey
+            | Effect::TrySecret
             | Effect::NewOrder
             | Effect::RecordOrder
             | Effect::AcceptChallenges
@@ -80,13 +89,18 @@ impl Play {
             | Effect::ApplyRouteService
             | Effect::ApplyRouteSlice
             | Effect::ApplyRouteIngress
-            | Effect::DeleteRouteService => Self::Issue,
+            | Effect::DeleteRouteService
+            | Effect::TakeLease
+            | Effect::RenewLease => Self::Issue,
+            Effect::ReleaseLease => Self::End,
             Effect::KeepNextAccountKey | Effect::ChangeAccountKey | Effect::SettleAccountKey => {
                 Self::Rotate
             }
             Effect::KeepSelfSigned | Effect::StoreSelfSigned => Self::SelfSign,
             Effect::RestoreSecret => Self::Restore,
             Effect::MendMarks => Self::Mend,
+            Effect::AdoptSecret => Self::Adopt,
+            Effect::DeleteSecret => Self::Delete,
             Effect::KeepCopy => Self::Copy,
             Effect::OwnCompanion => Self::Disown,
             Effect::RecordFailure | Effect::WriteFallback => Self::Refuse,
@@ -112,12 +126,15 @@ impl Play {
             | Self::Rotate
             | Self::Restore
             | Self::Mend
+            | Self::Adopt
+            | Self::Delete
             | Self::Copy
             | Self::Disown
             | Self::Abandon
             | Self::StartSolver
             | Self::StopSolver
-            | Self::Leftovers => story.stage.ca(story.namespace, quick()).await?,
+            | Self::Leftovers
+            | Self::End => story.stage.ca(story.namespace, quick()).await?,
         };
         match self {
             Self::Rotate
@@ -130,9 +147,21 @@ impl Play {
                 story.ready(SITE, SOON).await?;
                 no_route_stays(story).await?;
             }
+            Self::Adopt => {
+                begin(story, &ca, "www").await?;
+                story.ready(SITE, SOON).await?;
+                no_route_stays(story).await?;
+                bereave(story).await?;
+            }
+            Self::Delete => {
+                begin(story, &ca, "www").await?;
+                story.ready(SITE, SOON).await?;
+                no_route_stays(story).await?;
+                make_mortal(story).await?;
+            }
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
-            Self::Issue | Self::SelfSign | Self::Refuse | Self::StartSolver => {}
+            Self::Issue | Self::SelfSign | Self::Refuse | Self::StartSolver | Self::End => {}
         }
         Ok(Some(ca))
     }
@@ -177,12 +206,15 @@ impl Play {
             | Self::Rotate
             | Self::Restore
             | Self::Mend
+            | Self::Adopt
+            | Self::Delete
             | Self::Copy
             | Self::Disown
             | Self::Refuse
             | Self::Abandon
             | Self::StartSolver
-            | Self::Leftovers => Vec::new(),
+            | Self::Leftovers
+            | Self::End => Vec::new(),
         }
     }
 
@@ -190,7 +222,7 @@ impl Play {
     pub(super) async fn go(self, story: &Story<'_>, ca: Option<&TestCa>) -> Result<()> {
         let ca = || ca.context("a play without a CA");
         match self {
-            Self::Issue | Self::StartSolver => begin(story, ca()?, "www").await?,
+            Self::Issue | Self::StartSolver | Self::End => begin(story, ca()?, "www").await?,
             Self::SelfSign => {
                 let issuer = "{apiVersion: evercert.dev/v1, kind: Issuer, metadata: {name: ca}, spec: {selfSigned: {}}}";
                 story.apply(issuer).await?;
@@ -207,12 +239,11 @@ impl Play {
                 let secrets = story.api::<Secret>();
                 secrets.delete(SITE, &DeleteParams::default()).await?;
             }
-            Self::Mend => {
-                let bare = json!({"metadata": {"annotations": null, "labels": null}});
-                let secrets = story.api::<Secret>();
-                secrets
-                    .patch(SITE, &PatchParams::default(), &Patch::Merge(&bare))
-                    .await?;
+            Self::Mend => strip(story).await?,
+            Self::Adopt => want(story, "www").await?,
+            Self::Delete => {
+                let certificates = story.api::<Certificate>();
+                certificates.delete(OLD, &DeleteParams::default()).await?;
             }
             Self::Copy => {
                 let companion = children::companion_name(story.namespace, SITE);
@@ -247,6 +278,9 @@ impl Play {
 
     /// What a person does about it when the operator is back.
     pub(super) async fn mend(self, story: &Story<'_>) -> Result<()> {
+        if self == Self::Delete {
+            return is_gone(story).await;
+        }
         if self != Self::Refuse {
             return Ok(());
         }
@@ -293,6 +327,60 @@ async fn begin(story: &Story<'_>, ca: &TestCa, label: &str) -> Result<()> {
 async fn want(story: &Story<'_>, label: &str) -> Result<()> {
     story.certificate(SITE, &[story.host(label)]).await?;
     Ok(())
+}
+
+/// Somebody takes labels and annotations away from the Secret.
+async fn strip(story: &Story<'_>) -> Result<()> {
+    let bare = json!({"metadata": {"annotations": null, "labels": null}});
+    let secrets = story.api::<Secret>();
+    secrets
+        .patch(SITE, &PatchParams::default(), &Patch::Merge(&bare))
+        .await?;
+    Ok(())
+}
+
+/// The Secret is all that is left of the Certificate, and it does not tell.
+async fn bereave(story: &Story<'_>) -> Result<()> {
+    let gone = DeleteParams::default();
+    story.api::<Certificate>().delete(SITE, &gone).await?;
+    let companion = children::companion_name(story.namespace, SITE);
+    let deleted = story.api::<Secret>().delete(&companion, &gone).await;
+    if let Err(error) = deleted {
+        // The garbage collector may have been faster.
+        let there = story.api::<Secret>().get_opt(&companion).await?;
+        anyhow::ensure!(there.is_none(), "{error}");
+    }
+    strip(story).await
+}
+
+/// Another Certificate, whose Secret goes with it.
+async fn make_mortal(story: &Story<'_>) -> Result<()> {
+    let issuer = json!({
+        "apiVersion": "evercert.dev/v1", "kind": "Issuer", "metadata": {"name": OLD}, "spec": {"selfSigned": {}},
+    });
+    story.apply(&issuer.to_string()).await?;
+    story
+        .certificate_with(OLD, &[story.host(OLD)], |spec| {
+            OLD.clone_into(&mut spec.issuer_ref.name);
+            spec.deletion_policy = DeletionPolicy::Delete;
+        })
+        .await?;
+    story.ready(OLD, SOON).await?;
+    let marked = |secret: &Secret| secret.annotations().contains_key(DELETE_WITH);
+    story.until(OLD, "it is marked", SOON, marked).await?;
+    Ok(())
+}
+
+/// Its Secret, and what else was its own.
+async fn is_gone(story: &Story<'_>) -> Result<()> {
+    let issuers = story.api::<Issuer>();
+    issuers.delete(OLD, &DeleteParams::default()).await?;
+    story
+        .wait_for("the Secret is gone", SOON, async || {
+            let there = story.api::<Secret>().get_opt(OLD).await?;
+            Ok(there.is_none().then_some(()))
+        })
+        .await
 }
 
 /// An Ingress in a namespace that may have one.

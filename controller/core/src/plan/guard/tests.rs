@@ -2,7 +2,7 @@ use evercert_api::Reason;
 
 use crate::observe::SecretObservation;
 use crate::order::OrderState;
-use crate::plan::fixtures::{at, good, now, observed, order};
+use crate::plan::fixtures::{at, expired, foreign, good, now, observed, order};
 use crate::plan::{State, Step, plan};
 
 #[test]
@@ -50,7 +50,10 @@ fn secret_of_another_certificate_stalls_and_is_looked_at_again() {
 #[test]
 fn secret_of_somebody_else_is_not_touched_even_with_a_good_certificate_at_hand() {
     for (secret, reason) in [
-        (SecretObservation::Foreign, Reason::SecretNotOurs),
+        (
+            SecretObservation::Foreign(foreign(Ok(expired()))),
+            Reason::SecretNotOurs,
+        ),
         (
             SecretObservation::WrongType("Opaque".into()),
             Reason::SecretWrongType,
@@ -72,8 +75,9 @@ fn secret_of_somebody_else_is_not_touched_even_with_a_good_certificate_at_hand()
 
 #[test]
 fn order_of_a_certificate_that_cannot_have_its_secret_is_given_up() {
-    let mut foreign = observed().with_order(order(OrderState::Pending));
-    foreign.secret = SecretObservation::Foreign;
+    let foreign = observed()
+        .with_order(order(OrderState::Pending))
+        .with_foreign(foreign(Ok(expired())));
     let mut rival = observed().with_order(order(OrderState::Pending));
     rival.secret_owner = Some("other".into());
     for o in [foreign, rival] {

@@ -1,14 +1,16 @@
 use evercert_api::Reason;
 use evercert_api::certificate::KeyAlgorithm;
+use evercert_api::condition;
 use jiff::Timestamp;
 
 use crate::facts::Damage;
 use crate::observe::{Observed, Presented, SolverState};
 use crate::order::OrderState;
 use crate::plan::fixtures::{
-    DAY, at, certificate, due, expired, fallback, good, now, observed, order,
+    DAY, at, certificate, due, expired, fallback, foreign, good, now, observed, order,
 };
 use crate::plan::{State, Step, plan};
+use crate::report::build_status;
 
 fn row(o: &Observed) -> &'static str {
     plan(o, now()).row
@@ -309,6 +311,105 @@ fn secret_that_refuses_writes_is_tried_again_after_30_s_and_the_condition_says_s
         row(&observed().backing_off_until(3600).unwritable_since(-30)),
         "fallback due"
     );
+}
+
+#[test]
+fn good_secret_of_somebody_else_is_adopted_before_anything_is_asked_of_a_ca() {
+    let o = || observed().with_foreign(foreign(Ok(good())));
+    for o in [
+        o(),
+        o().without_issuer(),
+        o().refused(),
+        o().with_last_good(due()),
+    ] {
+        let plan = plan(&o, now());
+        assert_eq!(
+            (plan.step, plan.say.reason),
+            (Step::Adopt, Reason::SecretAdopted)
+        );
+    }
+    let refused = plan(&o().unwritable_since(-10), now());
+    assert_eq!(
+        (refused.step, refused.say.reason, refused.wake),
+        (Step::Wait, Reason::SecretNotWritable, at(20))
+    );
+}
+
+#[test]
+fn marks_that_somebody_stripped_are_put_back_whatever_is_in_the_secret() {
+    for o in [
+        observed().with_certificate(good()).with_last_good(good()),
+        observed().with_fallback(fallback()).backing_off_until(3600),
+        observed()
+            .with_fallback(fallback())
+            .with_order(order(OrderState::Pending)),
+    ] {
+        assert_eq!(
+            plan(&o.with_marks_out_of_step(), now()).step,
+            Step::MendMarks
+        );
+    }
+}
+
+#[test]
+fn immutable_secret_stalls_with_the_remedy_when_another_content_is_needed() {
+    let needy = [
+        observed()
+            .with_damage(Damage::InvalidKeyPair)
+            .with_last_good(good()),
+        observed().with_certificate(due()),
+        observed().with_fallback(fallback()),
+    ];
+    for o in needy {
+        let plan = plan(&o.made_immutable(), now());
+        assert_eq!(
+            (plan.step, plan.say.state, plan.say.reason, plan.wake),
+            (Step::Wait, State::Stalled, Reason::SecretImmutable, at(30))
+        );
+        assert!(
+            plan.say.message.contains("delete it"),
+            "{}",
+            plan.say.message
+        );
+    }
+    let good = observed().with_certificate(good()).with_last_good(good());
+    assert_eq!(row(&good.made_immutable()), "settle");
+    let valid = observed()
+        .with_fallback(fallback())
+        .with_order(order(OrderState::Valid));
+    assert_eq!(
+        plan(&valid.made_immutable(), now()).step,
+        Step::Store,
+        "it is kept in the companion"
+    );
+}
+
+#[test]
+fn contested_secret_is_left_alone_and_a_person_is_told() {
+    for o in [
+        observed().with_last_good(good()),
+        observed()
+            .with_certificate(good())
+            .with_last_good(good())
+            .with_marks_out_of_step(),
+        observed().with_certificate(expired()).backing_off_until(-1),
+        observed()
+            .with_fallback(fallback())
+            .with_marks_out_of_step(),
+    ] {
+        let o = o.contested_until(600);
+        let plan = plan(&o, now());
+        assert_eq!(
+            (&plan.step, plan.say.reason),
+            (&Step::Wait, Reason::SecretContested)
+        );
+        let status = build_status(&o, &plan, now());
+        let stalled = condition::find(&status.conditions, condition::STALLED).unwrap();
+        assert_eq!(
+            (stalled.status.as_str(), stalled.reason.as_str()),
+            ("True", "SecretContested")
+        );
+    }
 }
 
 #[test]

@@ -29,9 +29,10 @@ fn certificate_in_place_waits_for_its_renewal() {
     );
     assert_eq!(plan.wake, at(DAY), "looked at once a day");
     let soon = certificate("09", &["a.example", "b.example"], -100, 200);
-    let soon = observed()
+    let mut soon = observed()
         .with_certificate(soon.clone())
         .with_last_good(soon);
+    soon.spec.renew_before = Some("150s".into());
     assert_eq!(decide(&soon).wake, at(50));
 }
 
@@ -69,7 +70,7 @@ fn what_an_issuance_left_behind_is_put_away() {
     assert_eq!(decide(&o).step, Step::KeepCopy);
     let o = o.with_last_good(good());
     assert_eq!(
-        decide(&o.clone().with_pending_key().with_marks_out_of_step()).step,
+        decide(&o.clone().with_pending_key()).step,
         Step::DropPendingKey
     );
     assert_eq!(
@@ -264,6 +265,38 @@ fn no_order_is_spent_on_a_secret_that_cannot_be_written() {
 }
 
 #[test]
+fn dry_run_comes_before_the_order_and_not_before_a_self_signed_certificate() {
+    let untried = |mut o: Observed| {
+        o.tried = false;
+        o
+    };
+    assert_eq!(decide(&untried(ready())).step, Step::TryWrite);
+    assert_eq!(
+        decide(&untried(ready().without_slot())).step,
+        Step::TryWrite
+    );
+    assert_eq!(decide(&untried(ready().self_signed())).step, Step::SelfSign);
+    assert_eq!(decide(&ready()).step, Step::PlaceOrder);
+}
+
+#[test]
+fn adopted_certificate_is_copied_where_the_companion_has_nothing_that_would_do() {
+    let adopted = || {
+        observed()
+            .with_certificate(good())
+            .with_marks(Marks::default())
+    };
+    for kept in [
+        expired(),
+        certificate("09", &["other.example"], -DAY, 80 * DAY),
+    ] {
+        assert_eq!(decide(&adopted().with_last_good(kept)).step, Step::KeepCopy);
+    }
+    let other = certificate("09", &["a.example", "b.example"], -DAY, 89 * DAY);
+    assert_eq!(decide(&adopted().with_last_good(other)).step, Step::Wait);
+}
+
+#[test]
 fn key_of_the_wanted_kind_comes_before_the_order() {
     assert_eq!(decide(&observed()).step, Step::PrepareKey);
     let mut other = ready();
@@ -320,4 +353,114 @@ fn order_waits_for_its_slot() {
         )
     );
     assert_eq!(decide(&ready()).step, Step::PlaceOrder);
+}
+
+#[test]
+fn suspended_starts_nothing_new_and_keeps_what_is_in_place_whole() {
+    let due = ready().with_certificate(due()).suspended();
+    let plan = decide(&due);
+    assert_eq!(
+        (plan.row, plan.step.clone(), plan.say.reason),
+        ("suspended", Step::Wait, Reason::Suspended)
+    );
+    assert_eq!(plan.wake, at(DAY));
+    assert_eq!(decide(&due.self_signed()).row, "suspended");
+    let missing = ready().suspended();
+    assert_eq!(decide(&missing).row, "suspended");
+    assert_eq!(decide(&missing).wake, at(20), "then a fallback is due");
+    assert_eq!(decide(&missing.clone().created(-31)).row, "fallback due");
+    let restored = missing.with_last_good(good());
+    assert_eq!(decide(&restored).step, Step::Restore);
+    let settled = observed().with_certificate(good()).suspended();
+    assert_eq!(decide(&settled).step, Step::KeepCopy);
+}
+
+#[test]
+fn suspended_finishes_an_order_that_is_open() {
+    use crate::order::OrderState;
+    use crate::plan::fixtures::order;
+    let open = observed().with_order(order(OrderState::Ready).proved());
+    assert_eq!(decide(&open.clone().suspended()).step, Step::Finalize);
+    assert_eq!(
+        decide(&open.suspended()),
+        decide(&observed().with_order(order(OrderState::Ready).proved()))
+    );
+}
+
+#[test]
+fn a_renewal_that_is_asked_for_is_looked_at_when_its_instant_comes_and_keeps_to_the_cas_limits() {
+    let good = || {
+        observed()
+            .with_certificate(good())
+            .with_last_good(good())
+            .with_marks(marks())
+    };
+    assert_eq!(decide(&good().requested_at(600)).wake, at(600));
+    let asked = good().with_pending_key().requested_at(-1);
+    assert_eq!(decide(&asked).step, Step::PlaceOrder);
+    let limited = asked.limited_until(60);
+    let plan = decide(&limited);
+    assert_eq!((plan.row, plan.say.reason), ("limit", Reason::RateLimited));
+    let status = build_status(&limited, &plan, now());
+    let ready = condition::find(&status.conditions, condition::READY).unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("True", "RenewRequested")
+    );
+    let why = "says 2027-01-15T07:59:59Z; the limit of certificates for a.example is used up. Next attempt at";
+    assert!(ready.message.contains(why), "{}", ready.message);
+}
+
+#[test]
+fn a_renewal_that_is_asked_for_does_not_wait_for_a_backoff_that_began_before() {
+    let failed = || ready().with_certificate(due()).backing_off_until(600);
+    assert_eq!(decide(&failed()).row, "backing off");
+    let with_same_fingerprint = |seconds| {
+        let o = observed().requested_at(seconds).with_pending_key();
+        o.with_certificate(due()).backing_off_until(600)
+    };
+    assert_eq!(decide(&with_same_fingerprint(-30)).step, Step::PlaceOrder);
+    assert_eq!(
+        decide(&with_same_fingerprint(-90)).row,
+        "backing off",
+        "that was tried"
+    );
+    let later = decide(&with_same_fingerprint(30));
+    assert_eq!((later.row, later.wake), ("backing off", at(30)));
+    assert_eq!(
+        decide(&failed().requested_at(-90)).step,
+        Step::PlaceOrder,
+        "a new value"
+    );
+}
+
+/// Whatever a clock did meanwhile: the next look is never more than a day away, and each plan is made from the instant alone.
+#[test]
+fn after_a_jump_of_the_clock_the_plan_is_that_of_the_new_instant() {
+    let o = observed()
+        .with_certificate(good())
+        .with_last_good(good())
+        .with_pending_key();
+    let o = Observed {
+        companion: crate::observe::Companion {
+            pending_key: None,
+            ..o.companion.clone()
+        },
+        ..o
+    };
+    let at_day = |day: i64| plan(&o, at(day * DAY));
+    assert_eq!((at_day(0).row, at_day(0).wake), ("settle", at(DAY)));
+    assert_eq!(
+        at_day(25).step,
+        Step::PrepareKey,
+        "it slept through the day of renewal"
+    );
+    assert_eq!(at_day(60).row, "no pending key", "it is expired by now");
+    assert_eq!(at_day(0), plan(&o, now()), "set back, it is good again");
+    let before = plan(&o, at(-41 * DAY));
+    assert_eq!(
+        (before.row, before.wake),
+        ("settle", at(-40 * DAY)),
+        "not valid yet by a clock set back"
+    );
 }

@@ -1,5 +1,5 @@
-//! An API server in memory, as far as the projections can tell: list, watch, server-side apply, delete, and a garbage
-//! collector. It counts what it was asked to change.
+//! An API server in memory, as far as the projections and the Lease can tell: list, watch, get, server-side apply, create and
+//! replace, delete, and a garbage collector. It counts what it was asked to change.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,17 +21,17 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// The server; clones are the same one.
 #[derive(Clone, Default)]
-pub(super) struct ApiServer {
+pub(crate) struct ApiServer {
     state: Arc<Mutex<State>>,
 }
 
 /// A request that was to change something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) at: Instant,
-    pub(super) method: Method,
+pub(crate) struct Change {
+    pub(crate) at: Instant,
+    pub(crate) method: Method,
     /// `kind/namespace/name`.
-    pub(super) object: String,
+    pub(crate) object: String,
 }
 
 #[derive(Default)]
@@ -66,7 +66,7 @@ struct Selector {
 }
 
 impl ApiServer {
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let server = server.clone();
@@ -76,27 +76,27 @@ impl ApiServer {
     }
 
     /// What was asked to be changed so far, oldest first.
-    pub(super) fn requests(&self) -> Vec<Change> {
+    pub(crate) fn requests(&self) -> Vec<Change> {
         self.state.lock().unwrap().requests.clone()
     }
 
     /// The object `kind/namespace/name`.
-    pub(super) fn get(&self, object: &str) -> Option<Value> {
+    pub(crate) fn get(&self, object: &str) -> Option<Value> {
         self.state.lock().unwrap().objects.get(object).cloned()
     }
 
     /// The names of all objects.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.state.lock().unwrap().objects.keys().cloned().collect()
     }
 
     /// Somebody else writes an object (the whole of it).
-    pub(super) fn put(&self, object: &str, content: Value) {
+    pub(crate) fn put(&self, object: &str, content: Value) {
         self.state.lock().unwrap().store(object, Some(content));
     }
 
     /// Somebody else changes an object.
-    pub(super) fn edit(&self, object: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit(&self, object: &str, change: impl FnOnce(&mut Value)) {
         let mut state = self.state.lock().unwrap();
         let mut content = state.objects[object].clone();
         change(&mut content);
@@ -104,12 +104,12 @@ impl ApiServer {
     }
 
     /// Somebody else deletes an object.
-    pub(super) fn remove(&self, object: &str) {
+    pub(crate) fn remove(&self, object: &str) {
         self.state.lock().unwrap().store(object, None);
     }
 
     /// From now on refuses requests that contain `part` (of `METHOD kind/namespace/name`).
-    pub(super) fn refuse(&self, part: &str, code: u16, message: &str) {
+    pub(crate) fn refuse(&self, part: &str, code: u16, message: &str) {
         self.state
             .lock()
             .unwrap()
@@ -118,17 +118,17 @@ impl ApiServer {
     }
 
     /// From now on admission alters what is applied.
-    pub(super) fn alter(&self, alter: fn(&mut Value)) {
+    pub(crate) fn alter(&self, alter: fn(&mut Value)) {
         self.state.lock().unwrap().alter = Some(alter);
     }
 
     /// Refuses nothing any more.
-    pub(super) fn relent(&self) {
+    pub(crate) fn relent(&self) {
         self.state.lock().unwrap().refusals.clear();
     }
 
     /// From now on takes `time` for requests that contain `part`.
-    pub(super) fn delay(&self, part: &str, time: Duration) {
+    pub(crate) fn delay(&self, part: &str, time: Duration) {
         self.state
             .lock()
             .unwrap()
@@ -155,8 +155,9 @@ impl ApiServer {
 
         let delay = {
             let mut state = self.state.lock().unwrap();
-            if let (Some(object), true) = (&object, head.method != Method::GET) {
-                let (method, object) = (head.method.clone(), object.clone());
+            if head.method != Method::GET {
+                let method = head.method.clone();
+                let object = object.clone().unwrap_or_else(|| kind.clone());
                 state.requests.push(Change {
                     at: Instant::now(),
                     method,
@@ -192,6 +193,29 @@ impl ApiServer {
                 } else {
                     state.list(&kind, &selector)
                 }
+            }
+            (Method::GET, Some(object)) => match state.objects.get(&object) {
+                Some(there) => json_answer(200, there),
+                None => refused(404, &format!("{object} not found")),
+            },
+            (Method::POST, None) => {
+                let made: Value = serde_json::from_slice(&body).unwrap();
+                let name = made["metadata"]["name"].as_str().unwrap();
+                let object = format!("{kind}/{}/{name}", namespace.unwrap_or_default());
+                if state.objects.contains_key(&object) {
+                    return refused(409, &format!("{object} already exists"));
+                }
+                json_answer(201, &state.store(&object, Some(made)).unwrap())
+            }
+            (Method::PUT, Some(object)) => {
+                let next: Value = serde_json::from_slice(&body).unwrap();
+                let Some(there) = state.objects.get(&object) else {
+                    return refused(404, &format!("{object} not found"));
+                };
+                if there["metadata"]["resourceVersion"] != next["metadata"]["resourceVersion"] {
+                    return refused(409, &format!("{object} has been modified"));
+                }
+                json_answer(200, &state.store(&object, Some(next)).unwrap())
             }
             (Method::PATCH, Some(object)) => {
                 let mut applied: Value = serde_json::from_slice(&body).unwrap();
@@ -416,9 +440,14 @@ fn parse_path(path: &str) -> (String, Option<String>, Option<String>) {
 }
 
 fn refused(code: u16, message: &str) -> Answer {
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "Forbidden",
+    };
     json_answer(
         code,
-        &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": "Forbidden", "code": code }),
+        &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": code }),
     )
 }
 

@@ -1,0 +1,319 @@
+//! Never without a certificate: no path leads from a usable certificate to a fallback. What is in the Secret × how it stands
+//! with the issuance × what the spec says, with disturbances in between; and the cells of the acceptance story by name.
+
+use evercert_api::Reason;
+use evercert_api::certificate::{FailureStatus, FallbackMode, FallbackTrigger, whole_seconds};
+use evercert_api::condition::{self, FALLBACK_IN_USE, READY};
+use jiff::{SignedDuration, Timestamp};
+use proptest::option::of as some;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::fixtures::{
+    DAY, at, certificate, due, expired, fallback, foreign, good, now, observed, order, tls,
+};
+use super::model::World;
+use super::properties::{facts, instant, secret};
+use super::{Step, later, plan};
+use crate::adopt::find_obstacle;
+use crate::circuit::build_refused;
+use crate::facts::{CertificateFacts, Damage};
+use crate::observe::{Gate, Observed, OwnFallback, SecretObservation, TlsSecret};
+use crate::order::OrderState;
+use crate::report::build_status;
+
+/// Cases of the property.
+const CASES: u32 = 10_000;
+/// Passes of each.
+const PASSES: usize = 6;
+
+/// What happens between two passes.
+#[derive(Debug, Clone)]
+enum Disturbance {
+    Nothing,
+    Time(i64),
+    AttemptFails,
+    IssuerGoes,
+    CaGoes,
+    Refused,
+    Written(SecretObservation),
+    Own(OwnFallback),
+    CompanionGoes,
+}
+
+fn own() -> BoxedStrategy<OwnFallback> {
+    prop_oneof![
+        1 => Just(OwnFallback::Missing),
+        1 => Just(OwnFallback::Damaged(Damage::InvalidKeyPair)),
+        4 => facts().prop_map(OwnFallback::There),
+        2 => Just(OwnFallback::There(own_good())),
+    ]
+    .boxed()
+}
+
+/// A wildcard of the user's own.
+fn own_good() -> CertificateFacts {
+    certificate("aa", &["*.example"], -DAY, 300 * DAY)
+}
+
+fn disturbance() -> BoxedStrategy<Disturbance> {
+    prop_oneof![
+        4 => Just(Disturbance::Nothing),
+        2 => (0..200 * DAY).prop_map(Disturbance::Time),
+        2 => (0_i64..60).prop_map(Disturbance::Time),
+        2 => Just(Disturbance::AttemptFails),
+        1 => Just(Disturbance::IssuerGoes),
+        1 => Just(Disturbance::CaGoes),
+        1 => Just(Disturbance::Refused),
+        2 => secret().prop_map(Disturbance::Written),
+        1 => own().prop_map(Disturbance::Own),
+        1 => Just(Disturbance::CompanionGoes),
+    ]
+    .boxed()
+}
+
+/// How it stands with the issuance.
+fn issuance(o: Observed) -> BoxedStrategy<Observed> {
+    let states = vec![
+        o.clone(),
+        o.clone().with_pending_key(),
+        o.clone().with_order(order(OrderState::Pending)),
+        o.clone().with_order(order(OrderState::Valid)),
+        o.clone().with_order(order(OrderState::Invalid)),
+        o.clone().backing_off_until(3600),
+        o.clone().backing_off_until(-1),
+        o.clone().without_issuer(),
+        o.clone().with_issuer_not_ready(),
+        o.clone().gated_until(3600),
+        o.clone().limited_until(3600),
+        o.clone().refused(),
+        o.self_signed(),
+    ];
+    select(states).boxed()
+}
+
+fn start() -> BoxedStrategy<Observed> {
+    let modes = select(vec![
+        FallbackMode::SelfSigned,
+        FallbackMode::Secret,
+        FallbackMode::None,
+    ]);
+    let triggers = select(vec![
+        FallbackTrigger::OnFailure,
+        FallbackTrigger::Immediately,
+    ]);
+    let in_place = prop_oneof![
+        2 => secret(),
+        2 => select(vec![good(), due(), expired(), own_good()])
+            .prop_map(|c| SecretObservation::Ours(tls(Ok(c)))),
+    ];
+    let around = (in_place, some(facts()), own(), modes, triggers, instant());
+    (around, issuance(observed()))
+        .prop_map(|((secret, kept, own, mode, trigger, created), mut o)| {
+            o = o.with_own_fallback(own).with_trigger(trigger);
+            o.spec.fallback.get_or_insert_default().mode = mode;
+            o.secret = secret;
+            o.companion.last_good = kept.map(|facts| (facts, super::fixtures::marks()));
+            o.created_at = created;
+            o
+        })
+        .boxed()
+}
+
+fn disturb(world: &mut World, what: &Disturbance) {
+    let now = world.now;
+    let o = &mut world.observed;
+    match what {
+        Disturbance::Nothing => {}
+        Disturbance::Time(seconds) => world.now = later(now, SignedDuration::from_secs(*seconds)),
+        Disturbance::AttemptFails => {
+            o.status.failed_attempts = Some(o.status.failed_attempts.unwrap_or(0) + 1);
+            o.status.last_failure = Some(FailureStatus {
+                time: whole_seconds(now),
+                reason: Reason::OrderFailed.as_str().into(),
+                message: "it failed".into(),
+                fingerprint: None,
+                permanent: false,
+            });
+        }
+        Disturbance::IssuerGoes => o.issuer = crate::observe::IssuerObservation::Missing,
+        Disturbance::CaGoes => {
+            o.gate = Some(Gate {
+                until: later(now, SignedDuration::from_hours(1)),
+                reason: Reason::CAUnavailable,
+                message: "the CA does not answer".into(),
+            });
+        }
+        Disturbance::Refused => o.unwritable = Some(build_refused("site-tls", now, "denied")),
+        Disturbance::Written(secret) => o.secret = secret.clone(),
+        Disturbance::Own(own) => o.own_fallback = own.clone(),
+        Disturbance::CompanionGoes => o.companion = crate::observe::Companion::default(),
+    }
+}
+
+/// The leaf that clients are served well by: usable, and no stop-gap of ours. A Secret of somebody else counts, too.
+fn usable(o: &Observed, now: Timestamp) -> Option<CertificateFacts> {
+    let (content, fallback) = match &o.secret {
+        SecretObservation::Ours(secret) => (secret.content.as_ref(), secret.fallback),
+        SecretObservation::Foreign(secret) => (secret.content.as_ref(), secret.fallback),
+        SecretObservation::Missing | SecretObservation::WrongType(_) => return None,
+    };
+    content
+        .ok()
+        .filter(|c| !fallback && c.is_valid_at(now))
+        .cloned()
+}
+
+fn holds_fallback(o: &Observed) -> bool {
+    matches!(
+        &o.secret,
+        SecretObservation::Ours(TlsSecret { fallback: true, .. })
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_path_leads_from_a_usable_certificate_to_a_fallback(
+        o in start(),
+        disturbances in proptest::collection::vec(disturbance(), PASSES),
+    ) {
+        let mut world = World::new(o, now());
+        for what in &disturbances {
+            disturb(&mut world, what);
+            let before = world.observed.clone();
+            let at = world.now;
+            let decided = plan(&before, at);
+            let is_fallback = matches!(decided.step, Step::WriteFallback { .. });
+            prop_assert!(!is_fallback || usable(&before, at).is_none(), "{what:?}: {:#?}", before.secret);
+            if is_fallback && let SecretObservation::Ours(secret) = &before.secret {
+                let served = secret.content.as_ref().ok().filter(|c| !c.stands_in && c.is_valid_at(at));
+                let names = before.wanted_names();
+                let all = served.is_some_and(|c| c.covers(names.iter().map(String::as_str)));
+                let own = crate::fallback::choose(&before, at);
+                prop_assert!(!all || matches!(own, crate::fallback::Fallback::Own(_)), "an own one was given up");
+            }
+            // Orders that nobody can go on with are for other properties.
+            if decided.step == Step::Store && before.companion.pending_key.is_none() {
+                break;
+            }
+            world.pass();
+            if let Some(served) = usable(&before, at).filter(|c| c.is_valid_at(world.now)) {
+                prop_assert!(!holds_fallback(&world.observed), "{} was given up", served.serial);
+            }
+        }
+    }
+}
+
+/// A name, and how the issuance stands.
+type Issuance<'a> = (&'a str, &'a dyn Fn() -> Observed);
+
+/// The story's cells: what is in the Secret, and what the pass does about it while the issuance stands so.
+#[test]
+fn story_27_every_state_of_the_secret_under_every_state_of_the_issuance() {
+    let secrets: [(&str, SecretObservation); 6] = [
+        ("absent", SecretObservation::Missing),
+        ("valid", SecretObservation::Ours(tls(Ok(due())))),
+        ("expired", SecretObservation::Ours(tls(Ok(expired())))),
+        (
+            "mismatched",
+            SecretObservation::Ours(tls(Err(Damage::InvalidKeyPair))),
+        ),
+        (
+            "foreign",
+            SecretObservation::Foreign(foreign(Ok(expired()))),
+        ),
+        (
+            "fallback",
+            SecretObservation::Ours(TlsSecret {
+                fallback: true,
+                ..tls(Ok(fallback()))
+            }),
+        ),
+    ];
+    let ok = || observed().with_order(order(OrderState::Valid));
+    let failing = || observed().backing_off_until(600);
+    let limited = || observed().created(-60).limited_until(3600);
+    let paused = || {
+        let mut o = observed().backing_off_until(DAY);
+        let failure = o.status.last_failure.as_mut().unwrap();
+        failure.reason = Reason::RateLimited.as_str().into();
+        failure.message = "unpause at https://ca.example/unpause".into();
+        o
+    };
+    let issuances: [Issuance<'_>; 4] = [
+        ("ok", &ok),
+        ("failing", &failing),
+        ("limited", &limited),
+        ("paused", &paused),
+    ];
+    let written = |step: &Step| {
+        let cells = [
+            ("certificate", *step == Step::Store),
+            ("fallback", matches!(step, Step::WriteFallback { .. })),
+            ("order given up", matches!(step, Step::Abandon { .. })),
+            ("nothing", *step == Step::Wait),
+        ];
+        let cell = cells.iter().find(|(_, holds)| *holds);
+        cell.map_or("something else", |(cell, _)| cell)
+    };
+    let expected = [
+        (
+            "absent",
+            ["certificate", "fallback", "fallback", "fallback"],
+        ),
+        ("valid", ["certificate", "nothing", "nothing", "nothing"]),
+        (
+            "expired",
+            ["certificate", "fallback", "fallback", "fallback"],
+        ),
+        (
+            "mismatched",
+            ["certificate", "fallback", "fallback", "fallback"],
+        ),
+        (
+            "foreign",
+            ["order given up", "nothing", "nothing", "nothing"],
+        ),
+        ("fallback", ["certificate", "nothing", "nothing", "nothing"]),
+    ];
+    for ((name, secret), (row, cells)) in secrets.iter().zip(expected) {
+        assert_eq!(*name, row);
+        for ((issuance, o), cell) in issuances.iter().zip(cells) {
+            let mut o = o();
+            o.secret = secret.clone();
+            let decided = plan(&o, now());
+            assert_eq!(written(&decided.step), cell, "{name}, {issuance}");
+            let status = build_status(&o, &decided, now());
+            let is = |kind| condition::is_true(&status.conditions, kind);
+            assert_eq!(is(READY), *name == "valid", "{name}, {issuance}");
+            assert_eq!(
+                is(FALLBACK_IN_USE),
+                *name == "fallback",
+                "{name}, {issuance}"
+            );
+        }
+    }
+    // Only by policy.
+    for o in [failing(), limited(), paused()] {
+        let mut o = o.with_certificate(expired()).without_fallback();
+        let same = o.fingerprint();
+        if let Some(failure) = &mut o.status.last_failure {
+            failure.fingerprint = Some(same);
+        }
+        let status = plan(&o, now());
+        assert_eq!(written(&status.step), "nothing");
+    }
+    let adoptable = foreign(Ok(good()));
+    assert_eq!(find_obstacle(&observed(), &adoptable, now()), None);
+    assert_eq!(
+        plan(&failing().with_foreign(adoptable), at(0)).step,
+        Step::Adopt
+    );
+}

@@ -1,0 +1,165 @@
+//! The result cannot be stored (they change the operator's rights): no order before it is known to be storable, and what is
+//! issued is kept until it is.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use evercert_api::condition::READY;
+use evercert_api::{Certificate, children, keys};
+use evercert_e2e::Story;
+use evercert_e2e::history::Version;
+use evercert_e2e::story::SOON;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
+
+use crate::issue::{data, usable};
+use crate::midway::{close_the_route, event, in_the_middle, open_the_route, order_of};
+use crate::{Tale, tales};
+
+/// What cannot be written is tried again every 30 s.
+const AGAIN: Duration = Duration::from_mins(1);
+
+pub(crate) fn tales() -> Vec<Tale> {
+    tales![
+        without_the_right_to_make_secrets_nothing_is_ordered_and_the_right_is_named,
+        a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later,
+        a_secret_that_a_quota_forbids_costs_no_order,
+    ]
+}
+
+async fn without_the_right_to_make_secrets_nothing_is_ordered_and_the_right_is_named(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    let withdrawn = withdraw(&story).await?;
+    let told = async {
+        story.certificate("site", &[story.host("www")]).await?;
+        let words = "cannot create resource \"secrets\"";
+        let message = story.condition_says("site", READY, words, SOON).await?;
+        ensure!(message.contains("site"), "{message}");
+        let (reason, _) = story.condition("site", READY, "False", SOON).await?;
+        ensure!(reason == "SecretNotWritable", "{reason}: {message}");
+        ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
+        Ok(())
+    };
+    let told = told.await;
+    withdrawn.give_back().await?;
+    told?;
+    story.ready("site", AGAIN).await?;
+    ensure!(ca.count()?.orders == 1, "{:?}", ca.count()?);
+    Ok(())
+}
+
+async fn a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    close_the_route(&story).await?;
+    story.certificate("site", &[story.host("www")]).await?;
+    in_the_middle(&story, "site").await?;
+    let withdrawn = withdraw(&story).await?;
+    let told = async {
+        open_the_route(&story).await?;
+        let words = "cannot create resource \"secrets\"";
+        story.condition_says("site", READY, words, SOON * 2).await?;
+        let note = event(&story, "site", "SecretNotWritable").await?;
+        ensure!(
+            note.contains("is issued") && note.contains("It is kept"),
+            "{note}"
+        );
+        let companion = children::companion_name(story.namespace, "site");
+        let kept = story.secret(&companion).await?;
+        ensure!(usable(&kept).is_some(), "the companion has no certificate");
+        ensure!(
+            story.api::<Secret>().get_opt("site").await?.is_none(),
+            "there is a Secret"
+        );
+        let certificate: Certificate = story.api::<Certificate>().get("site").await?;
+        ensure!(
+            order_of(&certificate).is_none(),
+            "the order is still under way"
+        );
+        Ok(kept)
+    };
+    let told = told.await;
+    withdrawn.give_back().await?;
+    let kept = told?;
+    story.ready("site", AGAIN).await?;
+    let stored = story.secret("site").await?;
+    ensure!(
+        data(&stored, keys::TLS_CRT) == data(&kept, keys::TLS_CRT)
+            && data(&stored, keys::TLS_KEY) == data(&kept, keys::TLS_KEY),
+        "it is another certificate"
+    );
+    let count = ca.count()?;
+    ensure!(count.orders == 1 && count.certificates == 1, "{count:?}");
+    Ok(())
+}
+
+/// There is room for the companion, and not for the TLS Secret.
+async fn a_secret_that_a_quota_forbids_costs_no_order(story: Story<'_>) -> Result<()> {
+    let ca = story.ca().await?;
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"},
+        "spec": {"hard": {"count/secrets": "2"}},
+    });
+    story.apply(&quota.to_string()).await?;
+    let counted = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|s| s.used.is_some());
+    story
+        .until("few", "the quota is counted", SOON, counted)
+        .await?;
+    story.certificate("site", &[story.host("www")]).await?;
+    story
+        .condition_says("site", READY, "exceeded quota: few", SOON)
+        .await?;
+    ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
+    story
+        .api::<ResourceQuota>()
+        .delete("few", &DeleteParams::default())
+        .await?;
+    story.ready("site", AGAIN).await?;
+    let version = Version::of(&story.secret("site").await?, Timestamp::now());
+    ensure!(!version.fallback, "{version:?}");
+    ensure!(ca.count()?.orders == 1, "{:?}", ca.count()?);
+    Ok(())
+}
+
+/// The operator's rights, without that to create Secrets.
+struct Withdrawn {
+    api: Api<ClusterRole>,
+    before: ClusterRole,
+}
+
+async fn withdraw(story: &Story<'_>) -> Result<Withdrawn> {
+    let api: Api<ClusterRole> = Api::all(story.stage.client.clone());
+    let before = api.get("evercert").await?;
+    let mut less = before.clone();
+    let rules = less.rules.iter_mut().flatten();
+    let secrets = rules.filter(|rule| rule.resources.iter().flatten().any(|r| r == "secrets"));
+    let mut hit = 0;
+    for rule in secrets {
+        rule.verbs.retain(|verb| verb != "create");
+        hit += 1;
+    }
+    ensure!(hit == 1, "{hit} rules are about Secrets");
+    api.replace("evercert", &PostParams::default(), &less)
+        .await
+        .context("withdrawing a right")?;
+    Ok(Withdrawn { api, before })
+}
+
+impl Withdrawn {
+    async fn give_back(self) -> Result<()> {
+        let mut role = self.api.get("evercert").await?;
+        role.rules = self.before.rules;
+        self.api
+            .replace("evercert", &PostParams::default(), &role)
+            .await
+            .context("giving a right back")?;
+        Ok(())
+    }
+}
