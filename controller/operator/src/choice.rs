@@ -71,29 +71,28 @@ pub(crate) async fn choose(
     let order = status.and_then(|s| s.order.as_ref());
     let under_way = order.and_then(|o| all.iter().position(|s| s.id == o.issuer));
     let refusals = status.map(|s| s.refusals.as_slice()).unwrap_or_default();
-    let choice = match under_way {
-        Some(at) => Choice {
+    let choice = if let Some(at) = under_way {
+        Choice {
             at,
             because: find_why(&all, at, refusals, last_issue, now),
             passed_over: None,
-        },
-        None => {
-            let first = all.first().filter(|_| all.len() > 1);
-            let refused = first.and_then(|s| find_refusal(s, refusals, last_issue, now));
-            let alternates = spec.issuer_refs().zip(all.iter_mut().zip(&sessions));
-            for (reference, (signatory, session)) in alternates.skip(1) {
-                if refused.is_none() {
-                    break;
-                }
-                if matches!(signatory.issuer, IssuerObservation::Ready(_)) {
-                    signatory.policy =
-                        check_issuer_policy(key, certificate, reference, session.as_ref(), context)
-                            .map(|refusal| refusal.message);
-                    signatory.caa = ask(context, session.as_ref(), &spec.dns_names).await;
-                }
-            }
-            choose_issuer(&all, refusals, last_issue, now)
         }
+    } else {
+        let first = all.first().filter(|_| all.len() > 1);
+        let refused = first.and_then(|s| find_refusal(s, refusals, last_issue, now));
+        let alternates = spec.issuer_refs().zip(all.iter_mut().zip(&sessions));
+        for (reference, (signatory, session)) in alternates.skip(1) {
+            if refused.is_none() {
+                break;
+            }
+            if matches!(signatory.issuer, IssuerObservation::Ready(_)) {
+                let session = session.as_ref();
+                let policy = check_issuer_policy(key, certificate, reference, session, context);
+                signatory.policy = policy.map(|refusal| refusal.message);
+                signatory.caa = ask(context, session, &spec.dns_names).await;
+            }
+        }
+        choose_issuer(&all, refusals, last_issue, now)
     };
     let others = all.iter().enumerate().filter(|(at, _)| *at != choice.at);
     let others = others.map(|(_, signatory)| {

@@ -60,9 +60,9 @@ async fn a_ca_that_dies_for_good_gives_way_to_the_next_issuer_that_caa_allows(
         .condition_says("site", READY, "It was signed by Issuer/b", SOON)
         .await?;
     for words in [
-        "since Issuer/a refused at ",
+        "since Issuer/ca refused at ",
         CLOSED,
-        "At the next renewal Issuer/a comes first again",
+        "At the next renewal Issuer/ca comes first again",
     ] {
         ensure!(said.contains(words), "{words} is not in: {said}");
     }
@@ -105,7 +105,7 @@ async fn a_ca_that_refuses_the_account_gives_way_as_well(story: Story<'_>) -> Re
         .condition_says(
             "site",
             READY,
-            "Issuer/b signs, since Issuer/a is not ready (AccountDeactivated)",
+            "Issuer/b signs, since Issuer/ca is not ready (AccountDeactivated)",
             SOON,
         )
         .await?;
