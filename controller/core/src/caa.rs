@@ -188,7 +188,9 @@ mod tests {
     fn forbids(records: &[(&str, &str)], words: &str) {
         match answer(records) {
             CaaAnswer::Forbidden(why) => assert!(why.contains(words), "{why}"),
-            other @ (CaaAnswer::Allowed | CaaAnswer::Unknown(_)) => panic!("{records:?}: {other:?}"),
+            other @ (CaaAnswer::Allowed | CaaAnswer::Unknown(_)) => {
+                panic!("{records:?}: {other:?}")
+            }
         }
     }
 
