@@ -25,6 +25,7 @@ pub mod order;
 pub mod ownership;
 pub mod permission;
 pub mod plan;
+pub mod preflight;
 pub mod profile;
 pub mod renewal;
 pub mod renewal_info;

@@ -9,6 +9,7 @@ use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::Fault;
 use crate::key::ObjectKey;
 use crate::order::OrderView;
+use crate::preflight::Preflight;
 
 /// Everything that is known of one Certificate at one instant.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +54,8 @@ pub struct Observed {
     pub refusal: Option<Refusal>,
     /// Why no route can be made for a wanted name.
     pub unroutable: Option<String>,
+    /// What DNS says of the wanted names, while an order is near.
+    pub dns: Preflight,
     /// The last intent to order that the ledger holds for this Certificate and that is not this process's own, under way.
     pub intent: Option<Timestamp>,
     /// Why no request may be sent to the directory now.

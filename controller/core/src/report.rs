@@ -18,8 +18,11 @@ use crate::choice::{build_refusal, gives_way};
 use crate::fallback::describe;
 use crate::fault::FaultClass;
 use crate::need::{find_need, whole, whole_up};
-use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
+use crate::observe::{
+    CHECKING_ACCOUNT, IssuerObservation, Observed, SELF_SIGNED, SecretObservation,
+};
 use crate::plan::{Failure, Plan, State};
+use crate::preflight::{Preflight, find_shared_domain};
 use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
 use crate::sentence::quote;
@@ -183,6 +186,12 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         status.next_attempt_time = None;
         status.last_failure = None;
     }
+    let is_held = plan.waits_for_dns();
+    let is_over = o.dns == Preflight::Seen(Vec::new()) || (good && need.is_none());
+    status.held_since = status
+        .held_since
+        .filter(|_| !is_over)
+        .or_else(|| is_held.then(|| whole_seconds(now)));
     let is_named = |issuer: &str| o.spec.issuer_refs().any(|r| r.to_string() == issuer);
     status.refusals.retain(|r| is_named(&r.issuer));
     if good && need.is_none() && signed_by_alternate(o).is_none() {
@@ -339,6 +348,7 @@ fn build_profile(o: &Observed, renewal: Option<Timestamp>) -> Option<(Reason, St
 fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(build_stand_in(o));
+    notes.extend(build_shared(o));
     if o.spec.suspend && plan.say.reason != Reason::Suspended {
         notes.push("spec.suspend is true: nothing new is started, no renewal either".to_owned());
     }
@@ -373,6 +383,25 @@ fn build_stand_in(o: &Observed) -> Option<String> {
         "It was signed by {alternate}{}. {turn}",
         why.unwrap_or_default()
     ))
+}
+
+/// A name below a domain whose limits at a CA are used up by strangers, where a CA is to sign for it.
+fn build_shared(o: &Observed) -> Option<String> {
+    let issuer = match &o.issuer {
+        IssuerObservation::Ready(issuer) => issuer,
+        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => return None,
+    };
+    let is_asked = issuer.directory != SELF_SIGNED;
+    let (name, shared) = o.spec.dns_names.iter().find_map(|name| {
+        let shared = find_shared_domain(name)?;
+        Some((name, shared))
+    })?;
+    is_asked.then(|| {
+        format!(
+            "{name} is below {shared}, which everybody may use: a CA counts all their certificates together, and its limits may be \
+             used up by others. A domain of your own has its own limits"
+        )
+    })
 }
 
 /// A condition that is there only while it holds.

@@ -15,7 +15,7 @@ use crate::gather::{check_issuer_policy, observe_issuer};
 use crate::issuer::{IssuerId, Session, Signer};
 
 /// The one challenge that there is.
-const METHOD: &str = "http-01";
+pub(crate) const METHOD: &str = "http-01";
 
 /// The issuer that was chosen, and what is known of the others.
 pub(crate) struct Chosen {

@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::orphans::Orphans;
 use crate::polls::Polls;
+use crate::preflight::Preflights;
 use crate::projection::Projections;
 use crate::slots::Slots;
 
@@ -51,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) sessions: Sessions,
     /// Who is asked for DNS records.
     pub(crate) dns: Option<Dns>,
+    /// What DNS says for orders that are near.
+    pub(crate) preflights: Preflights,
     /// TLS Secrets that go with their Certificates.
     pub(crate) orphans: Orphans,
     /// Challenges, routes and solver.

@@ -15,6 +15,8 @@ use evercert_core::limits::NewOrder;
 use evercert_core::observe::{
     Gate, IssuerObservation, Observed, Presented, SecretObservation, SolverState,
 };
+use evercert_core::plan::is_order_near;
+use evercert_core::preflight::Preflight;
 use evercert_core::renewal_info::find_replaced;
 use evercert_core::report::Change;
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +32,7 @@ use crate::claim::gather_claim;
 use crate::context::Context;
 use crate::issuer::{IssuerId, Session};
 use crate::memory::Entry;
+use crate::preflight::Question;
 use crate::projection::{Presentation, SolverReadiness};
 use crate::secrets::{data, last_issue, observe_companion, observe_own_fallback, observe_secret};
 
@@ -316,6 +319,7 @@ fn observe(
         refusal: None,
         chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
+        dns: Preflight::Unasked,
         intent,
         gate: directory
             .as_deref()
@@ -333,6 +337,7 @@ fn observe(
     };
     observed.refusal = find_refusal(&observed, certificate, context, session, now);
     observed.limit = find_limit(&observed, context, session, now);
+    observed.dns = observe_dns(&observed, certificate, context, session, now);
     observed
 }
 
@@ -341,6 +346,27 @@ fn observe_chain(session: Option<&Session>, secret: Option<&Secret>) -> Option<S
     let preferred = session?.preferred_chain.as_deref()?;
     let root = evercert_pki::find_root(data(secret?, keys::TLS_CRT))?;
     find_chain_note(preferred, &root)
+}
+
+/// What DNS says of the names, while an order is near.
+fn observe_dns(
+    o: &Observed,
+    certificate: &Certificate,
+    context: &Context,
+    session: Option<&Session>,
+    now: Timestamp,
+) -> Preflight {
+    let question = || {
+        let index = context.projections.index();
+        Question::of(certificate, session, index.as_deref())
+    };
+    match is_order_near(o, now).then(question).flatten() {
+        Some(question) => context.preflights.observe(&o.key, question, now),
+        None => {
+            context.preflights.forget(&o.key);
+            Preflight::Unasked
+        }
+    }
 }
 
 /// Why the ledger has no token for an order.

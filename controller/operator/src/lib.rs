@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod orphans;
 mod polls;
+mod preflight;
 pub mod projection;
 mod reconcile;
 mod run;

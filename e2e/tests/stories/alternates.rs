@@ -39,7 +39,7 @@ async fn a_ca_that_dies_for_good_gives_way_to_the_next_issuer_that_caa_allows(
     let (a, b) = both(&story, Settings::default()).await?;
     let key = story.secret("ca-account").await?;
     let host = story.host("www");
-    dns::authorize(&host, "b.example")?;
+    dns::authorize(&host, &["a.example", "b.example"])?;
     close(&a);
     certificate(&story, &host).await?;
     let ready = story.ready("site", SOON).await?;
@@ -75,7 +75,7 @@ async fn an_issuer_that_caa_forbids_is_not_tried_and_the_reason_is_given(
     let (a, b) = both(&story, Settings::default()).await?;
     let host = story.host("www");
     // The record of the closest ancestor that has one counts.
-    dns::authorize(&format!("{}.test", story.namespace), "a.example")?;
+    dns::authorize(&format!("{}.test", story.namespace), &["a.example"])?;
     close(&a);
     certificate(&story, &host).await?;
     let words = [

@@ -18,6 +18,7 @@ mod crowds;
 mod damage;
 mod days;
 mod deleted;
+mod dns_preflight;
 mod edited;
 mod ending;
 mod extras;
@@ -79,6 +80,7 @@ fn groups() -> Vec<Group> {
         nonces::tales(),
         ca_outage::tales(),
         refused::tales(),
+        dns_preflight::tales(),
         preflight::tales(),
         profiles::tales(),
         unreachable::tales(),
@@ -139,6 +141,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
             .one_by_one(unstorable::tales())
+            .one_by_one(dns_preflight::without_operator())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())

@@ -20,6 +20,7 @@ use crate::observe::{
     SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
+use crate::preflight::Preflight;
 
 pub(crate) const DAY: i64 = 86_400;
 pub(crate) const DIRECTORY: &str = "https://ca.example/directory";
@@ -88,6 +89,7 @@ pub(crate) fn observed() -> Observed {
         chain_note: None,
         chosen: None,
         others: Vec::new(),
+        dns: Preflight::default(),
         gave_way: None,
         passed_over: None,
         intent: None,

@@ -12,6 +12,7 @@ use evercert_core::observe::{
     SecretObservation, SolverState,
 };
 use evercert_core::plan::Failure;
+use evercert_core::preflight::Preflight;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Seconds;
@@ -156,6 +157,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         chain_note: None,
         chosen: None,
         others: Vec::new(),
+        dns: Preflight::default(),
         gave_way: None,
         passed_over: None,
         intent: None,
