@@ -8,6 +8,8 @@
 pub mod adopt;
 pub mod backoff;
 pub mod caa;
+#[cfg(test)]
+mod cases;
 pub mod chain;
 pub mod choice;
 pub mod circuit;

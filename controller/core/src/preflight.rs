@@ -129,7 +129,7 @@ impl NameLook {
     #[must_use]
     pub fn found(&self) -> Vec<IpAddr> {
         let both = [&self.ipv4, &self.ipv6].into_iter();
-        both.flat_map(|a| Self::addresses(a)).copied().collect()
+        both.flat_map(Self::addresses).copied().collect()
     }
 
     fn is_said_by(&self, holds: impl Fn(Listener) -> bool, addresses: &[IpAddr]) -> bool {

@@ -360,12 +360,11 @@ fn observe_dns(
         let index = context.projections.index();
         Question::of(certificate, session, index.as_deref())
     };
-    match is_order_near(o, now).then(question).flatten() {
-        Some(question) => context.preflights.observe(&o.key, question, now),
-        None => {
-            context.preflights.forget(&o.key);
-            Preflight::Unasked
-        }
+    if let Some(question) = is_order_near(o, now).then(question).flatten() {
+        context.preflights.observe(&o.key, question, now)
+    } else {
+        context.preflights.forget(&o.key);
+        Preflight::Unasked
     }
 }
 
