@@ -81,6 +81,8 @@ reasons! {
     NameNotAllowed,
     /// The CA does not offer the profile.
     ProfileNotOffered,
+    /// DNS does not lead a name here, or forbids the CA.
+    DNSNotReady,
     /// No ingress class for the route to the solver.
     NoIngressClass,
     /// Another namespace holds a name.

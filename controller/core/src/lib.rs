@@ -7,9 +7,11 @@
 
 pub mod adopt;
 pub mod backoff;
+pub mod caa;
 #[cfg(test)]
 mod cases;
 pub mod chain;
+pub mod choice;
 pub mod circuit;
 pub mod contact;
 pub mod facts;
@@ -25,6 +27,7 @@ pub mod order;
 pub mod ownership;
 pub mod permission;
 pub mod plan;
+pub mod preflight;
 pub mod profile;
 pub mod renewal;
 pub mod renewal_info;

@@ -50,6 +50,15 @@ pub(crate) struct ControllerArgs {
     )]
     concurrency: u16,
 
+    /// The DNS servers that are asked, joined by commas; those of the system when there is none
+    #[arg(
+        long = "dns-server",
+        env = "EVERCERT_DNS_SERVERS",
+        value_name = "ADDRESS:PORT",
+        value_delimiter = ','
+    )]
+    dns_servers: Vec<SocketAddr>,
+
     /// Where /healthz, /readyz (leader or standby) and /metrics are served
     #[arg(
         long,
@@ -211,6 +220,7 @@ fn build_config(args: &ControllerArgs) -> Config {
         name_sharing_allowed: args.name_sharing == NameSharing::Allow,
         concurrency: args.concurrency,
         max_orders: usize::from(args.max_orders),
+        dns_servers: args.dns_servers.clone(),
         user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
         health_listen: args.health_listen,
         lease: LeaseConfig {
@@ -272,6 +282,14 @@ mod tests {
             let refusal = idle(&["--solver-idle", bad]).unwrap_err();
             assert!(refusal.contains("write a duration above zero"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn dns_servers_are_the_systems_unless_some_are_named() {
+        assert_eq!(config(&[]).unwrap().dns_servers, []);
+        let two = config(&["--dns-server", "198.18.0.1:53,[::1]:5353"]).unwrap();
+        assert_eq!(two.dns_servers.len(), 2);
+        assert!(config(&["--dns-server", "ns.example"]).is_err());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio::time::{Instant, interval};
 
 use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
-use crate::issuer::IssuerResource;
+use crate::issuer::{IssuerId, IssuerResource};
 
 /// A watch is begun anew after so many seconds, so that one on a dead connection is noticed.
 const WATCH_TIMEOUT: u32 = 90;
@@ -199,9 +199,8 @@ pub(crate) async fn forget_gone_issuers<K: IssuerResource>(
         // One that was made anew meanwhile may have had its pass already.
         context.wake_issuers.wake(&id);
         context.wake_certificates(|spec, namespace| {
-            spec.issuer_ref.kind == id.kind
-                && spec.issuer_ref.name == id.name
-                && id.namespace.as_deref().is_none_or(|n| n == namespace)
+            spec.issuer_refs()
+                .any(|reference| IssuerId::of(reference, namespace) == id)
         });
     }
 }

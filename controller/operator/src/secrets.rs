@@ -11,6 +11,7 @@ use evercert_core::observe::{
     Companion, ForeignSecret, Marks, OwnFallback, SecretObservation, TlsSecret,
 };
 use evercert_core::ownership::{is_fallback, is_ours};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -53,6 +54,12 @@ fn marks(secret: &Secret) -> Marks {
         profile: annotation(secret, keys::PROFILE).map(str::to_owned),
         issued_at: annotation(secret, keys::ISSUED_AT).and_then(|t| t.parse().ok()),
     }
+}
+
+/// When a certificate was last issued, as the TLS Secret and the companion tell.
+pub(crate) fn last_issue(secret: Option<&Secret>, companion: Option<&Secret>) -> Option<Timestamp> {
+    let both = [secret, companion].into_iter().flatten();
+    both.filter_map(|secret| marks(secret).issued_at).max()
 }
 
 /// What the companion of the Certificate with `uid` holds. An unreadable key or certificate counts as none.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use evercert_api::{Certificate, ClusterIssuer, Issuer};
 use evercert_core::key::ObjectKey;
 use evercert_core::lease::Lost;
+use evercert_probe::Dns;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::future::{self, BoxFuture, Shared};
 use futures::stream::StreamExt;
@@ -38,6 +39,7 @@ use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::orphans::{Orphans, sweep};
 use crate::polls::Polls;
+use crate::preflight::Preflights;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
 use crate::run::{Clients, IssuerWakers, RunError};
@@ -199,6 +201,9 @@ async fn act(
         projections,
         echoes,
     } = caches;
+    let dns = Dns::new(&config.dns_servers)
+        .inspect_err(|error| tracing::warn!(%error, "DNS is not looked at"))
+        .ok();
     let (wake, wakes) = unbounded();
     let (wake_issuer, issuer_wakes) = unbounded();
     let (wake_cluster_issuer, cluster_issuer_wakes) = unbounded();
@@ -212,6 +217,8 @@ async fn act(
         polls: Polls::default(),
         ledger,
         sessions: Sessions::default(),
+        preflights: Preflights::new(dns.clone(), wake.clone()),
+        dns,
         orphans: Orphans::default(),
         certificates: certificates.store.clone(),
         namespaces: namespaces.store.clone(),

@@ -177,6 +177,12 @@ impl IngressIndex {
         ))
     }
 
+    /// Addresses in the status of the Ingresses that cover `name` in `class`, at most [`ENTRY_POINTS`].
+    #[must_use]
+    pub fn entry_points(&self, class: &RouteClass, name: &str) -> Vec<IpAddr> {
+        self.cover(class, name).entry_points
+    }
+
     /// Whether Ingresses of `class` say so by annotation only.
     pub(super) fn is_legacy(&self, class: &RouteClass) -> bool {
         self.legacy.contains(class)

@@ -2,8 +2,8 @@
 
 use evercert_api::CertificateSpec;
 use evercert_api::certificate::{
-    DeletionPolicy, Fallback, FallbackMode, FallbackTrigger, IssuerRef, KeyAlgorithm, OutputFormat,
-    PrivateKey, Profile, ProfilePolicy, SecretTemplate,
+    DeletionPolicy, Fallback, FallbackMode, FallbackTrigger, IssuerKind, IssuerRef, KeyAlgorithm,
+    OutputFormat, PrivateKey, Profile, ProfilePolicy, SecretTemplate,
 };
 use evercert_api::duration::parse_duration;
 use evercert_api::issuer::SecretRef;
@@ -29,6 +29,7 @@ pub(super) const ISSUER_GROUP: &str = "cert-manager.io/issuer-group";
 /// A field of the Certificate's spec, as annotations set it: what is wrong with a part of it concerns the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Field {
+    AlternateIssuers,
     PrivateKey,
     Renewal,
     Profile,
@@ -40,7 +41,8 @@ pub(super) enum Field {
 }
 
 impl Field {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
+        Self::AlternateIssuers,
         Self::PrivateKey,
         Self::Renewal,
         Self::Profile,
@@ -54,6 +56,7 @@ impl Field {
     /// The field in words.
     pub(super) fn words(self) -> &'static str {
         match self {
+            Self::AlternateIssuers => "the alternate issuers",
             Self::PrivateKey => "the private key",
             Self::Renewal => "the time of renewal",
             Self::Profile => "the profile",
@@ -68,6 +71,9 @@ impl Field {
     /// Gives `to` what `from` has there.
     pub(super) fn copy(self, from: &CertificateSpec, to: &mut CertificateSpec) {
         match self {
+            Self::AlternateIssuers => to
+                .alternate_issuer_refs
+                .clone_from(&from.alternate_issuer_refs),
             Self::PrivateKey => to.private_key.clone_from(&from.private_key),
             Self::Renewal => {
                 to.renew_before.clone_from(&from.renew_before);
@@ -100,7 +106,8 @@ impl Field {
                 Err("evercert.dev/profile-policy says nothing without evercert.dev/profile: add it".to_owned())
             }
             Self::Fallback => check_fallback(spec.fallback.as_ref()),
-            Self::Renewal
+            Self::AlternateIssuers
+            | Self::Renewal
             | Self::Profile
             | Self::SecretTemplate
             | Self::OutputFormats
@@ -199,6 +206,12 @@ annotations! {
         => Use::Issuer;
     "cluster-issuer" both "a name" "the ClusterIssuer that signs; opts the Ingress in"
         => Use::Issuer;
+    "alternate-issuers" own "`Issuer/NAME` or `ClusterIssuer/NAME`, separated by commas" "`alternateIssuerRefs`: who signs when the first refuses for good, in this order"
+        => Use::Sets(Field::AlternateIssuers, |text, spec| {
+            let all: Result<Vec<IssuerRef>, String> = text.split(',').map(issuer_ref).collect();
+            spec.alternate_issuer_refs = all?;
+            Ok(())
+        });
     "private-key-algorithm" both "`ECDSA` (default), `RSA`" "`privateKey.algorithm`"
         => Use::Sets(Field::PrivateKey, |text, spec| { key(spec).algorithm = word(text, "ECDSA or RSA")?; Ok(()) });
     "private-key-size" both "`256`, `384`; `2048`, `3072`, `4096`" "`privateKey.size`"
@@ -337,6 +350,17 @@ pub(super) fn object_name(text: &str) -> Result<String, String> {
     Err("an object's name: lower case letters, digits, '-' and '.'".to_owned())
 }
 
+/// `Kind/name`.
+fn issuer_ref(text: &str) -> Result<IssuerRef, String> {
+    let kinds = [IssuerKind::Issuer, IssuerKind::ClusterIssuer];
+    let read = text.trim().split_once('/').and_then(|(kind, name)| {
+        let kind = kinds.into_iter().find(|k| k.as_str() == kind)?;
+        let name = object_name(name).ok()?;
+        Some(IssuerRef { name, kind })
+    });
+    read.ok_or_else(|| "Issuer/NAME or ClusterIssuer/NAME, separated by commas".to_owned())
+}
+
 fn template(text: &str) -> Result<SecretTemplate, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -363,6 +387,7 @@ pub(super) fn blank(issuer_ref: IssuerRef) -> CertificateSpec {
         secret_name: String::new(),
         dns_names: Vec::new(),
         issuer_ref,
+        alternate_issuer_refs: Vec::new(),
         private_key: None,
         renew_before: None,
         renew_before_percentage: None,

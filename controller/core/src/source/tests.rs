@@ -176,6 +176,7 @@ fn an_ingress_that_names_no_issuer_asks_for_nothing_and_is_told_only_if_it_seems
 fn every_field_is_set_by_its_annotation() {
     let plan = one(&json!({
         "evercert.dev/cluster-issuer": "le",
+        "evercert.dev/alternate-issuers": "Issuer/spare, ClusterIssuer/last",
         "evercert.dev/private-key-algorithm": "RSA",
         "evercert.dev/private-key-size": "3072",
         "evercert.dev/private-key-rotation-policy": "Never",
@@ -194,6 +195,7 @@ fn every_field_is_set_by_its_annotation() {
     let expected = json!({
         "secretName": "tls", "dnsNames": ["a.b"],
         "issuerRef": {"name": "le", "kind": "ClusterIssuer"},
+        "alternateIssuerRefs": [{"name": "spare", "kind": "Issuer"}, {"name": "last", "kind": "ClusterIssuer"}],
         "privateKey": {"algorithm": "RSA", "size": 3072, "rotationPolicy": "Never"},
         "renewBefore": "720h",
         "profile": {"name": "tlsserver", "policy": "Required"},

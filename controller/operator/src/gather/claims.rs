@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use evercert_api::certificate::IssuerRef;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, Reason, keys};
 use evercert_core::key::ObjectKey;
@@ -104,41 +105,61 @@ pub(super) fn find_unroutable(
     })
 }
 
-/// Why a wanted name may not be had in this namespace.
-pub(super) fn find_refusal(
-    o: &Observed,
+/// Labels and annotations of a namespace.
+fn labels_of(
+    name: &str,
     context: &Context,
+) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let namespace = context.namespaces.get(&ObjectRef::new(name));
+    namespace
+        .map(|n| (n.labels().clone(), n.annotations().clone()))
+        .unwrap_or_default()
+}
+
+/// Why the policy of the issuer that `reference` names does not let the Certificate have its names.
+pub(crate) fn check_issuer_policy(
+    key: &ObjectKey,
+    certificate: &Certificate,
+    reference: &IssuerRef,
     session: Option<&Session>,
-    now: Timestamp,
+    context: &Context,
 ) -> Option<Refusal> {
-    let namespace = &o.key.namespace;
-    let labels_of = |name: &str| {
-        let namespace = context.namespaces.get(&ObjectRef::new(name));
-        namespace
-            .map(|n| (n.labels().clone(), n.annotations().clone()))
-            .unwrap_or_default()
+    let policy = session.map(|s| s.policy.as_slice())?;
+    let namespace = &key.namespace;
+    let age = |c: &Certificate| {
+        let since = c.metadata.creation_timestamp.as_ref();
+        (since.map(|Time(at)| *at), c.name_any())
     };
-    let wanted = o.wanted_names();
     let others = context
         .certificates
         .state()
         .iter()
         .filter(|c| {
-            c.namespace().as_deref() == Some(namespace) && c.spec.issuer_ref == o.spec.issuer_ref
+            c.namespace().as_deref() == Some(namespace)
+                && c.spec.issuer_refs().any(|r| r == reference)
         })
-        .filter(|c| c.metadata.name.as_deref() != Some(&o.key.name))
-        .filter(|c| {
-            let at = c
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(o.created_at, |Time(at)| *at);
-            (at, c.name_any()) < (o.created_at, o.key.name.clone())
-        })
+        .filter(|c| c.metadata.name.as_deref() != Some(&key.name))
+        .filter(|c| age(c) < age(certificate))
         .count();
-    let policy = session.map(|s| s.policy.as_slice()).unwrap_or_default();
-    let (labels, _): (BTreeMap<_, _>, _) = labels_of(namespace);
-    if let Some(refusal) = check_policy(policy, namespace, &labels, &wanted, others) {
+    let (labels, _) = labels_of(namespace, context);
+    let mut wanted = certificate.spec.dns_names.clone();
+    wanted.sort();
+    check_policy(policy, namespace, &labels, &wanted, others)
+}
+
+/// Why a wanted name may not be had in this namespace.
+pub(super) fn find_refusal(
+    o: &Observed,
+    certificate: &Certificate,
+    context: &Context,
+    session: Option<&Session>,
+    now: Timestamp,
+) -> Option<Refusal> {
+    let namespace = &o.key.namespace;
+    let wanted = o.wanted_names();
+    if let Some(refusal) =
+        check_issuer_policy(&o.key, certificate, o.issuer_ref(), session, context)
+    {
         return Some(refusal);
     }
     if context.config.name_sharing_allowed {
@@ -146,7 +167,7 @@ pub(super) fn find_refusal(
     }
     let in_place = o.issued().filter(|c| c.is_valid_at(now));
     let shares = |name: &str| {
-        labels_of(name)
+        labels_of(name, context)
             .1
             .get(keys::NAME_SHARING)
             .is_some_and(|v| v == "allow")
