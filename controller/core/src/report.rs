@@ -7,7 +7,7 @@ use evercert_api::certificate::{
 };
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, PROFILE_PENDING, RATE_LIMITED, READY,
-    RENEW_BEFORE_CLAMPED, STALLED,
+    RENEW_BEFORE_CLAMPED, REVOCATION_PENDING, STALLED,
 };
 use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,7 @@ use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObserv
 use crate::plan::{Failure, Plan, State};
 use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
+use crate::revocation::{build_note, build_pending};
 use crate::sentence::quote;
 
 /// How many attempts the history holds.
@@ -41,6 +42,8 @@ pub enum Change {
     Failed(Failure),
     /// The CA was asked when to renew.
     Polled(RenewalInfoStatus),
+    /// A certificate was revoked; the sentence.
+    Revoked(String),
 }
 
 /// How an attempt ended that did not fail.
@@ -90,6 +93,15 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
             note_attempt(status, *outcome, *reason, message, now);
         }
         Change::Polled(info) => status.renewal_info = Some(info.clone()),
+        Change::Revoked(message) => {
+            note_attempt(
+                status,
+                AttemptOutcome::Revoked,
+                Reason::Revoked,
+                message,
+                now,
+            );
+        }
         // A write that went through unanswered: it is there already.
         Change::Failed(_)
             if o.status
@@ -175,7 +187,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     let claims = &mut status.conditions;
     let mut set = |claim: Claim| condition::set(claims, &claim, o.generation, now);
     let mut ready = build_ready(o, plan, now);
-    for note in build_notes(o, plan) {
+    for note in build_notes(o, plan, now) {
         ready.message.push_str(". ");
         ready.message.push_str(&note);
     }
@@ -271,6 +283,12 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         }
         None => condition::remove(claims, PROFILE_PENDING),
     }
+    match build_pending(o, now) {
+        Some((reason, message)) => {
+            set_while(claims, o, REVOCATION_PENDING, reason, &message, now);
+        }
+        None => condition::remove(claims, REVOCATION_PENDING),
+    }
     for (kind, reason, holds) in [
         (RATE_LIMITED, Reason::RateLimited, is_rate_limited(o, plan)),
         (PAUSED, Reason::Paused, failed_for(o, plan, Reason::Paused)),
@@ -320,7 +338,7 @@ fn build_profile(o: &Observed, renewal: Option<Timestamp>) -> Option<(Reason, St
 }
 
 /// What a person should know beside how it stands.
-fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
+fn build_notes(o: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
     let mut notes = Vec::new();
     if o.spec.suspend && plan.say.reason != Reason::Suspended {
         notes.push("spec.suspend is true: nothing new is started, no renewal either".to_owned());
@@ -331,6 +349,7 @@ fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
             quote(text)
         ));
     }
+    notes.extend(build_note(o, now));
     notes
 }
 

@@ -220,7 +220,7 @@ fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
 fn tells_of_order(entry: &Entry) -> bool {
     match &entry.unreported {
         Some((Change::Placed(_) | Change::Cleared(_) | Change::Failed(_), _)) => true,
-        Some((Change::Polled(_) | Change::None, _)) | None => false,
+        Some((Change::Polled(_) | Change::Revoked(_) | Change::None, _)) | None => false,
     }
 }
 
@@ -282,6 +282,11 @@ fn observe(
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
         renew_at: certificate.annotations().get(keys::RENEW_AT).cloned(),
+        revoke: certificate
+            .annotations()
+            .get(keys::REVOKE)
+            .map(|value| value.trim().to_owned()),
+        revocation_refused: entry.revocation_refused.clone().map(|(_, gate)| gate),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
         secret: observe_secret(
             key,

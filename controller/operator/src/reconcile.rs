@@ -171,6 +171,9 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::PrepareKey
         | Step::TryWrite
         | Step::StartSolver
+        | Step::NoteRevocation { .. }
+        | Step::DropRevocation { .. }
+        | Step::Revoke
         | Step::SelfSign => false,
     };
     if wrote_no_secret && gathered.observed.status.order.is_some() {
@@ -203,7 +206,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         });
     }
     match change {
-        Change::Placed(_) | Change::Polled(_) => {}
+        Change::Placed(_) | Change::Polled(_) | Change::Revoked(_) => {}
         Change::None | Change::Cleared(_) | Change::Failed(_) => context.slots.free(&key),
     }
     merge(change, gathered, context, now);
@@ -235,7 +238,7 @@ fn merge(change: &Change, gathered: &mut Gathered, context: &Context, now: Times
     apply_change(observed, &mut status, change, now);
     observed.status = status;
     match change {
-        Change::None | Change::Polled(_) => {}
+        Change::None | Change::Polled(_) | Change::Revoked(_) => {}
         Change::Placed(_) | Change::Cleared(_) | Change::Failed(_) => observed.intent = None,
     }
     observed.order = context.memory.order(
@@ -295,7 +298,7 @@ async fn note_reported(key: &ObjectKey, context: &Context) {
 /// What a status is written for.
 fn effect_of(change: &Change) -> Effect {
     match change {
-        Change::None | Change::Polled(_) => Effect::WriteStatus,
+        Change::None | Change::Polled(_) | Change::Revoked(_) => Effect::WriteStatus,
         Change::Placed(_) => Effect::RecordOrder,
         Change::Cleared(_) => Effect::ClearOrder,
         Change::Failed(_) => Effect::RecordFailure,

@@ -47,6 +47,7 @@ mod renew;
 mod renewal_info;
 mod requested;
 mod restored;
+mod revoked;
 mod rivals;
 mod schema;
 mod solver;
@@ -104,6 +105,7 @@ fn groups() -> Vec<Group> {
         accounts::tales(),
         chains::tales(),
         restored::tales(),
+        revoked::tales(),
     ];
     let mut groups = vec![
         Group::new(SHARED)

@@ -102,6 +102,7 @@ fn marks() -> BoxedStrategy<Marks> {
             names,
             profile: None,
             issued_at,
+            revoke: None,
         })
         .boxed()
 }
@@ -296,11 +297,16 @@ fn spec(o: Observed) -> BoxedStrategy<Observed> {
     let asked = (
         proptest::bool::weighted(0.1),
         proptest::option::weighted(0.3, instant()),
+        proptest::option::weighted(
+            0.3,
+            select(vec!["superseded", "keyCompromise once more", "nonsense"]),
+        ),
     );
     (names, none, key, before, instant(), any::<bool>(), asked)
         .prop_map(move |(names, none, rsa, before, created, deleted, asked)| {
             let mut o = o.clone();
-            let (suspend, renew_at) = asked;
+            let (suspend, renew_at, revoke) = asked;
+            o.revoke = revoke.map(str::to_owned);
             o.spec.suspend = suspend;
             o.renew_at = renew_at.map(|at| at.to_string());
             o.spec.dns_names = names;

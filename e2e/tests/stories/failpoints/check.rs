@@ -23,6 +23,7 @@ use super::orders;
 use super::play::{OLD, Play, SITE, is_labelled};
 use crate::account_keys;
 use crate::issue::{data, no_route_stays};
+use crate::revoked;
 
 /// One certificate, in the Secret and in its companion; one order, or as many as may be; nothing that nobody needs.
 pub(super) async fn whole(
@@ -51,9 +52,15 @@ pub(super) async fn whole(
     }
     // Last, so that whatever is wrong had its time.
     let count = ca.count()?;
+    let certificates = if play == Play::Revoke {
+        revoked::only_the_one_in_place_is_good(story, ca, SITE).await?;
+        2
+    } else {
+        1
+    };
     ensure!(
-        may.contains(&count.orders) && count.certificates == 1,
-        "{may:?} orders may be, and one certificate: {count:?}"
+        may.contains(&count.orders) && count.certificates == certificates,
+        "{may:?} orders may be, and {certificates} certificates: {count:?}"
     );
     let log = std::fs::read_to_string(ca.log()).context("reading the CA's log")?;
     ensure!(
