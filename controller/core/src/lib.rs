@@ -7,6 +7,8 @@
 
 pub mod adopt;
 pub mod backoff;
+#[cfg(test)]
+mod cases;
 pub mod chain;
 pub mod circuit;
 pub mod contact;

@@ -17,6 +17,7 @@ use super::fixtures::{
 use super::model::{World, says_issued};
 use super::{RESYNC, Step, later, plan};
 use crate::adopt::find_obstacle;
+use crate::cases::config;
 use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::FaultClass;
@@ -27,18 +28,6 @@ use crate::observe::{
 };
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::report::{Change, apply_change, build_status, plan_write};
-
-/// Cases of each property; 5 properties make 10,000.
-const CASES: u32 = 2_000;
-
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: CASES,
-        failure_persistence: None,
-        max_shrink_iters: 400,
-        ..ProptestConfig::default()
-    }
-}
 
 /// Mostly near `now`, on both sides of every threshold, and now and then absurd.
 pub(super) fn instant() -> BoxedStrategy<Timestamp> {
