@@ -663,7 +663,10 @@ impl World {
             since: now,
             handed_over: false,
         };
-        if plan_grants(&[urgent], &under_way, MOST_ORDERS, &BTreeMap::new(), now).is_empty() {
+        let crowded = self.waiting.len() > MOST_ORDERS;
+        if crowded
+            && plan_grants(&[urgent], &under_way, MOST_ORDERS, &BTreeMap::new(), now).is_empty()
+        {
             return;
         }
         let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
