@@ -79,8 +79,56 @@ impl Ending {
     }
 }
 
-/// Merges what a step did onto `status`. Idempotent, so that it can be merged again after a conflict.
+/// What a step was planned for, where it differs from what is observed when its outcome is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// What a person wanted: [`Observed::fingerprint`].
+    fingerprint: String,
+    /// The URL of the order that was under way.
+    order: Option<String>,
+}
+
+impl Basis {
+    /// Of a step that is planned for `o`.
+    #[must_use]
+    pub fn of(o: &Observed) -> Self {
+        Self {
+            fingerprint: o.fingerprint(),
+            order: o.status.order.as_ref().map(|order| order.url.clone()),
+        }
+    }
+}
+
+/// Merges what a step did, which was planned for `o`, onto `status`. Idempotent, so that it can be merged again after a conflict.
 pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Change, now: Timestamp) {
+    merge(o, status, change, None, now);
+}
+
+/// Merges what a step did before `o` was observed. A failure is one of what was wanted then, and whatever a person has changed
+/// since ends its wait; an order that was begun since, by another leader, stays.
+pub fn apply_earlier_change(
+    o: &Observed,
+    status: &mut CertificateStatus,
+    change: &Change,
+    basis: &Basis,
+    at: Timestamp,
+) {
+    let begun_since = status
+        .order
+        .take_if(|order| basis.order.as_ref() != Some(&order.url));
+    merge(o, status, change, Some(basis), at);
+    if begun_since.is_some() && !matches!(change, Change::Placed(_)) {
+        status.order = begun_since;
+    }
+}
+
+fn merge(
+    o: &Observed,
+    status: &mut CertificateStatus,
+    change: &Change,
+    basis: Option<&Basis>,
+    now: Timestamp,
+) {
     match change {
         Change::None => {}
         Change::Placed(order) => status.order = Some(order.clone()),
@@ -127,7 +175,7 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
                 time: whole_seconds(now),
                 reason: failure.reason.as_str().to_owned(),
                 message: failure.message.clone(),
-                fingerprint: Some(o.fingerprint()),
+                fingerprint: Some(basis.map_or_else(|| o.fingerprint(), |b| b.fingerprint.clone())),
                 permanent: failure.fault.class == FaultClass::Permanent,
             });
         }

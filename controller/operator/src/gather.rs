@@ -218,9 +218,9 @@ fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
 
 /// Whether something became of an order that the status does not tell yet.
 fn tells_of_order(entry: &Entry) -> bool {
-    match &entry.unreported {
-        Some((Change::Placed(_) | Change::Cleared(_) | Change::Failed(_), _)) => true,
-        Some((Change::Polled(_) | Change::Revoked(_) | Change::None, _)) | None => false,
+    match entry.unreported.as_ref().map(|u| &u.change) {
+        Some(Change::Placed(_) | Change::Cleared(_) | Change::Failed(_)) => true,
+        Some(Change::Polled(_) | Change::Revoked(_) | Change::None) | None => false,
     }
 }
 

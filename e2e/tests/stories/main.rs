@@ -121,7 +121,7 @@ fn groups() -> Vec<Group> {
     let mut failpoints = vec![gap.one_by_one(few)];
     failpoints.extend(Group::spread("failpoints", 2, known));
     let pairs = failpoints::pair::tales();
-    failpoints.extend(Group::spread("failpoints-pair", 2, pairs));
+    failpoints.extend(Group::spread("failpoints-pair", 3, pairs));
     let failpoints = failpoints.into_iter();
     groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.extend([

@@ -282,6 +282,39 @@ fn merging_a_change_twice_is_merging_it_once() {
 }
 
 #[test]
+fn a_failure_that_is_recorded_after_an_edit_does_not_hold_the_edit_back() {
+    let then = observed();
+    let mut edited = then.clone().with_names(&["b.example"]);
+    let mut status = edited.status.clone();
+    let failed = Change::Failed(failure(FaultClass::Permanent));
+    apply_earlier_change(&edited, &mut status, &failed, &Basis::of(&then), now());
+    edited.status = status.clone();
+    assert!(edited.is_changed_since_failure());
+    let same = Observed { status, ..then };
+    assert!(!same.is_changed_since_failure());
+}
+
+#[test]
+fn an_order_that_another_leader_has_begun_stays_when_the_end_of_the_one_before_is_recorded() {
+    let then = observed().with_order(order(OrderState::Pending));
+    let mut now_there = then.clone();
+    let begun = now_there.status.order.as_mut().unwrap();
+    begun.url = "https://ca.test/order/2".into();
+    for change in [
+        Change::Cleared(Ending::abandoned("the names changed")),
+        Change::Failed(failure(FaultClass::Validation)),
+    ] {
+        let mut status = now_there.status.clone();
+        apply_earlier_change(&now_there, &mut status, &change, &Basis::of(&then), now());
+        assert_eq!(status.order, now_there.status.order);
+        assert_eq!(status.history.len(), 1, "{change:?} is told");
+        let mut status = then.status.clone();
+        apply_earlier_change(&then, &mut status, &change, &Basis::of(&then), now());
+        assert_eq!(status.order, None);
+    }
+}
+
+#[test]
 fn fields_of_later_versions_are_kept() {
     let mut o = observed();
     o.status
