@@ -50,6 +50,15 @@ pub struct Count {
     pub polls: usize,
 }
 
+/// What a CA says of a certificate that it signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is not revoked.
+    Good,
+    /// It is, for a reason by its number (RFC 5280 §5.3.1).
+    Revoked(Option<u64>),
+}
+
 impl Count {
     /// Requests for the sake of an order or an account.
     #[must_use]
@@ -224,6 +233,33 @@ impl TestCa {
     #[must_use]
     pub fn log(&self) -> &std::path::Path {
         &self.log
+    }
+
+    /// What became of each certificate that it signed since it was started, by serial number in the order of the log.
+    ///
+    /// # Errors
+    /// The log cannot be read, or the management interface does not answer.
+    pub fn certificates(&self) -> Result<Vec<(String, Standing)>> {
+        let text = fs::read_to_string(&self.log).context("reading Pebble's log")?;
+        let signed = text.lines().filter_map(|line| {
+            let (_, rest) = line.split_once("Issued certificate serial ")?;
+            rest.split_whitespace().next().map(str::to_owned)
+        });
+        signed
+            .map(|serial| {
+                let url = self.settings.root_url();
+                let base = url.trim_end_matches("/roots/0");
+                let url = format!("{base}/cert-status-by-serial/{serial}");
+                let answer = curl::download(&url, &self.bundle)?;
+                let said: serde_json::Value = serde_json::from_slice(answer.as_ref())?;
+                let standing = match said["Status"].as_str() {
+                    Some("Revoked") => Standing::Revoked(said["Reason"].as_u64()),
+                    Some("Valid") => Standing::Good,
+                    other => anyhow::bail!("{serial}: {other:?}"),
+                };
+                Ok((serial, standing))
+            })
+            .collect()
     }
 
     /// What the log tells.

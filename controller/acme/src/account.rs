@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use evercert_api::DnsName;
 use evercert_core::fault::{Fault, FaultClass, Place};
 use evercert_core::order::{AuthorizationView, ChallengeView, OrderState, OrderView};
+use evercert_core::revocation::RevocationReason;
 use futures::{StreamExt, TryStreamExt, stream};
 use instant_acme::{Account, CertificateIdentifier, Identifier, NewOrder, Order};
 use jiff::Timestamp;
@@ -345,6 +348,27 @@ impl Acme for AcmeAccount {
         }
     }
 
+    async fn revoke(
+        &self,
+        certificate_der: &[u8],
+        reason: RevocationReason,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let attempt = self.directory.attempt("revokeCert", Place::Revoke, now);
+        let Some(url) = self.directory.revoke_cert() else {
+            return Err(attempt.local(FaultClass::Permanent, "the CA does not offer it"));
+        };
+        let payload = serde_json::json!({
+            "certificate": BASE64_URL_SAFE_NO_PAD.encode(certificate_der),
+            "reason": reason.code(),
+        });
+        match attempt.check(self.post(url, payload.to_string().as_bytes()).await) {
+            Ok(_) => Ok(()),
+            Err(fault) if is_already_revoked(&fault) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault> {
         let attempt = self
             .directory
@@ -355,6 +379,11 @@ impl Acme for AcmeAccount {
             .collect();
         stream::iter(posts).buffered(AT_A_TIME).try_collect().await
     }
+}
+
+fn is_already_revoked(fault: &Fault) -> bool {
+    let problem = fault.problem.as_ref();
+    problem.is_some_and(|p| p.kind == "alreadyRevoked")
 }
 
 fn is_chain(pem: &str) -> bool {

@@ -223,6 +223,11 @@ impl Directory {
         self.content.renewal_info.is_some()
     }
 
+    /// Where certificates are revoked (RFC 8555 §7.6).
+    pub(crate) fn revoke_cert(&self) -> Option<&str> {
+        self.content.revoke_cert.as_deref()
+    }
+
     /// When to renew the certificate `id` (RFC 9773 §4): one request, which no account signs.
     ///
     /// # Errors

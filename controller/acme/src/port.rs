@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use evercert_api::DnsName;
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
+use evercert_core::revocation::RevocationReason;
 use jiff::Timestamp;
 
 /// What is ordered.
@@ -84,6 +85,16 @@ pub trait Acme: Send + Sync {
 
     /// Downloads one of a certificate's [`Chain::alternates`] as a PEM chain. May be repeated.
     async fn alternate(&self, url: &str, now: Timestamp) -> Result<String, Fault>;
+
+    /// Revokes a certificate that this account ordered (RFC 8555 §7.6): one request. Idempotent: one that is revoked already
+    /// counts as done. [`Permanent`](evercert_core::fault::FaultClass::Permanent) where it is not this account's, or the CA does
+    /// not take the reason.
+    async fn revoke(
+        &self,
+        certificate_der: &[u8],
+        reason: RevocationReason,
+        now: Timestamp,
+    ) -> Result<(), Fault>;
 
     /// Gives authorizations back (RFC 8555 §7.5.2). Idempotent: one that has ended already, or is gone, counts as done.
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault>;

@@ -547,6 +547,8 @@ pub enum AttemptOutcome {
     Failed,
     /// The order was given up, since it was no longer what the spec asks for.
     Abandoned,
+    /// No order: an earlier certificate was revoked, as was asked for.
+    Revoked,
 }
 
 impl CertificateSpec {

@@ -17,6 +17,8 @@ pub const STALLED: &str = "Stalled";
 pub const RENEW_BEFORE_CLAMPED: &str = "RenewBeforeClamped";
 /// There only while it is true: the next certificate comes from another profile than the one in place, or from none that is wanted.
 pub const PROFILE_PENDING: &str = "ProfilePending";
+/// There only while it is true: a certificate is to be revoked, and is not yet.
+pub const REVOCATION_PENDING: &str = "RevocationPending";
 /// There only while it is true: the CA's limits allow no order for these names now.
 pub const RATE_LIMITED: &str = "RateLimited";
 /// True while the CA issues nothing for a name until a person opens the page that the message names.

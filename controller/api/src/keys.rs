@@ -36,6 +36,15 @@ pub const PROFILE: &str = "evercert.dev/profile";
 pub const ISSUED_AT: &str = "evercert.dev/issued-at";
 /// Annotation on a Certificate: an instant, RFC 3339; a renewal is begun when it has come, once for each new value.
 pub const RENEW_AT: &str = "evercert.dev/renew-at";
+/// Annotation on a Certificate: a reason for which the certificate in place is revoked after its renewal, once for each new value.
+/// On its companion: that value, from before the renewal until the certificate is revoked.
+pub const REVOKE: &str = "evercert.dev/revoke";
+/// Annotation on a TLS Secret: the value of [`REVOKE`] that its certificate was issued after.
+pub const REVOKE_HEEDED: &str = "evercert.dev/revoke-heeded";
+/// Annotation on a companion: the ACME directory where the certificate that is to be revoked was issued.
+pub const REVOKE_DIRECTORY: &str = "evercert.dev/revoke-directory";
+/// Annotation on a companion: SHA-256 (hex) of the leaves that were revoked, the newest first, joined by commas.
+pub const REVOKED: &str = "evercert.dev/revoked";
 /// Annotation on a TLS Secret: SHA-256 (hex) of the fallback's leaf; the mark holds only while it equals the leaf in place.
 pub const FALLBACK: &str = "evercert.dev/fallback";
 /// Annotation on a TLS Secret: the labels and annotations that `spec.secretTemplate` put there, so that they can be taken away.
@@ -61,6 +70,10 @@ pub const TLS_KEY: &str = "tls.key";
 pub const TLS_COMBINED: &str = "tls-combined.pem";
 /// Companion's data key of the key of the order under way, PEM (PKCS #8).
 pub const PENDING_KEY: &str = "pending.key";
+/// Companion's data key of the chain that is to be revoked, PEM, leaf first.
+pub const REVOKE_CRT: &str = "revoke.crt";
+/// Companion's data key of the key of that certificate, PEM (PKCS #8).
+pub const REVOKE_KEY: &str = "revoke.key";
 /// Data key of the account's next key, PEM (PKCS #8), until the CA has confirmed it.
 pub const NEXT_KEY: &str = "next.key";
 /// The data key in the challenges' ConfigMap.

@@ -47,6 +47,10 @@ reasons! {
     Renewing,
     /// A person asked for a renewal by annotation.
     RenewRequested,
+    /// A person asked by annotation for the certificate in place to be revoked.
+    RevocationRequested,
+    /// The certificate was revoked.
+    Revoked,
     // Issuing
     /// A key for the next certificate is being made.
     GeneratingKey,
@@ -167,6 +171,10 @@ reasons! {
     SecretAdopted,
     /// The CA asks for a renewal sooner than planned.
     RenewalAdvised,
+    /// The CA refuses to revoke a certificate.
+    RevocationRefused,
+    /// A revocation was asked for, and is not any more.
+    RevocationDropped,
     /// A changed profile takes effect at the next renewal.
     ProfilePending,
     /// The Secret was restored from the companion.

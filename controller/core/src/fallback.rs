@@ -45,6 +45,9 @@ pub fn choose(o: &Observed, now: Timestamp) -> Fallback<'_> {
 
 /// Why a certificate cannot stand in now.
 fn find_flaw(o: &Observed, facts: &CertificateFacts, now: Timestamp) -> Option<String> {
+    if o.is_revoked(facts) {
+        return Some("holds a certificate that was revoked".to_owned());
+    }
     if now >= facts.not_after {
         return Some(format!(
             "holds a certificate that expired at {}",

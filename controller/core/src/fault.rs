@@ -108,6 +108,8 @@ pub enum Place {
     Challenge,
     /// Finalize.
     Finalize,
+    /// Revoking a certificate.
+    Revoke,
 }
 
 /// Classes a whole problem document met at `place` (RFC 8555 §6.7, §6.7.1). A `compound` problem is as bad as the worst of its
@@ -174,6 +176,8 @@ pub fn classify(kind: &str, http_status: Option<u16>, place: Place) -> FaultClas
         "unauthorized" => match place {
             Place::Challenge => FaultClass::Validation,
             Place::Read => FaultClass::Gone,
+            // The certificate is another account's.
+            Place::Revoke => FaultClass::Permanent,
             Place::Directory | Place::Account | Place::NewOrder | Place::Finalize => {
                 FaultClass::Account
             }
@@ -189,6 +193,7 @@ pub fn classify(kind: &str, http_status: Option<u16>, place: Place) -> FaultClas
             | Place::Account
             | Place::NewOrder
             | Place::Challenge
+            | Place::Revoke
             | Place::Finalize => FaultClass::Permanent,
         },
         "orderNotReady" => FaultClass::NotReady,
@@ -228,13 +233,14 @@ pub const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(24);
 mod tests {
     use super::*;
 
-    const PLACES: [Place; 6] = [
+    const PLACES: [Place; 7] = [
         Place::Directory,
         Place::Account,
         Place::NewOrder,
         Place::Read,
         Place::Challenge,
         Place::Finalize,
+        Place::Revoke,
     ];
 
     fn problem(kind: &str, detail: &str, subproblems: &[&str]) -> Problem {
@@ -302,12 +308,16 @@ mod tests {
         let unauthorized = PLACES.map(|p| classify("unauthorized", Some(403), p));
         assert_eq!(
             unauthorized,
-            [Account, Account, Account, Gone, Validation, Account]
+            [
+                Account, Account, Account, Gone, Validation, Account, Permanent
+            ]
         );
         let malformed = PLACES.map(|p| classify("malformed", Some(400), p));
         assert_eq!(
             malformed,
-            [Permanent, Permanent, Permanent, Gone, Permanent, Permanent]
+            [
+                Permanent, Permanent, Permanent, Gone, Permanent, Permanent, Permanent
+            ]
         );
     }
 

@@ -32,6 +32,7 @@ pub mod profile;
 pub mod renewal;
 pub mod renewal_info;
 pub mod report;
+pub mod revocation;
 pub mod routes;
 pub mod sentence;
 pub mod template;

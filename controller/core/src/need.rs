@@ -76,6 +76,15 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
             },
         );
     }
+    if o.is_revoked(facts) {
+        return need(
+            Reason::Revoked,
+            format!(
+                "the certificate in Secret {name}, with the serial number {}, is revoked",
+                facts.serial
+            ),
+        );
+    }
     issuer_changed(o, secret)
         .or_else(|| names_changed(o, secret))
         .or_else(|| {
@@ -89,6 +98,14 @@ pub(crate) fn find_need_of(o: &Observed, secret: &TlsSecret, now: Timestamp) -> 
                     facts.key
                 ),
                 still_good: false,
+            })
+        })
+        .or_else(|| {
+            o.is_to_be_revoked(facts).then(|| Need {
+                reason: Reason::RevocationRequested,
+                message: "the certificate in place is to be revoked and is renewed first"
+                    .to_owned(),
+                still_good: now < facts.not_after,
             })
         })
         .or_else(|| renew_requested(o, secret, now))

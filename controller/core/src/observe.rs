@@ -10,6 +10,7 @@ use crate::fault::Fault;
 use crate::key::ObjectKey;
 use crate::order::OrderView;
 use crate::preflight::Preflight;
+use crate::revocation::Revocation;
 
 /// Everything that is known of one Certificate at one instant.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,10 @@ pub struct Observed {
     pub spec: CertificateSpec,
     /// The annotation `evercert.dev/renew-at`, as it was written.
     pub renew_at: Option<String>,
+    /// The annotation `evercert.dev/revoke`, without space around it.
+    pub revoke: Option<String>,
+    /// Why the CA was not asked again to revoke a certificate, and until when it is not.
+    pub revocation_refused: Option<Gate>,
     /// What was last reported.
     pub status: CertificateStatus,
     /// The issuer that is to sign: of those that the spec names the first that can.
@@ -185,6 +190,8 @@ pub struct Marks {
     pub profile: Option<String>,
     /// The instant of issue.
     pub issued_at: Option<Timestamp>,
+    /// The request for a revocation that it was issued after.
+    pub revoke: Option<String>,
 }
 
 /// The companion Secret.
@@ -197,6 +204,10 @@ pub struct Companion {
     /// Whether it is not owned by this very Certificate: it was restored from a copy, and the garbage collector would take it
     /// together with an owner that is no longer there.
     pub strayed: bool,
+    /// The certificate that is to be revoked.
+    pub revocation: Option<Box<Revocation>>,
+    /// The leaves that were revoked, by their fingerprints.
+    pub revoked: Vec<String>,
 }
 
 /// What is known of the order that the status names.

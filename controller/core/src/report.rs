@@ -7,7 +7,7 @@ use evercert_api::certificate::{
 };
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, PROFILE_PENDING, RATE_LIMITED, READY,
-    RENEW_BEFORE_CLAMPED, STALLED,
+    RENEW_BEFORE_CLAMPED, REVOCATION_PENDING, STALLED,
 };
 use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
@@ -25,6 +25,7 @@ use crate::plan::{Failure, Plan, State};
 use crate::preflight::{Preflight, find_shared_domain};
 use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
+use crate::revocation::{build_note, build_pending};
 use crate::sentence::quote;
 
 /// How many attempts the history holds.
@@ -45,6 +46,8 @@ pub enum Change {
     Failed(Failure),
     /// The CA was asked when to renew.
     Polled(RenewalInfoStatus),
+    /// A certificate was revoked; the sentence.
+    Revoked(String),
 }
 
 /// How an attempt ended that did not fail.
@@ -142,6 +145,15 @@ fn merge(
             note_attempt(status, *outcome, *reason, message, now);
         }
         Change::Polled(info) => status.renewal_info = Some(info.clone()),
+        Change::Revoked(message) => {
+            note_attempt(
+                status,
+                AttemptOutcome::Revoked,
+                Reason::Revoked,
+                message,
+                now,
+            );
+        }
         // A write that went through unanswered: it is there already.
         Change::Failed(_)
             if o.status
@@ -249,7 +261,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     let claims = &mut status.conditions;
     let mut set = |claim: Claim| condition::set(claims, &claim, o.generation, now);
     let mut ready = build_ready(o, plan, now);
-    for note in build_notes(o, plan) {
+    for note in build_notes(o, plan, now) {
         ready.message.push_str(". ");
         ready.message.push_str(&note);
     }
@@ -345,6 +357,12 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         }
         None => condition::remove(claims, PROFILE_PENDING),
     }
+    match build_pending(o, now) {
+        Some((reason, message)) => {
+            set_while(claims, o, REVOCATION_PENDING, reason, &message, now);
+        }
+        None => condition::remove(claims, REVOCATION_PENDING),
+    }
     for (kind, reason, holds) in [
         (RATE_LIMITED, Reason::RateLimited, is_rate_limited(o, plan)),
         (PAUSED, Reason::Paused, failed_for(o, plan, Reason::Paused)),
@@ -394,7 +412,7 @@ fn build_profile(o: &Observed, renewal: Option<Timestamp>) -> Option<(Reason, St
 }
 
 /// What a person should know beside how it stands.
-fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
+fn build_notes(o: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(build_stand_in(o));
     notes.extend(build_shared(o));
@@ -407,6 +425,7 @@ fn build_notes(o: &Observed, plan: &Plan) -> Vec<String> {
             quote(text)
         ));
     }
+    notes.extend(build_note(o, now));
     notes
 }
 

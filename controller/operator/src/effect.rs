@@ -85,6 +85,12 @@ effects! {
     DropPendingKey "drop-pending-key" Companion
     /// A failed attempt goes into the status, and the order out of it.
     RecordFailure "record-failure" Status
+    /// A certificate that is to be revoked goes into the companion, before its renewal.
+    NoteRevocation "note-revocation" Companion
+    /// A certificate is revoked (RFC 8555 §7.6).
+    Revoke "revoke" Ca
+    /// The companion holds no certificate that is to be revoked any more, and the leaf of one that was.
+    SettleRevocation "settle-revocation" Companion
     /// Authorizations of an order that was given up are given back (RFC 8555 §7.5.2).
     DeactivateAuthorizations "deactivate-authorizations" Ca
     /// What is said of a Certificate is written: conditions, dates, the next attempt.

@@ -234,7 +234,7 @@ fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
 fn tells_of_order(entry: &Entry) -> bool {
     match entry.unreported.as_ref().map(|u| &u.change) {
         Some(Change::Placed(_) | Change::Cleared(_) | Change::Failed(_)) => true,
-        Some(Change::Polled(_) | Change::None) | None => false,
+        Some(Change::Polled(_) | Change::Revoked(_) | Change::None) | None => false,
     }
 }
 
@@ -297,6 +297,11 @@ fn observe(
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
         renew_at: certificate.annotations().get(keys::RENEW_AT).cloned(),
+        revoke: certificate
+            .annotations()
+            .get(keys::REVOKE)
+            .map(|value| value.trim().to_owned()),
+        revocation_refused: entry.revocation_refused.clone().map(|(_, gate)| gate),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
         chosen: chosen.alternate,
         others: chosen.others,

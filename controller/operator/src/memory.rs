@@ -59,6 +59,8 @@ pub(crate) struct Entry {
     pub(crate) refused_profile: Option<String>,
     /// The certificate that the CA would not have replaced by an order (RFC 9773 §5).
     pub(crate) unreplaceable: Option<String>,
+    /// How often in a row the CA refused to revoke a certificate, and what is said of it.
+    pub(crate) revocation_refused: Option<(u32, Gate)>,
     /// How many requests that should have moved the order on were refused in a row, whatever its reads said in between.
     pub(crate) refusals: u32,
 }

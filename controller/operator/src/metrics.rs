@@ -49,6 +49,8 @@ pub(crate) enum Endpoint {
     Certificate,
     /// Authorizations are given back.
     Authorization,
+    /// A certificate is revoked.
+    RevokeCert,
 }
 
 /// The word of a label from a closed list.
@@ -72,6 +74,7 @@ words!(Endpoint {
     Finalize "finalize",
     Certificate "certificate",
     Authorization "authorization",
+    RevokeCert "revokeCert",
 });
 
 /// How a CA answered.
@@ -123,6 +126,7 @@ impl EncodeLabelValue for Outcome {
             AttemptOutcome::Issued => "Issued",
             AttemptOutcome::Failed => "Failed",
             AttemptOutcome::Abandoned => "Abandoned",
+            AttemptOutcome::Revoked => "Revoked",
         })
     }
 }
@@ -276,6 +280,7 @@ pub(crate) fn note_request<T>(endpoint: Endpoint, answer: &Result<T, Fault>) {
 pub(crate) fn note_attempt(change: &Change) {
     let (outcome, reason) = match change {
         Change::None | Change::Placed(_) | Change::Polled(_) => return,
+        Change::Revoked(_) => (AttemptOutcome::Revoked, Reason::Revoked),
         Change::Cleared(ending) => (ending.outcome, ending.reason),
         Change::Failed(failure) => (AttemptOutcome::Failed, failure.reason),
     };

@@ -172,6 +172,9 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::PrepareKey
         | Step::TryWrite
         | Step::StartSolver
+        | Step::NoteRevocation { .. }
+        | Step::DropRevocation { .. }
+        | Step::Revoke
         | Step::SelfSign => false,
     };
     if wrote_no_secret && gathered.observed.status.order.is_some() {
@@ -212,7 +215,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         });
     }
     match change {
-        Change::Placed(_) | Change::Polled(_) => {}
+        Change::Placed(_) | Change::Polled(_) | Change::Revoked(_) => {}
         Change::None | Change::Cleared(_) | Change::Failed(_) => context.slots.free(&key),
     }
     merge(change, gathered, context, &basis, now);
@@ -250,7 +253,7 @@ fn merge(
     apply_earlier_change(observed, &mut status, change, basis, at);
     observed.status = status;
     match change {
-        Change::None | Change::Polled(_) => {}
+        Change::None | Change::Polled(_) | Change::Revoked(_) => {}
         Change::Placed(_) | Change::Cleared(_) | Change::Failed(_) => observed.intent = None,
     }
     observed.order = context.memory.order(
@@ -315,7 +318,7 @@ async fn note_reported(key: &ObjectKey, context: &Context) {
 /// What a status is written for.
 fn effect_of(change: &Change) -> Effect {
     match change {
-        Change::None | Change::Polled(_) => Effect::WriteStatus,
+        Change::None | Change::Polled(_) | Change::Revoked(_) => Effect::WriteStatus,
         Change::Placed(_) => Effect::RecordOrder,
         Change::Cleared(_) => Effect::ClearOrder,
         Change::Failed(_) => Effect::RecordFailure,

@@ -11,6 +11,7 @@ use evercert_core::observe::{
     Companion, ForeignSecret, Marks, OwnFallback, SecretObservation, TlsSecret,
 };
 use evercert_core::ownership::{is_fallback, is_ours};
+use evercert_core::revocation::{MOST_REVOKED, Revocation, RevocationReason};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -53,6 +54,7 @@ fn marks(secret: &Secret) -> Marks {
         }),
         profile: annotation(secret, keys::PROFILE).map(str::to_owned),
         issued_at: annotation(secret, keys::ISSUED_AT).and_then(|t| t.parse().ok()),
+        revoke: annotation(secret, keys::REVOKE_HEEDED).map(str::to_owned),
     }
 }
 
@@ -76,7 +78,30 @@ pub(crate) fn observe_companion(secret: Option<&Secret>, uid: Option<&str>) -> C
         .ok()
         .map(|facts| (facts, marks(secret))),
         strayed: !is_owned_by(secret, uid),
+        revocation: observe_revocation(secret),
+        revoked: revoked(secret),
     }
+}
+
+/// The certificate that is to be revoked. Its key must be beside it: who has that may have it revoked, and a companion into which
+/// somebody put the certificate of others asks for nothing.
+fn observe_revocation(companion: &Secret) -> Option<Box<Revocation>> {
+    let value = annotation(companion, keys::REVOKE)?;
+    let key = data(companion, keys::REVOKE_KEY);
+    Some(Box::new(Revocation {
+        value: value.to_owned(),
+        reason: RevocationReason::parse(value)?,
+        leaf: evercert_pki::read_pair(data(companion, keys::REVOKE_CRT), key).ok()?,
+        directory: annotation(companion, keys::REVOKE_DIRECTORY)?.to_owned(),
+        key_is_pending: evercert_pki::is_same_key(data(companion, keys::PENDING_KEY), key),
+    }))
+}
+
+/// The leaves that were revoked, the newest first.
+fn revoked(companion: &Secret) -> Vec<String> {
+    let all = annotation(companion, keys::REVOKED).unwrap_or_default();
+    let all = all.split(',').filter(|leaf| !leaf.is_empty());
+    all.map(str::to_owned).collect()
 }
 
 /// Whether the Certificate with `uid` is an owner. What else is named beside it is the garbage collector's to mend.
@@ -126,7 +151,8 @@ pub(crate) fn observe_secret(
         annotation(secret, keys::CERTIFICATE_NAME),
         leaf.as_ref().map(|f| f.fingerprint.as_str()),
         stored.map(|(f, _)| f.fingerprint.as_str()),
-    ) {
+    ) && !leaf.is_some_and(|f| companion.revoked.contains(&f.fingerprint))
+    {
         return SecretObservation::Foreign(ForeignSecret {
             content,
             fallback,
@@ -177,6 +203,7 @@ fn mark_annotations(marks: &Marks) -> Annotations {
     put(keys::NAMES, marks.names.as_ref().map(|n| n.join(",")));
     put(keys::PROFILE, marks.profile.clone());
     put(keys::ISSUED_AT, marks.issued_at.map(|t| t.to_string()));
+    put(keys::REVOKE_HEEDED, marks.revoke.clone());
     annotations
 }
 
@@ -220,6 +247,7 @@ pub(crate) fn build_tls(
         keys::NAMES,
         keys::PROFILE,
         keys::ISSUED_AT,
+        keys::REVOKE_HEEDED,
     ] {
         annotations.remove(mark);
     }
@@ -256,6 +284,10 @@ pub(crate) enum Change<'a> {
     NoPendingKey,
     /// Only the owner.
     Owner,
+    /// A certificate that is to be revoked: the value that asks for it, and the directory that issued it.
+    ToRevoke(&'a KeyPairPem, &'a str, &'a str),
+    /// None is to be revoked any more; the leaf of one that was.
+    NotToRevoke(Option<&'a CertificateFacts>),
     /// The last good certificate.
     LastGood(&'a KeyPairPem, &'a Marks),
 }
@@ -301,8 +333,32 @@ pub(crate) fn build_companion(
             data.remove(keys::PENDING_KEY);
         }
         Change::Owner => {}
+        Change::ToRevoke(pair, value, directory) => {
+            annotations.insert(keys::REVOKE.to_owned(), (*value).to_owned());
+            annotations.insert(keys::REVOKE_DIRECTORY.to_owned(), (*directory).to_owned());
+            data.insert(keys::REVOKE_CRT.to_owned(), ByteString(pair.chain.clone()));
+            data.insert(keys::REVOKE_KEY.to_owned(), ByteString(pair.key.clone()));
+        }
+        Change::NotToRevoke(leaf) => {
+            if let Some(leaf) = leaf {
+                let before = annotations.get(keys::REVOKED).cloned().unwrap_or_default();
+                let before = before
+                    .split(',')
+                    .filter(|l| !l.is_empty() && *l != leaf.fingerprint);
+                let all: Vec<&str> = std::iter::once(leaf.fingerprint.as_str())
+                    .chain(before)
+                    .take(MOST_REVOKED)
+                    .collect();
+                annotations.insert(keys::REVOKED.to_owned(), all.join(","));
+            }
+            annotations.remove(keys::REVOKE);
+            annotations.remove(keys::REVOKE_DIRECTORY);
+            data.remove(keys::REVOKE_CRT);
+            data.remove(keys::REVOKE_KEY);
+        }
         Change::LastGood(pair, marks) => {
             annotations.remove(keys::PROFILE);
+            annotations.remove(keys::REVOKE_HEEDED);
             annotations.extend(mark_annotations(marks));
             data.insert(keys::TLS_CRT.to_owned(), ByteString(pair.chain.clone()));
             data.insert(keys::TLS_KEY.to_owned(), ByteString(pair.key.clone()));
@@ -471,6 +527,53 @@ mod tests {
         let mended = build_companion(&certificate, Some(&companion), &Change::Owner);
         assert!(!observe_companion(Some(&mended), Some("new")).strayed);
         assert_eq!(mended.data, companion.data);
+    }
+
+    #[test]
+    fn what_is_to_be_revoked_is_believed_only_with_its_key_and_what_was_revoked_is_known_without_marks()
+     {
+        let certificate = Certificate::new("site", spec());
+        let (old, other) = (pair(), pair());
+        let noted = Change::ToRevoke(&old, "keyCompromise now", "https://ca.example/dir");
+        let mut companion = build_companion(&certificate, None, &Change::PendingKey(&old.key));
+        companion = build_companion(&certificate, Some(&companion), &noted);
+        let seen = observe_companion(Some(&companion), None);
+        let revocation = seen.revocation.unwrap();
+        assert_eq!(revocation.reason, RevocationReason::KeyCompromise);
+        assert!(revocation.key_is_pending);
+
+        let mut stolen = companion.clone();
+        let theirs = ByteString(other.key.clone());
+        stolen
+            .data
+            .get_or_insert_default()
+            .insert(keys::REVOKE_KEY.to_owned(), theirs);
+        assert_eq!(observe_companion(Some(&stolen), None).revocation, None);
+
+        let leaf = revocation.leaf;
+        let done = build_companion(
+            &certificate,
+            Some(&companion),
+            &Change::NotToRevoke(Some(&leaf)),
+        );
+        let seen = observe_companion(Some(&done), None);
+        assert_eq!(
+            (seen.revocation.clone(), &seen.revoked),
+            (None, &vec![leaf.fingerprint])
+        );
+        for key in [keys::REVOKE_CRT, keys::REVOKE_KEY] {
+            assert!(data(&done, key).is_empty(), "{key}");
+        }
+
+        let is_ours = |pair: &KeyPairPem| {
+            let content = Content::Issued(pair, &Marks::default());
+            let mut secret = build_tls(&key(), &spec(), None, &content);
+            secret.metadata.annotations = None;
+            let own = OwnFallback::Missing;
+            let observed = observe_secret(&key(), &spec(), Some(&secret), &seen, &own, None);
+            matches!(observed, SecretObservation::Ours(_))
+        };
+        assert!(is_ours(&old) && !is_ours(&other));
     }
 
     #[test]

@@ -92,6 +92,15 @@ pub fn key_kind(key_pem: &[u8]) -> Result<KeyKind, KeyError> {
     })
 }
 
+/// Whether two private keys are the same, however they are written. What cannot be read is no key.
+#[must_use]
+pub fn is_same_key(a: &[u8], b: &[u8]) -> bool {
+    match (read(a), read(b)) {
+        (Ok(a), Ok(b)) => a.public_key_raw() == b.public_key_raw(),
+        _ => false,
+    }
+}
+
 /// The key pair in `key_pem`, ready to sign.
 pub(crate) fn read(key_pem: &[u8]) -> Result<KeyPair, KeyError> {
     let der = pem::private_key(key_pem).ok_or(KeyError::Unreadable)?;

@@ -52,6 +52,13 @@ pub fn read_leaf(chain_pem: &[u8]) -> Result<CertificateFacts, Damage> {
         .ok_or(Damage::InvalidCertificate)
 }
 
+/// The DER of the first certificate of a PEM chain; `None` when it cannot be read.
+#[must_use]
+pub fn leaf_der(chain_pem: &[u8]) -> Option<Vec<u8>> {
+    let chain = pem::certificates(chain_pem)?;
+    chain.first().map(|leaf| leaf.as_ref().to_vec())
+}
+
 /// Whether the private key's public half is the certificate's.
 pub(crate) fn belongs(key_pem: &[u8], certificate: &CertificateDer<'_>) -> bool {
     let Ok(key) = key::read(key_pem) else {

@@ -70,8 +70,8 @@ fn is_gap(point: Point) -> bool {
 fn orders(point: Point) -> usize {
     let wanted = match Play::of(point.effect) {
         Play::SelfSign => 0,
-        // The first is refused, or given up, as the play wants it.
-        Play::Refuse | Play::Abandon => 2,
+        // The first is refused, given up, or revoked, as the play wants it.
+        Play::Refuse | Play::Abandon | Play::Revoke => 2,
         Play::Issue
         | Play::Rotate
         | Play::Restore

@@ -49,6 +49,7 @@ mod renew;
 mod renewal_info;
 mod requested;
 mod restored;
+mod revoked;
 mod rivals;
 mod schema;
 mod solver;
@@ -108,6 +109,7 @@ fn groups() -> Vec<Group> {
         alternates::tales(),
         chains::tales(),
         restored::tales(),
+        revoked::tales(),
     ];
     let mut groups = vec![
         Group::new(SHARED)

@@ -1,6 +1,8 @@
 //! What the adapter does at any CA that keeps to RFC 8555. Each test is for every [`Authority`]; [`adapter_tests`] makes them
 //! tests of one.
 
+mod revocation;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,8 @@ use evercert_api::DnsName;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+
+pub(crate) use revocation::certificate_is_revoked_by_its_account_and_a_second_time_counts_as_done;
 
 use crate::support::{account_key, ensure_account, now};
 
@@ -86,6 +90,7 @@ macro_rules! adapter_tests {
             account_is_bound_to_the_external_account_that_the_ca_wants,
             chains_beside_the_default_one_are_read_from_the_links,
             account_gets_another_key_and_stays_the_same,
+            certificate_is_revoked_by_its_account_and_a_second_time_counts_as_done,
             refused_name_is_named,
             request_for_other_names_is_refused_at_finalize,
             authorization_given_back_has_ended,

@@ -70,6 +70,8 @@ pub(crate) fn observed() -> Observed {
             deletion_policy: DeletionPolicy::Retain,
         },
         renew_at: None,
+        revoke: None,
+        revocation_refused: None,
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
             id: ISSUER.into(),
@@ -153,6 +155,7 @@ pub(crate) fn marks() -> Marks {
         names: Some(names()),
         profile: None,
         issued_at: Some(at(-40 * DAY)),
+        revoke: None,
     }
 }
 

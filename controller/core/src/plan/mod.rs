@@ -4,9 +4,10 @@
 //! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else, not adoptable
 //! secret  adoptable → adopt · immutable and not what is needed · missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
 //!         · label, annotations or what follows from the spec out of step → mend
+//!         · a revocation asked for → note what is in place
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated → settle · suspended · issuer · name · profile · backing off · gate · limit · Secret not writable · key
+//! start   nothing violated and one to be revoked → revoke · nothing violated → settle · suspended · issuer · name · profile · backing off · gate · limit · Secret not writable · key
 //!         · no route · solver · Secret not tried → dry run · slot
 //!         → place
 //! ```
@@ -30,6 +31,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::fault::Fault;
 use crate::lanes::Candidate;
 use crate::observe::Observed;
+use crate::revocation;
 
 /// The one effect of a pass, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,18 @@ pub enum Step {
     TryWrite,
     /// Have the solver started.
     StartSolver,
+    /// Note the certificate in place as one that is to be revoked.
+    NoteRevocation {
+        /// The value of the annotation.
+        value: String,
+    },
+    /// What was to be revoked is not to be any more.
+    DropRevocation {
+        /// Why, for the event.
+        why: String,
+    },
+    /// Have the CA revoke the certificate that is noted.
+    Revoke,
     /// Sign with the pending key itself (a self-signed issuer), keep in the companion, write into the TLS Secret.
     SelfSign,
     /// Record the intent in the ledger and place the order.
@@ -102,6 +116,7 @@ impl Step {
             | Self::Accept(_)
             | Self::Probe(_)
             | Self::PollRenewalInfo
+            | Self::Revoke
             | Self::PlaceOrder => true,
             Self::Wait
             | Self::Queue(_)
@@ -118,6 +133,8 @@ impl Step {
             | Self::PrepareKey
             | Self::TryWrite
             | Self::StartSolver
+            | Self::NoteRevocation { .. }
+            | Self::DropRevocation { .. }
             | Self::SelfSign => false,
         }
     }
@@ -215,6 +232,16 @@ impl Plan {
         }
     }
 
+    /// The same beside an issuance, which goes on where an order is under way.
+    pub(crate) fn beside(mut self, o: &Observed) -> Self {
+        self.say.state = if o.status.order.is_some() {
+            State::Issuing
+        } else {
+            State::Idle
+        };
+        self
+    }
+
     /// Whether an order waits for a token of the ledger.
     #[must_use]
     pub fn waits_for_token(&self) -> bool {
@@ -230,7 +257,7 @@ impl Plan {
     /// Whether the step cannot be taken back: it is planned again from live reads before it is done.
     #[must_use]
     pub fn is_irreversible(&self) -> bool {
-        matches!(self.step, Step::PlaceOrder | Step::Finalize)
+        matches!(self.step, Step::PlaceOrder | Step::Finalize | Step::Revoke)
     }
 }
 
@@ -254,8 +281,10 @@ const GATES: &[Row] = &[
     secret::plan_fallback,
     secret::plan_companion,
     secret::plan_mend,
+    revocation::plan_note,
     order::plan_abandon,
     order::plan_order,
+    revocation::plan_revoke,
     start::plan_settle,
     start::plan_suspended,
     start::plan_issuer,
@@ -305,6 +334,8 @@ pub fn plan(o: &Observed, now: Timestamp) -> Plan {
     } else {
         RESYNC
     };
+    let revocation = revocation::next_try(o, now).filter(|at| now < *at);
+    plan.wake = revocation.map_or(plan.wake, |at| at.min(plan.wake));
     plan.wake = plan.wake.clamp(now, later(now, resync));
     plan
 }

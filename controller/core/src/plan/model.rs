@@ -16,6 +16,7 @@ use crate::observe::{
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::renewal_info::{RenewalInfo, note_poll};
 use crate::report::{Change, Ending, apply_change, build_status};
+use crate::revocation::{Revocation, RevocationReason};
 
 /// One Certificate, its cluster and its CA.
 #[derive(Debug, Clone)]
@@ -186,6 +187,27 @@ impl World {
                 ));
             }
             Step::MendCompanion => o.companion.strayed = false,
+            Step::NoteRevocation { value } => {
+                let SecretObservation::Ours(secret) = &o.secret else {
+                    panic!("nothing to revoke is in place");
+                };
+                o.companion.revocation = Some(Box::new(Revocation {
+                    value: value.clone(),
+                    reason: RevocationReason::parse(value).unwrap(),
+                    leaf: secret.content.clone().unwrap(),
+                    directory: secret.marks.directory.clone().unwrap(),
+                    key_is_pending: false,
+                }));
+            }
+            Step::DropRevocation { .. } => o.companion.revocation = None,
+            Step::Revoke => {
+                let noted = o.companion.revocation.take().unwrap();
+                let in_place = o.issued().unwrap();
+                assert!(in_place.is_valid_at(self.now), "promise 1");
+                assert_ne!(in_place.fingerprint, noted.leaf.fingerprint);
+                o.companion.revoked.push(noted.leaf.fingerprint);
+                return Change::Revoked("x".into());
+            }
             Step::KeepCopy => {
                 if let SecretObservation::Ours(secret) = &o.secret {
                     let facts = secret.content.clone().ok();
@@ -296,6 +318,10 @@ impl World {
             names: Some(self.observed.wanted_names()),
             profile: None,
             issued_at: Some(self.now),
+            revoke: match &self.observed.companion.revocation {
+                Some(noted) => Some(noted.value.clone()),
+                None => self.observed.revoke.clone(),
+            },
         };
         self.observed.companion = Companion {
             last_good: Some((facts.clone(), marks.clone())),

@@ -47,6 +47,8 @@ pub(super) fn plan_abandon(o: &Observed, now: Timestamp) -> Option<Plan> {
         "the issuer signs by itself now".to_owned()
     } else if o.companion.pending_key != Some(KeyKind::wanted(&o.spec.key())) {
         "the order's key is gone or not of the wanted kind".to_owned()
+    } else if o.is_pending_key_compromised() {
+        "its key is compromised".to_owned()
     } else if let Some(refusal) = o.refusal.as_ref().filter(|_| ready) {
         refusal.message.clone()
     } else if find_need(o, now).is_none() {

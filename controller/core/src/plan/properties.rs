@@ -91,6 +91,7 @@ fn marks() -> BoxedStrategy<Marks> {
             names,
             profile: None,
             issued_at,
+            revoke: None,
         })
         .boxed()
 }
@@ -285,11 +286,16 @@ fn spec(o: Observed) -> BoxedStrategy<Observed> {
     let asked = (
         proptest::bool::weighted(0.1),
         proptest::option::weighted(0.3, instant()),
+        proptest::option::weighted(
+            0.3,
+            select(vec!["superseded", "keyCompromise once more", "nonsense"]),
+        ),
     );
     (names, none, key, before, instant(), any::<bool>(), asked)
         .prop_map(move |(names, none, rsa, before, created, deleted, asked)| {
             let mut o = o.clone();
-            let (suspend, renew_at) = asked;
+            let (suspend, renew_at, revoke) = asked;
+            o.revoke = revoke.map(str::to_owned);
             o.spec.suspend = suspend;
             o.renew_at = renew_at.map(|at| at.to_string());
             o.spec.dns_names = names;
@@ -604,7 +610,7 @@ proptest! {
         }
         prop_assert!(world.is_ready() && says_issued(&world.observed), "{:#?}", world.rows);
         prop_assert!(world.orders <= 1, "{:#?}", world.rows);
-        // What was restored may be due for renewal at once.
+        // What was restored may be due for renewal at once, and what the CA says of it may begin another one.
         while last != Step::Wait || world.observed.status.order.is_some() {
             last = world.pass().step;
             prop_assert!(world.rows.len() < 40, "{:#?}", world.rows);

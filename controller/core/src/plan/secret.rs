@@ -153,7 +153,7 @@ fn is_restore_wanted(o: &Observed, now: Timestamp) -> bool {
     let Some((good, marks)) = &o.companion.last_good else {
         return false;
     };
-    if now >= good.not_after {
+    if now >= good.not_after || o.is_revoked(good) {
         return false;
     }
     let Some(in_place) = o.issued().filter(|c| now < c.not_after) else {

@@ -303,7 +303,7 @@ pub(super) fn plan_unwritable_secret(o: &Observed, now: Timestamp) -> Option<Pla
 /// The pending key is missing or not of the wanted kind.
 pub(super) fn plan_key(o: &Observed, now: Timestamp) -> Option<Plan> {
     let wanted = KeyKind::wanted(&o.spec.key());
-    (o.companion.pending_key != Some(wanted)).then(|| {
+    (o.companion.pending_key != Some(wanted) || o.is_pending_key_compromised()).then(|| {
         Plan::act(
             "no pending key",
             Step::PrepareKey,

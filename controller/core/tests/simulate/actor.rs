@@ -138,6 +138,8 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         deleted: false,
         spec,
         renew_at: None,
+        revoke: None,
+        revocation_refused: None,
         status: CertificateStatus::default(),
         issuer: IssuerObservation::Ready(IssuerFacts {
             id: "ClusterIssuer/ca".into(),

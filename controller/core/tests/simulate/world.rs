@@ -571,6 +571,7 @@ impl World {
             names: Some(names),
             profile: None,
             issued_at: Some(now),
+            revoke: None,
         };
         o.companion = Companion {
             pending_key: None,

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use evercert_acme::{Acme, Chain, Directory, ExternalAccount, FoundAccount, OrderRequest};
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
+use evercert_core::revocation::RevocationReason;
 use jiff::Timestamp;
 
 use super::{Effect, perform};
@@ -121,6 +122,18 @@ impl Acme for Named {
         let chain = self.0.alternate(url, now).await;
         note_request(Endpoint::Certificate, &chain);
         chain
+    }
+
+    async fn revoke(
+        &self,
+        certificate_der: &[u8],
+        reason: RevocationReason,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let revoke = self.0.revoke(certificate_der, reason, now);
+        let revoked = perform(Effect::Revoke, revoke).await;
+        note_request(Endpoint::RevokeCert, &revoked);
+        revoked
     }
 
     async fn deactivate(&self, authorization_urls: &[String], now: Timestamp) -> Result<(), Fault> {

@@ -2,9 +2,11 @@
 
 mod chain;
 mod give_back;
+mod key;
 mod order;
 mod place;
 mod renewal_info;
+mod revoke;
 mod secret;
 
 use evercert_api::Reason;
@@ -127,10 +129,13 @@ async fn take(
         Step::Adopt => secret::adopt(gathered, context, now).await?,
         Step::MendMarks => secret::mend_marks(gathered, context, now).await?,
         Step::TryWrite => secret::try_write(gathered, context, now).await?,
-        Step::PrepareKey => secret::prepare_key(gathered, context).await?,
+        Step::PrepareKey => key::prepare_key(gathered, context).await?,
         Step::KeepCopy => secret::keep_copy(gathered, context).await?,
-        Step::DropPendingKey => secret::drop_pending_key(gathered, context).await?,
+        Step::DropPendingKey => key::drop_pending_key(gathered, context).await?,
         Step::MendCompanion => secret::mend_companion(gathered, context).await?,
+        Step::NoteRevocation { value } => revoke::note(gathered, value, context).await?,
+        Step::DropRevocation { why } => revoke::drop_noted(gathered, why, context).await?,
+        Step::Revoke => revoke::revoke(gathered, context, now).await?,
         Step::PollRenewalInfo => renewal_info::poll(gathered, context, now).await,
         Step::SelfSign => secret::self_sign(gathered, context, now).await?,
         Step::Abandon { why } => give_back::abandon(gathered, why, context, now).await,

@@ -1,26 +1,25 @@
 //! Effects on the TLS Secret and its companion. A Secret that does not exist is created, never applied over: whoever was
 //! faster keeps what is theirs; one that exists is replaced only as it was read.
 
-use evercert_api::certificate::{PrivateKey, RotationPolicy};
-use evercert_api::{DnsName, Reason, children, keys};
+use evercert_api::{DnsName, Reason, keys};
 use evercert_core::adopt::build_adopted;
 use evercert_core::circuit::{FieldManager, find_writer};
-use evercert_core::facts::{CertificateFacts, KeyKind};
+use evercert_core::facts::CertificateFacts;
 use evercert_core::fallback::{Fallback, choose, describe};
-use evercert_core::fault::FaultClass;
 use evercert_core::observe::{IssuerObservation, Marks, SecretObservation};
 use evercert_core::report::{Change, Ending};
-use evercert_pki::{KeyError, Marking, PrivateKeyPem};
+use evercert_pki::{Marking, PrivateKeyPem};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
 use super::Outcome;
+use super::key::make_key;
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::effect::Effect;
 use crate::error::Error;
-use crate::gather::{Gathered, is_companion_of};
+use crate::gather::Gathered;
 use crate::secrets::{
     Change as CompanionChange, Content, KeyPairPem, build_companion, build_tls, data,
 };
@@ -163,71 +162,6 @@ pub(super) async fn mend_marks(
     Ok(Outcome::moved())
 }
 
-/// Makes the key of the next certificate, or takes the one in use where the spec says so, and keeps it in the companion.
-pub(super) async fn prepare_key(
-    gathered: &mut Gathered,
-    context: &Context,
-) -> Result<Outcome, Error> {
-    let wanted = gathered.observed.spec.key();
-    let key = match kept_key(gathered, &wanted) {
-        Some(key) => key,
-        None => make_key(wanted).await?.into_bytes(),
-    };
-    let was_missing = gathered.companion.is_none();
-    match write_companion(
-        gathered,
-        &CompanionChange::PendingKey(&key),
-        Effect::KeepPendingKey,
-        context,
-    )
-    .await
-    {
-        Ok(()) => Ok(Outcome::moved()),
-        Err(error) if was_missing && error.is_conflict() => {
-            explain_companion(gathered, context).await?.ok_or(error)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// The failed attempt, where the companion's name is taken by a Secret of somebody else: it is not touched.
-async fn explain_companion(
-    gathered: &Gathered,
-    context: &Context,
-) -> Result<Option<Outcome>, Error> {
-    let key = &gathered.observed.key;
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
-    let name = children::companion_name(&key.namespace, &key.name);
-    let there = apply::within(api.get_opt(&name)).await?;
-    Ok(there
-        .filter(|secret| !is_companion_of(secret, &gathered.certificate))
-        .map(|_| {
-            let message = format!(
-                "Secret {name}, where the key of the next certificate is to be kept, exists and was not made by Evercert: delete it"
-            );
-            super::order::failed_here(Reason::SecretNotOurs, FaultClass::Transient, &message)
-        }))
-}
-
-/// The key in use, where it is to be kept and of the wanted kind.
-fn kept_key(gathered: &Gathered, wanted: &PrivateKey) -> Option<Vec<u8>> {
-    if wanted.rotation_policy != RotationPolicy::Never {
-        return None;
-    }
-    let issued = gathered.observed.issued().and(gathered.secret.as_ref());
-    let stored = gathered
-        .observed
-        .companion
-        .last_good
-        .as_ref()
-        .and(gathered.companion.as_ref());
-    [issued, stored]
-        .into_iter()
-        .flatten()
-        .map(|secret| data(secret, keys::TLS_KEY).to_vec())
-        .find(|key| evercert_pki::key_kind(key).is_ok_and(|kind| kind == KeyKind::wanted(wanted)))
-}
-
 /// Keeps a copy of the good certificate in the TLS Secret in the companion.
 pub(super) async fn keep_copy(
     gathered: &mut Gathered,
@@ -245,21 +179,6 @@ pub(super) async fn keep_copy(
         )
         .await?;
     }
-    Ok(Outcome::moved())
-}
-
-/// Drops the pending key from the companion.
-pub(super) async fn drop_pending_key(
-    gathered: &mut Gathered,
-    context: &Context,
-) -> Result<Outcome, Error> {
-    write_companion(
-        gathered,
-        &CompanionChange::NoPendingKey,
-        Effect::DropPendingKey,
-        context,
-    )
-    .await?;
     Ok(Outcome::moved())
 }
 
@@ -338,6 +257,14 @@ pub(super) async fn keep(
             .as_ref()
             .and_then(|order| order.profile.clone()),
         issued_at: Some(now),
+        // A request that came while the order was under way is noted before this, and so is heeded by it.
+        revoke: gathered
+            .observed
+            .companion
+            .revocation
+            .as_ref()
+            .map(|noted| noted.value.clone())
+            .or_else(|| gathered.observed.revoke.clone()),
     };
     write_companion(
         gathered,
@@ -468,19 +395,10 @@ pub(super) fn names(gathered: &Gathered) -> Vec<DnsName> {
         .collect()
 }
 
-fn pair_of(secret: &Secret) -> KeyPairPem {
+pub(super) fn pair_of(secret: &Secret) -> KeyPairPem {
     KeyPairPem {
         chain: data(secret, keys::TLS_CRT).to_vec(),
         key: data(secret, keys::TLS_KEY).to_vec(),
-    }
-}
-
-/// A new key, made where RSA does not hold up the loop.
-async fn make_key(wanted: PrivateKey) -> Result<PrivateKeyPem, Error> {
-    let made = tokio::task::spawn_blocking(move || evercert_pki::generate_key(&wanted)).await;
-    match made {
-        Ok(key) => key.map_err(|e: KeyError| unsendable(e)),
-        Err(error) => Err(unsendable(error)),
     }
 }
 
@@ -501,7 +419,7 @@ fn sign(
     .map_err(unsendable)
 }
 
-fn unsendable(error: impl std::fmt::Display) -> Error {
+pub(super) fn unsendable(error: impl std::fmt::Display) -> Error {
     Error::Api(ApplyError::Unsendable(error.to_string()))
 }
 
@@ -572,7 +490,7 @@ fn field_managers(secret: &Secret) -> Vec<FieldManager<'_>> {
         .collect()
 }
 
-async fn write_companion(
+pub(super) async fn write_companion(
     gathered: &mut Gathered,
     change: &CompanionChange<'_>,
     effect: Effect,

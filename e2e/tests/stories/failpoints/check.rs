@@ -23,6 +23,7 @@ use super::orders;
 use super::play::{OLD, Play, SITE, is_labelled};
 use crate::account_keys;
 use crate::issue::{data, no_route_stays};
+use crate::revoked;
 
 /// What the CA may have been asked for.
 #[derive(Debug)]
@@ -70,9 +71,14 @@ pub(super) async fn whole(
     }
     // Last, so that whatever is wrong had its time.
     let count = ca.count()?;
+    let renewed = usize::from(play == Play::Revoke);
+    if play == Play::Revoke {
+        revoked::only_the_one_in_place_is_good(story, ca, SITE).await?;
+    }
+    let signed = count.certificates.saturating_sub(renewed);
     ensure!(
-        may.orders.contains(&count.orders) && may.certificates.contains(&count.certificates),
-        "{may:?} there may be: {count:?}"
+        may.orders.contains(&count.orders) && may.certificates.contains(&signed),
+        "{may:?} there may be, and {renewed} that is revoked: {count:?}"
     );
     let log = std::fs::read_to_string(ca.log()).context("reading the CA's log")?;
     ensure!(

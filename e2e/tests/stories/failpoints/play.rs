@@ -23,6 +23,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::issue::no_route_stays;
+use crate::revoked;
 
 /// The name of the Certificate, and of its Secret.
 pub(super) const SITE: &str = "site";
@@ -38,6 +39,8 @@ pub(super) enum Play {
     SelfSign,
     /// Another key for the account is asked for.
     Rotate,
+    /// The certificate in place is to be revoked.
+    Revoke,
     /// The TLS Secret is deleted.
     Restore,
     /// The TLS Secret loses its marks.
@@ -96,6 +99,7 @@ impl Play {
             Effect::KeepNextAccountKey | Effect::ChangeAccountKey | Effect::SettleAccountKey => {
                 Self::Rotate
             }
+            Effect::NoteRevocation | Effect::Revoke | Effect::SettleRevocation => Self::Revoke,
             Effect::KeepSelfSigned | Effect::StoreSelfSigned => Self::SelfSign,
             Effect::RestoreSecret => Self::Restore,
             Effect::MendMarks => Self::Mend,
@@ -124,6 +128,7 @@ impl Play {
             }
             Self::Issue
             | Self::Rotate
+            | Self::Revoke
             | Self::Restore
             | Self::Mend
             | Self::Adopt
@@ -138,6 +143,7 @@ impl Play {
         };
         match self {
             Self::Rotate
+            | Self::Revoke
             | Self::Restore
             | Self::Mend
             | Self::Copy
@@ -204,6 +210,7 @@ impl Play {
             Self::Issue
             | Self::SelfSign
             | Self::Rotate
+            | Self::Revoke
             | Self::Restore
             | Self::Mend
             | Self::Adopt
@@ -235,6 +242,7 @@ impl Play {
                     .patch("ca", &PatchParams::default(), &Patch::Merge(&asked))
                     .await?;
             }
+            Self::Revoke => revoked::ask(story, SITE, Some("superseded")).await?,
             Self::Restore => {
                 let secrets = story.api::<Secret>();
                 secrets.delete(SITE, &DeleteParams::default()).await?;
@@ -280,6 +288,9 @@ impl Play {
     pub(super) async fn mend(self, story: &Story<'_>) -> Result<()> {
         if self == Self::Delete {
             return is_gone(story).await;
+        }
+        if self == Self::Revoke {
+            return revoked::done(story, SITE).await.map(drop);
         }
         if self != Self::Refuse {
             return Ok(());

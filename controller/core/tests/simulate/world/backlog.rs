@@ -67,6 +67,7 @@ impl World {
             names: Some(names.clone()),
             profile: None,
             issued_at: Some(instant(came, 0.0)),
+            revoke: None,
         };
         o.companion.last_good = Some((facts.clone(), marks.clone()));
         self.ca.issue(&names, came);
