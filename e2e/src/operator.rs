@@ -332,6 +332,8 @@ impl Operator {
             ("--solver-image", EVERCERT.reference),
             ("--health-listen", self.health),
             ("--lease-identity", self.identity),
+            ("--default-issuer", "Issuer/ca"),
+            ("--annotation-compat", "cert-manager,kube-lego"),
         ];
         let words = given.iter().flat_map(|(name, value)| [*name, *value]);
         std::iter::once("controller")

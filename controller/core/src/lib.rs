@@ -35,4 +35,5 @@ pub mod report;
 pub mod revocation;
 pub mod routes;
 pub mod sentence;
+pub mod source;
 pub mod template;

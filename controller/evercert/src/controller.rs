@@ -12,6 +12,7 @@ use evercert_operator::{Config, LeaseConfig, SolverConfig};
 
 use crate::log::LogArgs;
 use crate::serve;
+use crate::source::SourceArgs;
 
 /// Renewals of a shorter one would be a load, and a busy machine would lose it.
 const SHORTEST_CLAIM: Duration = Duration::from_secs(2);
@@ -25,6 +26,9 @@ pub(crate) struct ControllerArgs {
     /// Whether a Certificate may have a name that stands in an Ingress or an older Certificate of another namespace
     #[arg(long, env = "EVERCERT_NAME_SHARING", value_enum, default_value_t = NameSharing::Refuse)]
     name_sharing: NameSharing,
+
+    #[command(flatten)]
+    source: SourceArgs,
 
     /// The most orders under way at the same time
     #[arg(
@@ -195,6 +199,7 @@ fn build_identity() -> String {
 
 /// Runs the operator until a signal ends it.
 pub(crate) fn run(args: &ControllerArgs) -> Result<()> {
+    args.source.check()?;
     let config = build_config(args);
     serve::run(&args.log, async {
         let cluster = serve::find_cluster().await?;
@@ -211,6 +216,7 @@ fn build_config(args: &ControllerArgs) -> Config {
             idle: args.solver_idle.0,
             port: args.solver_port,
         },
+        source: args.source.config(),
         name_sharing_allowed: args.name_sharing == NameSharing::Allow,
         concurrency: args.concurrency,
         max_orders: usize::from(args.max_orders),

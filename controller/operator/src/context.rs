@@ -26,6 +26,7 @@ use crate::polls::Polls;
 use crate::preflight::Preflights;
 use crate::projection::Projections;
 use crate::slots::Slots;
+use crate::source::News;
 
 /// What every pass shares.
 pub(crate) struct Context {
@@ -56,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) preflights: Preflights,
     /// TLS Secrets that go with their Certificates.
     pub(crate) orphans: Orphans,
+    /// Namespaces whose Ingresses or Certificates have changed.
+    pub(crate) news: Arc<News>,
     /// Challenges, routes and solver.
     pub(crate) projections: Projections,
     /// All Certificates.

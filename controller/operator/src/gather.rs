@@ -25,6 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
 pub(crate) use self::claims::check_issuer_policy;
+pub(crate) use self::claims::find_sources;
 use self::claims::{find_refusal, find_rival, find_unroutable};
 use crate::apply::{self, ApplyError};
 use crate::choice::{Chosen, choose};
@@ -363,7 +364,8 @@ fn observe_dns(
 ) -> Preflight {
     let question = || {
         let index = context.projections.index();
-        Question::of(certificate, session, index.as_deref())
+        let sources = find_sources(certificate, context);
+        Question::of(certificate, session, index.as_deref(), &sources)
     };
     if let Some(question) = is_order_near(o, now).then(question).flatten() {
         context.preflights.observe(&o.key, question, now)

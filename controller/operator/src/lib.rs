@@ -29,6 +29,7 @@ mod reconcile;
 mod run;
 mod secrets;
 mod slots;
+mod source;
 mod stint;
 
 pub use config::{Config, LeaseConfig, SolverConfig};

@@ -1,7 +1,7 @@
 //! Looks at DNS for Certificates whose order is near. In the background, so that no pass waits for a look; who is looked at is
 //! woken when there is news. Answers are kept for seconds, in memory only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +45,7 @@ impl Question {
         certificate: &Certificate,
         session: Option<&Session>,
         index: Option<&IngressIndex>,
+        sources: &BTreeMap<String, String>,
     ) -> Option<Self> {
         let session = session?;
         let Signer::Acme { acme, directory } = &session.signer else {
@@ -53,7 +54,8 @@ impl Question {
         let class = session.ingress_class.as_deref();
         let entry_points = |name: &String| {
             let index = index?;
-            let class = index.class_for(class, name).ok()?;
+            let source = sources.get(name).map(String::as_str);
+            let class = index.class_for(source, class, name).ok()?;
             Some(index.entry_points(&class, name))
         };
         let url: Option<http::Uri> = directory.url().parse().ok();

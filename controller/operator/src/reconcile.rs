@@ -290,6 +290,13 @@ async fn report(
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
         gathered.certificate =
             apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
+        // What holds it up is said on its Ingresses, too.
+        if evercert_core::source::owners(&gathered.certificate)
+            .next()
+            .is_some()
+        {
+            context.news.note(&key.namespace);
+        }
     }
     context.memory.update(key, |e| e.last_write = Some(now));
     note_reported(key, context).await;

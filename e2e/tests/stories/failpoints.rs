@@ -80,6 +80,8 @@ fn orders(point: Point) -> usize {
         | Play::Delete
         | Play::Copy
         | Play::Disown
+        | Play::Source
+        | Play::Unask
         | Play::StartSolver
         | Play::StopSolver
         | Play::Leftovers

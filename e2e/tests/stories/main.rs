@@ -9,6 +9,7 @@ mod account_keys;
 mod accounts;
 mod adoption;
 mod alternates;
+mod annotated;
 mod app;
 mod ca_outage;
 mod chains;
@@ -89,6 +90,7 @@ fn groups() -> Vec<Group> {
         renewal_info::tales(),
         requested::tales(),
         permission::tales(),
+        annotated::tales(),
         app::tales(),
         schema::tales(),
         issue::tales(),
@@ -143,6 +145,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
             .one_by_one(unstorable::tales())
+            .one_by_one(annotated::others::with_options())
             .one_by_one(dns_preflight::without_operator())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())

@@ -10,11 +10,13 @@ use evercert_core::observe::{Observed, Refusal};
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
 use evercert_core::routes::is_route;
+use evercert_core::source::{owners, source_classes};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 
 use crate::context::Context;
 use crate::issuer::{Session, Signer};
@@ -63,6 +65,25 @@ pub(super) fn find_rival(
         .map(str::to_owned)
 }
 
+/// The ingress class of each name's source Ingress, where it has one.
+pub(crate) fn find_sources(
+    certificate: &Certificate,
+    context: &Context,
+) -> BTreeMap<String, String> {
+    let owning = owners(certificate).filter_map(|owner| {
+        let namespace = certificate
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default();
+        let ingress = ObjectRef::<Ingress>::new(&owner.name).within(namespace);
+        let ingress = context.ingresses.get(&ingress)?;
+        (ingress.metadata.uid.as_ref() == Some(&owner.uid)).then_some(ingress)
+    });
+    let owning: Vec<_> = owning.collect();
+    source_classes(owning.iter().map(AsRef::as_ref))
+}
+
 /// Why no route can be made for a wanted name; looked at before an order is placed.
 pub(super) fn find_unroutable(
     certificate: &Certificate,
@@ -77,7 +98,11 @@ pub(super) fn find_unroutable(
     let index = context.projections.index()?;
     let class = session.ingress_class.as_deref();
     let mut names = certificate.spec.dns_names.iter();
-    names.find_map(|name| index.class_for(class, name).err())
+    let sources = find_sources(certificate, context);
+    names.find_map(|name| {
+        let source = sources.get(name).map(String::as_str);
+        index.class_for(source, class, name).err()
+    })
 }
 
 /// Labels and annotations of a namespace.
@@ -85,9 +110,7 @@ fn labels_of(
     name: &str,
     context: &Context,
 ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
-    let namespace = context
-        .namespaces
-        .get(&kube::runtime::reflector::ObjectRef::new(name));
+    let namespace = context.namespaces.get(&ObjectRef::new(name));
     namespace
         .map(|n| (n.labels().clone(), n.annotations().clone()))
         .unwrap_or_default()

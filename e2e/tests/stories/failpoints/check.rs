@@ -195,6 +195,9 @@ async fn inventory(story: &Story<'_>, play: Play) -> Result<()> {
     if play != Play::SelfSign {
         wanted.push(("Secret", "ca-account"));
     }
+    if play == Play::Source {
+        wanted.push(("Ingress", SITE));
+    }
     if play == Play::Leftovers {
         wanted.push(("ResourceQuota", OLD));
     }
