@@ -168,6 +168,7 @@ fn merge(
             let (reason, message) = (failure.reason, &failure.message);
             note_attempt(status, AttemptOutcome::Failed, reason, message, now);
             status.order = None;
+            let fingerprint = basis.map_or_else(|| o.fingerprint(), |b| b.fingerprint.clone());
             if !o.spec.alternate_issuer_refs.is_empty() && gives_way(failure) {
                 let issuer = o.issuer_id();
                 status.refusals.retain(|refusal| refusal.issuer != issuer);
@@ -175,7 +176,7 @@ fn merge(
                     issuer,
                     time: whole_seconds(now),
                     message: failure.message.clone(),
-                    fingerprint: o.fingerprint(),
+                    fingerprint: fingerprint.clone(),
                 });
             }
             status.failed_attempts = Some(attempts);
@@ -189,7 +190,7 @@ fn merge(
                 time: whole_seconds(now),
                 reason: failure.reason.as_str().to_owned(),
                 message: failure.message.clone(),
-                fingerprint: Some(basis.map_or_else(|| o.fingerprint(), |b| b.fingerprint.clone())),
+                fingerprint: Some(fingerprint),
                 permanent: failure.fault.class == FaultClass::Permanent,
             });
         }
