@@ -140,6 +140,9 @@ impl NameLook {
     }
 }
 
+/// The most addresses of one name that are asked who listens there; with more of them nothing is known.
+const MOST_ASKED: usize = 8;
+
 /// The addresses of a look that are none of `wanted`, where these are worth a comparison: the Ingress's addresses are known, all
 /// of them, and both they and the name's are addresses of the internet, as `is_public` tells. A load balancer behind a router has
 /// a private one, and a name with a private one is this network's own view.
@@ -153,8 +156,15 @@ pub fn find_strangers(
     let comparable = !wanted.is_empty()
         && wanted.len() < MOST_KEPT
         && wanted.iter().chain(&found).all(|a| is_public(*a));
-    let strangers = found.into_iter().filter(|a| !wanted.contains(a));
-    strangers.filter(|_| comparable).collect()
+    let mut strangers = found;
+    strangers.retain(|a| comparable && !wanted.contains(a));
+    // Whoever writes the zone does not send this process to half the internet.
+    strangers.truncate(if strangers.len() > MOST_ASKED {
+        0
+    } else {
+        MOST_ASKED
+    });
+    strangers
 }
 
 /// What is definitely wrong, if anything is. `strangers` are those of [`find_strangers`].

@@ -308,6 +308,7 @@ fn observe(
         others: chosen.others,
         gave_way: chosen.because,
         passed_over: chosen.passed_over,
+        held: chosen.held,
         secret: observe_secret(
             key,
             &certificate.spec,

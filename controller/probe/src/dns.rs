@@ -15,6 +15,7 @@ use hickory_resolver::net::{DnsError as Negative, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::address::is_public;
@@ -146,8 +147,14 @@ impl Dns {
     }
 }
 
+/// So many connections are tried at a time, whatever the zones of all names say.
+static CONNECTIONS: Semaphore = Semaphore::const_new(32);
+
 /// Who listens on port 80 of an address of the internet.
 async fn find_listener(address: IpAddr) -> (IpAddr, Listener) {
+    let Ok(_one_of_few) = CONNECTIONS.acquire().await else {
+        return (address, Listener::Silent);
+    };
     let connecting = TcpStream::connect((address, 80));
     let listener = match timeout(PER_CONNECTION, connecting).await {
         Ok(Ok(_)) => Listener::There,

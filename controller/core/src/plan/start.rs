@@ -240,6 +240,21 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
     ))
 }
 
+/// The first issuer refused, and so did each other that could sign: a choice that falls back to it is no change by a person.
+pub(super) fn plan_held(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let held = o.held.as_ref().filter(|held| now < held.until)?;
+    let message = format!("{}. Next attempt at {}", held.message, whole(held.until));
+    Some(blocked(
+        "refused by all",
+        o,
+        held.reason,
+        with_passed_over(o, message),
+        // What keeps the others from being tried may end without anybody saying so.
+        held.until.min(later(now, LOOK_AGAIN)),
+        now,
+    ))
+}
+
 /// The last attempt failed, and nothing that a person can change has changed since.
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
@@ -486,6 +501,7 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         plan_refused_name,
         plan_profile,
         plan_backoff,
+        plan_held,
         plan_gate,
         plan_limit,
         plan_unwritable_secret,

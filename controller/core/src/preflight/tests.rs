@@ -57,6 +57,17 @@ fn the_name_that_is_not_there_the_one_without_address_and_servers_that_fail_are_
 }
 
 #[test]
+fn a_name_with_very_many_addresses_sends_nobody_there() {
+    let many = |n: u8| -> Vec<IpAddr> { (1..=n).map(|i| [203, 0, 113, i].into()).collect() };
+    let wanted = ips(&[HERE]);
+    let asked = |n| {
+        let look = answered(Answer::Addresses(many(n)), Answer::Addresses(Vec::new()));
+        find_strangers(&look, &wanted, |_| true).len()
+    };
+    assert_eq!((asked(1), asked(8), asked(9)), (1, 8, 0));
+}
+
+#[test]
 fn only_addresses_where_certainly_nobody_leads_on_to_the_ingress_are_wrong() {
     use Listener::{Refused, Silent, There};
     let elsewhere = || wrong(look(&[THERE], &[]), &[HERE], Refused);
