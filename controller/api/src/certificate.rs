@@ -456,11 +456,15 @@ pub struct RenewalInfoStatus {
 /// From when until when the CA suggests to renew.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
 pub struct WindowStatus {
     /// From when on.
     pub start: Time,
     /// Until when.
     pub end: Time,
+    /// When it was first known. A renewal in a window that was over by then is spread from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_since: Option<Time>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks so

@@ -3,7 +3,7 @@
 use evercert_api::certificate::IssuerRef;
 use evercert_api::children::stable_hash;
 use evercert_api::{CertificateSpec, CertificateStatus, Reason};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::Fault;
@@ -71,6 +71,8 @@ pub struct Observed {
     pub limit: Option<Gate>,
     /// A profile that the CA refused although its directory offers it.
     pub refused_profile: Option<String>,
+    /// The time over which renewals are spread that a CA wants at once.
+    pub renewal_spread: SignedDuration,
     /// When the directory's shared budget has room for a poll of this Certificate, where it had none.
     pub poll_turn: Option<Timestamp>,
     /// The solver.

@@ -63,7 +63,8 @@ pub fn plan_renewal(spec: &CertificateSpec, facts: &CertificateFacts) -> Renewal
 }
 
 /// The same for the certificate of `o` that came at `issued_at`: the instant in the window that its CA suggests, where one is
-/// known (RFC 9773).
+/// known (RFC 9773); after it, over the operator's own setting or a twentieth of the lifetime, where the window was over when it
+/// was first known.
 ///
 /// Where the spec has no wish, it is earlier by up to a twentieth of the lifetime, by a hash of the Certificate's name: what was
 /// issued at once is not renewed at once, after a restart neither. A quarter of the time that the certificate had left when it
@@ -77,7 +78,11 @@ pub fn plan_renewal_after(
 ) -> Renewal {
     let renewal = plan_renewal(&o.spec, facts);
     if let Some(window) = find_window(o, facts) {
-        let at = window.instant(&o.key, facts, issued_at).min(latest(facts));
+        let most = SignedDuration::from_secs(lifetime(facts) / SPREAD_PART);
+        let spread = o.renewal_spread.clamp(SignedDuration::ZERO, most);
+        let at = window
+            .instant(&o.key, facts, issued_at, spread)
+            .min(latest(facts));
         return Renewal {
             at,
             before: facts.not_after.duration_since(at),

@@ -55,6 +55,8 @@ pub struct Window<'a> {
     pub start: Timestamp,
     /// Its end.
     pub end: Timestamp,
+    /// When it was first known.
+    pub known_since: Option<Timestamp>,
     /// A page that says why.
     pub explanation_url: Option<&'a str>,
 }
@@ -87,10 +89,12 @@ pub fn note_poll(
             ),
             None => RenewalInfoStatus {
                 certificate_id: id.to_owned(),
-                window: Some(WindowStatus {
-                    start: whole_seconds(info.start),
-                    end: Time(whole_up(info.end)),
-                }),
+                window: Some(note_window(
+                    known.and_then(|known| known.window.as_ref()),
+                    whole_seconds(info.start),
+                    Time(whole_up(info.end)),
+                    now,
+                )),
                 explanation_url: info.explanation_url.as_deref().map(quote),
                 next_poll_time: next(info.retry_after, USUAL, now),
                 failures: 0,
@@ -102,6 +106,29 @@ pub fn note_poll(
             let doubled = SHORTEST * (1 << failures.saturating_sub(1).min(9));
             failed(doubled.min(USUAL), why.retry_after, &why.detail)
         }
+    }
+}
+
+/// The window from `start` to `end`, known for as long as the same was asked for: by a CA that counts back from each poll, too.
+fn note_window(
+    known: Option<&WindowStatus>,
+    start: Time,
+    end: Time,
+    now: Timestamp,
+) -> WindowStatus {
+    let is_same = |known: &&WindowStatus| {
+        let are_over = known.end.0 <= now && end.0 <= now;
+        are_over || (known.start == start && known.end == end)
+    };
+    let since = known
+        .filter(is_same)
+        .and_then(|known| known.known_since.clone())
+        // Later than now: the clock was set back, or the status forged.
+        .filter(|since| since.0 <= now);
+    WindowStatus {
+        known_since: since.or_else(|| Some(whole_seconds(now))),
+        start,
+        end,
     }
 }
 
@@ -133,26 +160,35 @@ pub fn find_window<'a>(o: &'a Observed, facts: &CertificateFacts) -> Option<Wind
     (is_its && is_sane).then_some(Window {
         start: *start,
         end: *end,
+        known_since: window.known_since.as_ref().map(|at| at.0),
         explanation_url: known.explanation_url.as_deref(),
     })
 }
 
 impl Window<'_> {
     /// The instant in it for a certificate that came at `issued_at`: by a hash of the Certificate's name and of the certificate,
-    /// and not before the new certificate has rested.
+    /// and not before the new certificate has rested. Where it was over already when it was first known, as before a mass
+    /// revocation, the instant is in the time of `spread` that follows.
     #[must_use]
     pub fn instant(
         &self,
         key: &ObjectKey,
         facts: &CertificateFacts,
         issued_at: Option<Timestamp>,
+        spread: SignedDuration,
     ) -> Timestamp {
         let id = facts.renewal_id.as_deref().unwrap_or_default();
         let hash = stable_hash(&["window", &key.namespace, &key.name, id]);
-        let whole = self.end.duration_since(self.start).as_millis();
-        let part = whole.saturating_mul(i128::from(hash % 1_000_000)) / 1_000_000;
+        let (from, whole) = match self.known_since.filter(|since| self.end <= *since) {
+            Some(since) => (since, spread),
+            None => (self.start, self.end.duration_since(self.start)),
+        };
+        let part = whole
+            .as_millis()
+            .saturating_mul(i128::from(hash % 1_000_000))
+            / 1_000_000;
         let part = SignedDuration::from_millis(i64::try_from(part).unwrap_or(0));
-        let at = self.start.checked_add(part).unwrap_or(self.start);
+        let at = from.checked_add(part).unwrap_or(from);
         let Some(issued_at) = issued_at.filter(|at| *at < facts.not_after) else {
             return at;
         };

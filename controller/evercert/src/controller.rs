@@ -17,6 +17,9 @@ use crate::source::SourceArgs;
 /// Renewals of a shorter one would be a load, and a busy machine would lose it.
 const SHORTEST_CLAIM: Duration = Duration::from_secs(2);
 
+/// A CA revokes within a day what it has to.
+const LONGEST_SPREAD: Duration = Duration::from_hours(24);
+
 #[derive(Args, Debug)]
 pub(crate) struct ControllerArgs {
     /// The operator's own namespace: its solver and ledger, and the Secrets of ClusterIssuers
@@ -39,6 +42,19 @@ pub(crate) struct ControllerArgs {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     max_orders: u16,
+
+    /// The time over which renewals are spread that a CA wants at once, as before a mass revocation: 24h at most, 0s for none
+    ///
+    /// Never more than a twentieth of a certificate's lifetime. Of those that are due at the same time the soonest expiry comes
+    /// first.
+    #[arg(
+        long,
+        env = "EVERCERT_RENEWAL_SPREAD",
+        value_name = "DURATION",
+        default_value = "30m",
+        value_parser = parse_spread
+    )]
+    renewal_spread: Duration,
 
     /// The most objects worked on at the same time; those that wait for a CA are not counted
     #[arg(
@@ -172,6 +188,18 @@ fn parse_idle(text: &str) -> Result<Idle, String> {
         })
 }
 
+fn parse_spread(text: &str) -> Result<Duration, String> {
+    if text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    parse_duration(text)
+        .and_then(|spread| Duration::try_from(spread).ok())
+        .filter(|spread| *spread <= LONGEST_SPREAD)
+        .ok_or_else(|| {
+            "write a duration of 24h at most such as 90s, 10m or 1h30m, or 0s for none".to_owned()
+        })
+}
+
 /// As a Lease takes it (k8s.io/api/coordination/v1), in a header, too.
 fn parse_identity(text: &str) -> Result<String, String> {
     let is_good = (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -220,6 +248,7 @@ fn build_config(args: &ControllerArgs) -> Config {
         name_sharing_allowed: args.name_sharing == NameSharing::Allow,
         concurrency: args.concurrency,
         max_orders: usize::from(args.max_orders),
+        renewal_spread: args.renewal_spread,
         dns_servers: args.dns_servers.clone(),
         user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
         health_listen: args.health_listen,
@@ -281,6 +310,24 @@ mod tests {
         for bad in ["0s", "10", "never"] {
             let refusal = idle(&["--solver-idle", bad]).unwrap_err();
             assert!(refusal.contains("write a duration above zero"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_mass_renewal_is_spread_over_half_an_hour_unless_told_otherwise() {
+        let spread = |more: &[&str]| config(more).map(|config| config.renewal_spread);
+        assert_eq!(spread(&[]), Ok(Duration::from_mins(30)));
+        assert_eq!(spread(&["--renewal-spread", "0s"]), Ok(Duration::ZERO));
+        assert_eq!(
+            spread(&["--renewal-spread", "24h"]),
+            Ok(Duration::from_hours(24))
+        );
+        for bad in ["24h1s", "0", "-5m", "half an hour"] {
+            let refusal = spread(&["--renewal-spread", bad]).unwrap_err();
+            assert!(
+                refusal.contains("24h at most") || refusal.contains("unexpected argument"),
+                "{refusal}"
+            );
         }
     }
 

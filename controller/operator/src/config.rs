@@ -22,6 +22,8 @@ pub struct Config {
     /// The most orders that are under way at the CAs at the same time, at least 1. An eighth of them are worked on here, the
     /// others wait for their CA.
     pub max_orders: usize,
+    /// The time over which renewals are spread that a CA wants at once.
+    pub renewal_spread: Duration,
     /// The DNS servers that are asked; without any those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// What the operator calls itself in each request to a CA (RFC 8555 §6.1).

@@ -332,6 +332,8 @@ fn observe(
             .as_deref()
             .and_then(|d| context.memory.gate_for(d, key, now)),
         limit: None,
+        renewal_spread: SignedDuration::try_from(context.config.renewal_spread)
+            .unwrap_or(SignedDuration::MAX),
         poll_turn: None,
         refused_profile: entry.refused_profile.clone(),
         solver: observe_solver(context.projections.solver()),

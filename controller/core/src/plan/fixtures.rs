@@ -98,6 +98,7 @@ pub(crate) fn observed() -> Observed {
         intent: None,
         gate: None,
         limit: None,
+        renewal_spread: SignedDuration::from_mins(30),
         poll_turn: None,
         refused_profile: None,
         solver: SolverState::Ready,

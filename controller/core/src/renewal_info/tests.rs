@@ -2,7 +2,11 @@ use evercert_api::Reason;
 use evercert_api::certificate::RenewalInfoStatus;
 use jiff::Timestamp;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
+use crate::cases::config;
 use crate::need::find_need;
 use crate::observe::Gate;
 use crate::plan::fixtures::{DAY, at, good, marks, now, observed};
@@ -29,7 +33,7 @@ fn failed(lasting: bool) -> Result<RenewalInfo, NoRenewalInfo> {
     })
 }
 
-/// [`good`] in place, from a CA with renewal information that was asked so.
+/// [`good`] in place, from a CA with renewal information that was asked so. Nothing is spread.
 fn told(answer: &Result<RenewalInfo, NoRenewalInfo>) -> Observed {
     let mut o = observed()
         .with_certificate(good())
@@ -37,6 +41,7 @@ fn told(answer: &Result<RenewalInfo, NoRenewalInfo>) -> Observed {
         .offering_renewal_info();
     let noted = note_poll(None, "id.01", good().not_after, answer, now());
     o.status.renewal_info = Some(noted);
+    o.renewal_spread = SignedDuration::ZERO;
     o
 }
 
@@ -299,7 +304,7 @@ fn a_ca_that_always_says_at_once_gets_an_order_in_six_hours_at_most() {
         at(45 * DAY + DAY / 2),
         "a twentieth is left"
     );
-    assert!(came(-DAY) < now());
+    assert!(came(-DAY) <= now());
 }
 
 #[test]
@@ -336,6 +341,129 @@ fn it_is_news_when_a_renewal_comes_sooner() {
     );
     assert!(!news(-DAY, None, Some("https://a")), "later");
     assert!(!news(0, None, Some("https://a")));
+}
+
+#[test]
+fn a_window_that_was_over_when_it_was_first_known_is_spread_over_the_operators_setting() {
+    let over = info(-2 * DAY, -DAY);
+    let crowd = |spread: i64| {
+        let mut ats: Vec<i64> = (0..1_000)
+            .map(|i| {
+                let mut o = told(&Ok(over.clone()));
+                o.key.name = format!("site{i}");
+                o.renewal_spread = SignedDuration::from_secs(spread);
+                assert_eq!(renewal(&o), renewal(&o.clone()), "after a restart");
+                renewal(&o)
+            })
+            .collect();
+        ats.sort_unstable();
+        ats
+    };
+    let ats = crowd(1_200);
+    assert!(ats.iter().all(|at| (0..=1_200).contains(at)), "{ats:?}");
+    for quarter in ats.chunks(250) {
+        let width = quarter[249] - quarter[0];
+        assert!((200..400).contains(&width), "{width}");
+    }
+    assert!(crowd(0).iter().all(|at| *at == 0), "no spread");
+    let most = 90 * DAY / 20;
+    let ats = crowd(90 * DAY);
+    assert!(ats.iter().all(|at| (0..=most).contains(at)), "{ats:?}");
+    assert!(ats[999] > most / 2, "a twentieth of the lifetime");
+
+    // One that is open, and one that passed while it was known, are as ever.
+    let mut open = told(&Ok(info(-DAY, DAY)));
+    open.renewal_spread = SignedDuration::from_secs(1_200);
+    let same = renewal(&open);
+    open.renewal_spread = SignedDuration::ZERO;
+    assert_eq!(renewal(&open), same);
+}
+
+#[test]
+fn what_is_asked_for_ever_since_is_known_since_it_was_asked_for_first() {
+    let poll = |known: Option<&RenewalInfoStatus>, start, end, seconds| {
+        let answer = Ok(info(start, end));
+        note_poll(known, "id.01", good().not_after, &answer, at(seconds))
+    };
+    let since = |noted: &RenewalInfoStatus| {
+        let window = noted.window.as_ref().unwrap();
+        window.known_since.as_ref().map(|since| since.0)
+    };
+    let ahead = poll(None, DAY, 2 * DAY, 0);
+    assert_eq!(since(&ahead), Some(now()));
+    let again = poll(Some(&ahead), DAY, 2 * DAY, HOUR);
+    assert_eq!(since(&again), Some(now()), "the same window");
+    let over = poll(Some(&again), -DAY, -HOUR, 6 * HOUR);
+    assert_eq!(since(&over), Some(at(6 * HOUR)), "it moved to the past");
+    let back = poll(Some(&over), 11 * HOUR, 12 * HOUR, 13 * HOUR);
+    assert_eq!(
+        since(&back),
+        Some(at(6 * HOUR)),
+        "counted back from each poll"
+    );
+    let unanswered = note_poll(
+        Some(&back),
+        "id.01",
+        good().not_after,
+        &failed(false),
+        at(14 * HOUR),
+    );
+    assert_eq!(since(&unanswered), Some(at(6 * HOUR)));
+    let set_back = poll(Some(&over), -DAY, -HOUR, 5 * HOUR);
+    assert_eq!(
+        since(&set_back),
+        Some(at(5 * HOUR)),
+        "by a clock that was fast"
+    );
+    let calm = poll(Some(&back), 20 * DAY, 21 * DAY, 15 * HOUR);
+    assert_eq!(since(&calm), Some(at(15 * HOUR)), "the CA thought better");
+    let mut older = over;
+    if let Some(window) = &mut older.window {
+        window.known_since = None;
+    }
+    assert_eq!(
+        since(&poll(Some(&older), -DAY, -HOUR, 7 * HOUR)),
+        Some(at(7 * HOUR)),
+        "of an earlier version"
+    );
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// A CA says again and again that a window is over, whichever.
+    #[test]
+    fn polls_postpone_no_renewal_that_is_due_and_a_twentieth_of_the_lifetime_is_left(
+        polls in vec((0..9 * DAY, 1..DAY, 1..DAY), 1..9),
+        spread in 0..20 * DAY,
+        issued in proptest::option::of(-39 * DAY..0_i64),
+    ) {
+        let mut o = told(&failed(false));
+        o.renewal_spread = SignedDuration::from_secs(spread);
+        o.status.renewal_info = None;
+        let latest = 50 * DAY - 90 * DAY / 20;
+        let (mut first, mut t) = (None, 0);
+        for (gap, back, width) in polls {
+            let answer = Ok(info(t - back - width, t - back));
+            let noted = note_poll(
+                o.status.renewal_info.as_ref(),
+                "id.01",
+                good().not_after,
+                &answer,
+                at(t),
+            );
+            o.status.renewal_info = Some(noted);
+            let facts = o.certificate().unwrap();
+            let due = plan_renewal_after(&o, facts, issued.map(at)).at;
+            let due = due.duration_since(now()).as_secs();
+            prop_assert!(due <= latest);
+            prop_assert_eq!(*first.get_or_insert(due), due);
+            t += gap;
+        }
+        let most = spread.min(90 * DAY / 20).max(issued.map_or(0, |at| at + 6 * HOUR));
+        let due = first.unwrap_or_default();
+        prop_assert!((0..=most).contains(&due), "{due} of {most}");
+    }
 }
 
 #[test]

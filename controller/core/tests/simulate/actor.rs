@@ -35,6 +35,8 @@ pub(crate) struct Actor {
     /// When it may ask the CA about its renewal.
     pub(crate) turn: Option<Seconds>,
     pub(crate) placed_at: Seconds,
+    /// When the renewal was due that its last order was for.
+    pub(crate) due: Seconds,
     pub(crate) taken: Vec<String>,
     /// The newest of its timers; older ones are void.
     pub(crate) timer: u64,
@@ -80,6 +82,7 @@ impl Actor {
             is_without: false,
             turn: None,
             placed_at: 0.0,
+            due: 0.0,
             taken: Vec::new(),
             timer: 0,
         }
@@ -166,6 +169,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         intent: None,
         gate: None,
         limit: None,
+        renewal_spread: SignedDuration::from_mins(30),
         poll_turn: None,
         refused_profile: None,
         solver: SolverState::Ready,

@@ -56,7 +56,6 @@ fn a_ledger_that_allows_more_than_the_ca_is_found_out() {
     };
     let model = Model::of(DIRECTORY);
     let script = Script {
-        seed: 1,
         certificates: 2_400,
         days: 6.0,
         model: Model {
@@ -64,7 +63,7 @@ fn a_ledger_that_allows_more_than_the_ca_is_found_out() {
             domain: lax(model.domain),
             ..model
         },
-        revocation: None,
+        ..Script::default()
     };
     let refused = run(&script).refused;
     let of = |words: &str| refused.keys().any(|refusal| refusal.contains(words));
@@ -77,8 +76,7 @@ fn two_years_of_three_thousand_certificates_break_no_limit_and_lose_no_certifica
         seed: setting("SEED", 1).into(),
         certificates: usize::try_from(setting("CERTIFICATES", 3_000)).unwrap(),
         days: setting("DAYS", 730).into(),
-        model: Model::of(DIRECTORY),
-        revocation: None,
+        ..Script::default()
     };
     let tally = run(&script);
     assert!(
@@ -105,10 +103,9 @@ fn two_years_of_three_thousand_certificates_break_no_limit_and_lose_no_certifica
 fn a_mass_revocation_is_over_within_a_day_spread_out_and_against_no_limit() {
     let script = Script {
         seed: setting("SEED", 1).into(),
-        certificates: 3_000,
         days: 25.5,
-        model: Model::of(DIRECTORY),
         revocation: Some(24.0),
+        ..Script::default()
     };
     let tally = run(&script);
     assert!(tally.refused.is_empty(), "{:#?}", tally.refused);

@@ -37,6 +37,15 @@ const MOST_ORDERS: usize = 100;
 /// A certificate that expires is the operator's fault when CA and operator were up for so long before.
 const FAULT: Seconds = 2.0 * HOUR;
 
+/// What is broken in a run, on purpose: so that what counts is known to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// Whoever waits for a renewal wakes up months later.
+    SleepsThroughRenewals,
+    /// The CA is not asked about renewals.
+    AsksNobody,
+}
+
 /// What happens in a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
@@ -48,6 +57,21 @@ pub(crate) struct Script {
     /// Whether the CA says when to renew; then it shifts its load from day 12 to 16, and announces on this day that what it has
     /// issued so far is going to be revoked.
     pub(crate) revocation: Option<f64>,
+    pub(crate) flaw: Option<Flaw>,
+}
+
+impl Default for Script {
+    /// Two years of three thousand certificates.
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            certificates: 3_000,
+            days: 730.0,
+            model: Model::of(DIRECTORY),
+            revocation: None,
+            flaw: None,
+        }
+    }
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -299,7 +323,10 @@ impl World {
         match (&next.step, &self.actors[index].observed.status.order) {
             (_, Some(_)) => {}
             (Step::Wait | Step::Queue(_), None) => {
-                let wake = self.true_time(self.wake_of(index, &next));
+                let mut wake = self.true_time(self.wake_of(index, &next));
+                if self.script.flaw == Some(Flaw::SleepsThroughRenewals) && next.row == "settle" {
+                    wake += 60.0 * DAY;
+                }
                 self.wake(index, wake.max(self.now + 0.02));
             }
             _ => self.wake(index, self.now + 0.02),
@@ -339,7 +366,8 @@ impl World {
         o.gate = gate;
         o.poll_turn = None;
         if let IssuerObservation::Ready(issuer) = &mut o.issuer {
-            issuer.renewal_info = self.script.revocation.is_some();
+            let asks = self.script.flaw != Some(Flaw::AsksNobody);
+            issuer.renewal_info = asks && self.script.revocation.is_some();
         }
     }
 

@@ -148,6 +148,7 @@ fn config(idle: Option<Duration>) -> Config {
         name_sharing_allowed: false,
         concurrency: 1,
         max_orders: 1,
+        renewal_spread: Duration::ZERO,
         dns_servers: Vec::new(),
         user_agent: String::new(),
         health_listen: SocketAddr::from(([127, 0, 0, 1], 0)),

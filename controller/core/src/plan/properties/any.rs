@@ -343,7 +343,7 @@ fn with_status(o: Observed) -> BoxedStrategy<Observed> {
 
 /// Of one of the certificates, or of one long gone; sane or not.
 fn renewal_info() -> BoxedStrategy<RenewalInfoStatus> {
-    let window = some((instant(), instant()));
+    let window = some((instant(), instant(), some(instant())));
     (
         select(vec!["id.01", "id.02", "id.09"]),
         window,
@@ -352,9 +352,10 @@ fn renewal_info() -> BoxedStrategy<RenewalInfoStatus> {
     )
         .prop_map(|(id, window, next, failures)| RenewalInfoStatus {
             certificate_id: id.into(),
-            window: window.map(|(start, end)| WindowStatus {
+            window: window.map(|(start, end, since)| WindowStatus {
                 start: whole_seconds(start),
                 end: whole_seconds(end),
+                known_since: since.map(whole_seconds),
             }),
             explanation_url: None,
             next_poll_time: whole_seconds(next),

@@ -16,6 +16,9 @@ const LIFETIME: Seconds = 90.0 * DAY;
 /// An order that the CA works on for longer is the CA's time.
 const SLOW: Seconds = 60.0;
 
+/// The time over which a mass renewal is spread here.
+const SPREAD: Seconds = 1_200.0;
+
 /// What became of one: when its order was placed, how long that took, and when its old certificate would have expired.
 struct Renewed {
     index: usize,
@@ -23,16 +26,16 @@ struct Renewed {
     lasted: Seconds,
     expires: Seconds,
     namespace: String,
+    /// When its renewal was due.
+    due: Seconds,
 }
 
 impl World {
     fn after_a_shutdown() -> Self {
         let mut world = Self::new(Script {
-            seed: 1,
             certificates: COUNT + 1,
             days: 1.0,
-            model: Model::of(DIRECTORY),
-            revocation: None,
+            ..Script::default()
         });
         world.events.clear();
         world.downs.clear();
@@ -49,6 +52,27 @@ impl World {
         world.actors[NEW].good_until = NEW_COMES;
         world.actors[NEW].dead.clear();
         world.wake(NEW, NEW_COMES);
+        world
+    }
+
+    /// All are in the middle of their lives, and the CA says of each that its window is over: it is going to revoke them.
+    fn before_a_revocation(spread: Seconds) -> Self {
+        let mut world = Self::new(Script {
+            certificates: COUNT,
+            days: 1.0,
+            revocation: Some(0.0),
+            ..Script::default()
+        });
+        world.events.clear();
+        world.downs.clear();
+        world.ca.outages.clear();
+        for index in 0..COUNT {
+            let left = world.dice.between(40.0, 80.0) * DAY;
+            world.issued_before(index, left);
+            let o = &mut world.actors[index].observed;
+            o.renewal_spread = SignedDuration::from_secs_f64(spread);
+            world.wake(index, 1.0);
+        }
         world
     }
 
@@ -98,6 +122,7 @@ impl World {
             lasted: actor.good_until - actor.lifetime - actor.placed_at,
             expires: expires[index],
             namespace: actor.observed.key.namespace.clone(),
+            due: actor.due,
         };
         let mut all: Vec<Renewed> = self.actors.iter().enumerate().map(of).collect();
         all.sort_by(|a, b| a.placed.total_cmp(&b.placed));
@@ -155,4 +180,66 @@ fn story_25_three_thousand_due_at_once_are_renewed_soonest_expiry_first_and_a_ne
     );
     let each = tally.passes / COUNT;
     assert!(each < 60, "{each} passes for each of them");
+}
+
+/// Of those of a namespace that were due, none had its order before one that expires sooner; so many had to wait.
+fn assert_soonest_first(all: &[Renewed]) -> usize {
+    // Instants have whole seconds, and from being due to a place it is some passes.
+    let at_once = 2.0;
+    for (rank, first) in all.iter().enumerate() {
+        let overtaken = all[rank + 1..].iter().find(|later| {
+            later.namespace == first.namespace
+                && later.expires < first.expires
+                && later.due + at_once < first.placed
+        });
+        assert!(overtaken.is_none(), "out of turn");
+    }
+    let waited = |renewed: &&Renewed| renewed.placed - renewed.due > 10.0;
+    all.iter().filter(waited).count()
+}
+
+/// The most orders in a minute.
+fn busiest_minute(all: &[Renewed]) -> usize {
+    let minutes = all.iter().map(|from| {
+        all.iter()
+            .filter(|r| (from.placed..from.placed + 60.0).contains(&r.placed))
+            .count()
+    });
+    minutes.max().unwrap_or(0)
+}
+
+#[test]
+fn story_10_windows_that_move_to_the_past_at_once_are_renewed_over_the_operators_setting() {
+    let mut world = World::before_a_revocation(SPREAD);
+    let all = world.renew_all();
+    let tally = &world.tally;
+    assert_eq!((tally.issued, tally.orders), (COUNT, COUNT), "each once");
+    assert_eq!(tally.replacing, COUNT, "each says what it replaces");
+    assert!(tally.refused.is_empty(), "{:#?}", tally.refused);
+    assert_eq!((tally.expired_by_us, tally.fallbacks), (0, 0));
+    assert_soonest_first(&all);
+    // They are asked about for five minutes.
+    let asked = 0.1 * f64::from(u32::try_from(COUNT).unwrap());
+    let (first, last) = (all[0].placed, all[COUNT - 1].placed);
+    println!(
+        "from {first:.0} s to {last:.0} s, {} in the busiest minute",
+        busiest_minute(&all)
+    );
+    assert!(first < 60.0 && last > SPREAD && last < asked + SPREAD + 60.0);
+    let even = COUNT / 20;
+    assert!(busiest_minute(&all) < even * 3 / 2, "all at once");
+}
+
+#[test]
+fn story_10_without_a_spread_they_are_renewed_as_fast_as_there_are_places_soonest_expiry_first() {
+    let mut world = World::before_a_revocation(0.0);
+    let all = world.renew_all();
+    assert_eq!(world.tally.orders, COUNT, "each once");
+    let waited = assert_soonest_first(&all);
+    assert!(waited > COUNT / 2, "only {waited} had to wait for a place");
+    assert!(
+        busiest_minute(&all) > COUNT / 20 * 21 / 20,
+        "{} in a minute",
+        busiest_minute(&all)
+    );
 }

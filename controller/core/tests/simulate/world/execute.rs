@@ -67,8 +67,10 @@ impl World {
                     self.dice.between(0.5, 8.0)
                 };
                 let now_true = self.now;
+                let renewal = self.actors[index].observed.status.renewal_time.as_ref();
+                let due = renewal.map_or(now_true, |at| self.true_time(at.0));
                 let actor = &mut self.actors[index];
-                actor.placed_at = now_true;
+                (actor.placed_at, actor.due) = (now_true, due);
                 actor.taken = taken;
                 let issuer = actor.observed.issuer_id();
                 self.later(index, lasts, true);
