@@ -3,7 +3,6 @@
 use evercert_api::certificate::OrderStatus;
 use evercert_api::{DnsName, Reason};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Failure, Plan, RECHECK, State, Step, later, secret, start};
 use crate::backoff::next_poll;
@@ -25,6 +24,8 @@ const WRONG_HOLDS: SignedDuration = SignedDuration::from_secs(30);
 const UNREACHABLE_HOLDS: SignedDuration = SignedDuration::from_secs(3);
 /// How long an order may wait for a route that the API server refuses.
 const UNROUTABLE_HOLDS: SignedDuration = SignedDuration::from_mins(10);
+/// How long an order lives whose CA does not say it (RFC 8555 §7.1.3): as long as those of Let's Encrypt.
+const UNTOLD_LIFETIME: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How often a read of an order is tried before the attempt counts as failed, when the fault is not the directory's.
 const READ_TRIES: u32 = 5;
 /// How many failed reads in a row mean that the order is held, and not only slow.
@@ -69,7 +70,7 @@ pub(super) fn plan_abandon(o: &Observed, now: Timestamp) -> Option<Plan> {
 /// An order under way.
 pub(super) fn plan_order(o: &Observed, now: Timestamp) -> Option<Plan> {
     let order = o.status.order.as_ref()?;
-    let over = is_over(order.expires.as_ref(), now);
+    let over = is_over(order, now);
     if let Some(mut held) = start::plan_issuer(o, now) {
         if over {
             return Some(record_expired(now));
@@ -95,7 +96,7 @@ pub(super) fn plan_order(o: &Observed, now: Timestamp) -> Option<Plan> {
     Some(match &o.order {
         OrderObservation::None | OrderObservation::Unread => refresh("order not read yet", now),
         OrderObservation::Failed { fault, at, times } => {
-            if is_over(order.expires.as_ref(), now) {
+            if over {
                 record_expired(now)
             } else {
                 plan_failed_read(fault, *at, *times, now)
@@ -132,8 +133,10 @@ fn is_long_since(order: Option<&OrderStatus>, now: Timestamp) -> bool {
     order.is_some_and(|o| later(o.created_at.0, UNROUTABLE_HOLDS) <= now)
 }
 
-fn is_over(expires: Option<&Time>, now: Timestamp) -> bool {
-    expires.is_some_and(|at| at.0 <= now)
+/// Whether the CA has let the order go by what the status says.
+fn is_over(order: &OrderStatus, now: Timestamp) -> bool {
+    let untold = || later(order.created_at.0, UNTOLD_LIFETIME);
+    order.expires.as_ref().map_or_else(untold, |at| at.0) <= now
 }
 
 fn plan_failed_read(fault: &Fault, at: Timestamp, times: u32, now: Timestamp) -> Plan {
@@ -193,7 +196,7 @@ fn plan_read(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp
         OrderState::Valid => plan_store(o, now),
         _ if view
             .expires
-            .map_or_else(|| is_over(order.expires.as_ref(), now), |at| at <= now) =>
+            .map_or_else(|| is_over(order, now), |at| at <= now) =>
         {
             record_expired(now)
         }

@@ -282,6 +282,26 @@ fn order_whose_time_ran_out_is_recorded() {
 }
 
 #[test]
+fn order_whose_end_the_ca_does_not_say_is_over_after_a_week() {
+    let mut view = order(OrderState::Pending);
+    view.expires = None;
+    let states = [
+        observed().with_order(view.clone()),
+        observed().with_order(view).gated_until(60),
+        observed().with_failed_read(fault(FaultClass::Unavailable), -1, 1),
+    ];
+    for mut o in states {
+        let mut is_over = |seconds| {
+            let order = o.status.order.as_mut().unwrap();
+            (order.expires, order.created_at) = (None, whole_seconds(at(seconds)));
+            matches!(decide(&o).step, Step::Record(f) if f.reason == Reason::OrderExpired)
+        };
+        assert!(!is_over(1 - 7 * DAY));
+        assert!(is_over(-7 * DAY));
+    }
+}
+
+#[test]
 fn finished_order_is_fetched_after_its_time() {
     let mut view = order(OrderState::Valid);
     view.expires = Some(at(-DAY));
