@@ -64,6 +64,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Whether only a nonce was asked for, and nothing yet of what it was for.
+    pub(crate) is_for_nonce: bool,
 }
 
 /// What one request came to.
@@ -193,6 +195,7 @@ impl Wire {
                 status: parts.status,
                 headers: parts.headers,
                 body: body.to_bytes(),
+                is_for_nonce: false,
             })
         };
         let outcome = tokio::time::timeout(self.limits.request, whole)

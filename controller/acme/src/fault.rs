@@ -132,7 +132,7 @@ impl Attempt<'_> {
                 http_status: Some(status),
                 retry_after,
                 help_url: None,
-                unsent: false,
+                unsent: answer.is_for_nonce,
                 detail: self.sentence(&format!("HTTP {status} without a problem document")),
             };
         };
@@ -145,7 +145,7 @@ impl Attempt<'_> {
             http_status: Some(status),
             retry_after: retry_after.or_else(|| self.bounded(rate_limit_instant(&problem)?)),
             // Before anything else of a request is looked at (RFC 8555 §6.5).
-            unsent: problem.kind == "badNonce",
+            unsent: problem.kind == "badNonce" || answer.is_for_nonce,
             help_url: help
                 .filter(|u| u.starts_with("https://"))
                 .map(|u| printable(&u)),

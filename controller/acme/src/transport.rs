@@ -166,7 +166,11 @@ impl Transport {
 
     /// Asks for a nonce, and keeps it.
     pub(crate) async fn ask_nonce(&self) -> Outcome {
-        self.ask(Method::HEAD, &self.0.new_nonce, None).await
+        let answer = self.ask(Method::HEAD, &self.0.new_nonce, None).await?;
+        Ok(Answer {
+            is_for_nonce: true,
+            ..answer
+        })
     }
 
     /// The newest nonce kept, else one from newNonce (RFC 8555 §7.2).

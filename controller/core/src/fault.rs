@@ -36,13 +36,29 @@ pub struct Fault {
     pub retry_after: Option<Timestamp>,
     /// A page that a person should open (`instance`, or Link `terms-of-service`).
     pub help_url: Option<String>,
-    /// Whether it is certain that nothing came of the request at the CA: it never got there, or was refused for its nonce.
+    /// Whether it is certain that nothing came of the request at the CA: it never got there, had no nonce, or was refused for it.
     pub unsent: bool,
     /// What was attempted and what happened, one sentence, never with a key or a token in it.
     pub detail: String,
 }
 
 impl Fault {
+    /// Whether it counts against the directory, and not against the certificate: the CA does not answer as one, or takes no
+    /// requests for now, whatever they are for (a limit at newNonce).
+    #[must_use]
+    pub fn is_directorys(&self) -> bool {
+        match self.class {
+            FaultClass::Unavailable => true,
+            FaultClass::RateLimited => self.unsent,
+            FaultClass::Validation
+            | FaultClass::Account
+            | FaultClass::Permanent
+            | FaultClass::Transient
+            | FaultClass::Gone
+            | FaultClass::NotReady => false,
+        }
+    }
+
     /// Whether the CA wants a person to act first, such as agreeing to new terms (RFC 8555 §7.3.3).
     #[must_use]
     pub fn wants_a_person(&self) -> bool {

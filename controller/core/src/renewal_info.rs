@@ -109,27 +109,26 @@ pub fn note_poll(
     }
 }
 
-/// The window from `start` to `end`, known for as long as the same was asked for: by a CA that counts back from each poll, too.
+/// The window from `start` to `end`, or the one that is known where that asks for the same: a CA may count back from each poll,
+/// and what is over stays over.
 fn note_window(
     known: Option<&WindowStatus>,
     start: Time,
     end: Time,
     now: Timestamp,
 ) -> WindowStatus {
-    let is_same = |known: &&WindowStatus| {
+    let asks_the_same = |known: &&WindowStatus| {
         let are_over = known.end.0 <= now && end.0 <= now;
         are_over || (known.start == start && known.end == end)
     };
-    let since = known
-        .filter(is_same)
-        .and_then(|known| known.known_since.clone())
-        // Later than now: the clock was set back, or the status forged.
-        .filter(|since| since.0 <= now);
-    WindowStatus {
-        known_since: since.or_else(|| Some(whole_seconds(now))),
+    // Since later than now: the clock was set back, or the status forged.
+    let is_sound = |known: &&WindowStatus| known.known_since.as_ref().is_some_and(|at| at.0 <= now);
+    let same = known.filter(asks_the_same).filter(is_sound);
+    same.cloned().unwrap_or_else(|| WindowStatus {
         start,
         end,
-    }
+        known_since: Some(whole_seconds(now)),
+    })
 }
 
 fn next(said: Option<Timestamp>, wait: SignedDuration, now: Timestamp) -> Time {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evercert_api::Certificate;
 use evercert_api::certificate::CertificateSpec;
-use evercert_core::fault::{Fault, FaultClass};
+use evercert_core::fault::Fault;
 use evercert_core::key::ObjectKey;
 use evercert_probe::Dns;
 use futures::channel::mpsc::UnboundedSender;
@@ -121,7 +121,7 @@ impl Context {
     /// A request to `directory` met `fault`: one that counts against the directory holds back all requests to it for a while; any
     /// other answer is one.
     pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) {
-        if fault.class == FaultClass::Unavailable {
+        if fault.is_directorys() {
             if self.memory.note_fault(directory, fault, now) {
                 self.wake_issuers_at(directory);
             }

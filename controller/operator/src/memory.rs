@@ -8,7 +8,7 @@ use evercert_acme::Acme;
 use evercert_api::Reason;
 use evercert_core::backoff::outage_wait;
 use evercert_core::circuit::Circuit;
-use evercert_core::fault::{Fault, FaultClass};
+use evercert_core::fault::{Fault, FaultClass, LONGEST_WAIT};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{Gate, OrderObservation, Reach};
 use evercert_core::order::{OrderState, OrderView};
@@ -93,6 +93,19 @@ struct Breaker {
     lasts: bool,
 }
 
+/// A directory that takes no new accounts for now, or is not to be asked for those that there are either.
+#[derive(Debug, Clone)]
+struct NoAccounts {
+    /// Why, with the instant until when.
+    fault: Fault,
+    until: Timestamp,
+    /// Whether the look-up of an account met it.
+    is_of_look_ups: bool,
+}
+
+/// How long newAccount is left alone whose limit names no instant.
+const UNTOLD: SignedDuration = SignedDuration::from_mins(5);
+
 /// The longest time that a request takes, and some more: then another one asks.
 const PROBE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -101,6 +114,7 @@ const PROBE: SignedDuration = SignedDuration::from_secs(60);
 pub(crate) struct Memory {
     entries: Mutex<HashMap<ObjectKey, Entry>>,
     breakers: Mutex<HashMap<String, Breaker>>,
+    no_accounts: Mutex<HashMap<String, NoAccounts>>,
     /// What a pass read that the next one need not read again.
     reads: Mutex<HashMap<ObjectKey, Reads>>,
 }
@@ -185,6 +199,45 @@ impl Memory {
         self.update(key, |e| e.order = Some((url.to_owned(), view)));
     }
 
+    /// newAccount of `directory` met the limit `fault`: it is for all who want an account there, or look one up where a look-up
+    /// met it.
+    pub(crate) fn hold_accounts(
+        &self,
+        directory: &str,
+        fault: &Fault,
+        is_look_up: bool,
+        now: Timestamp,
+    ) {
+        let limit = |wait| now.checked_add(wait).unwrap_or(now);
+        let until = fault
+            .retry_after
+            .filter(|at| *at > now)
+            .map_or_else(|| limit(UNTOLD), |at| at.min(limit(LONGEST_WAIT)));
+        let held = NoAccounts {
+            fault: Fault {
+                retry_after: Some(until),
+                ..fault.clone()
+            },
+            until,
+            is_of_look_ups: is_look_up,
+        };
+        lock(&self.no_accounts).insert(directory.to_owned(), held);
+    }
+
+    /// The limit for which `directory` is not asked for an account at `now`.
+    pub(crate) fn find_held_accounts(
+        &self,
+        directory: &str,
+        is_look_up: bool,
+        now: Timestamp,
+    ) -> Option<Fault> {
+        let mut held = lock(&self.no_accounts);
+        // Further away it never was: the clock was set back.
+        held.retain(|_, h| now < h.until && h.until.duration_since(now) <= LONGEST_WAIT);
+        let held = held.get(directory)?;
+        (held.is_of_look_ups || !is_look_up).then(|| held.fault.clone())
+    }
+
     /// Why no request may be sent to `directory` now.
     pub(crate) fn gate(&self, directory: &str) -> Option<Gate> {
         lock(&self.breakers).get(directory).map(|b| b.gate.clone())
@@ -242,7 +295,7 @@ impl Memory {
     /// A request to `directory` met `fault`: one that counts against the directory holds back all requests to it for a while.
     /// True when it begins to count as an outage that lasts.
     pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) -> bool {
-        if fault.class != FaultClass::Unavailable {
+        if !fault.is_directorys() {
             return false;
         }
         let mut breakers = lock(&self.breakers);
@@ -254,8 +307,12 @@ impl Memory {
             .retry_after
             .filter(|at| *at > now)
             .unwrap_or_else(|| now.checked_add(outage_wait(since, now)).unwrap_or(now));
+        let (reason, what) = match fault.class {
+            FaultClass::RateLimited => (Reason::RateLimited, "has limited all requests"),
+            _ => (Reason::CAUnavailable, "has not been available"),
+        };
         let message = format!(
-            "the CA has not been available since {}: {}",
+            "the CA {what} since {}: {}",
             evercert_core::need::whole(since),
             build_fault(fault)
         );
@@ -265,7 +322,7 @@ impl Memory {
                 since,
                 gate: Gate {
                     until,
-                    reason: Reason::CAUnavailable,
+                    reason,
                     message,
                 },
                 probe: None,
@@ -346,6 +403,42 @@ mod tests {
         assert_eq!((gate(&a, 81), gate(&b, 81)), (Some(at(100)), Some(at(100))));
         assert_eq!(memory.close_breaker("d"), Some(at(0)));
         assert_eq!((gate(&a, 81), memory.close_breaker("d")), (None, None));
+    }
+
+    #[test]
+    fn a_limit_at_new_nonce_holds_its_directory_back_until_the_ca_says() {
+        let memory = Memory::default();
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let mut limited = fault(FaultClass::RateLimited);
+        memory.note_fault("d", &limited, at(0));
+        assert_eq!(memory.gate("d"), None, "a limit of one order");
+        (limited.unsent, limited.retry_after) = (true, Some(at(90)));
+        memory.note_fault("d", &limited, at(0));
+        let gate = memory.gate("d").unwrap();
+        assert_eq!((gate.until, gate.reason), (at(90), Reason::RateLimited));
+        assert!(gate.message.contains("limited all requests"), "{gate:?}");
+    }
+
+    #[test]
+    fn a_limit_of_new_accounts_is_their_directorys_and_no_obstacle_to_one_that_exists() {
+        let memory = Memory::default();
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let mut limited = fault(FaultClass::RateLimited);
+        let held = |directory, is_look_up, s| {
+            let held = memory.find_held_accounts(directory, is_look_up, at(s));
+            held.and_then(|fault| fault.retry_after)
+        };
+        limited.retry_after = Some(at(60));
+        memory.hold_accounts("d", &limited, false, at(0));
+        assert_eq!(held("d", false, 1), Some(at(60)));
+        assert_eq!((held("d", true, 1), held("other", false, 1)), (None, None));
+        assert_eq!(held("d", false, 60), None, "its time has come");
+        limited.retry_after = None;
+        memory.hold_accounts("d", &limited, true, at(100));
+        assert_eq!(held("d", true, 101), Some(at(400)));
+        assert_eq!(held("d", false, 101), Some(at(400)), "the same endpoint");
+        memory.hold_accounts("d", &limited, true, at(900_000));
+        assert_eq!(held("d", true, 0), None, "the clock was set back");
     }
 
     #[test]

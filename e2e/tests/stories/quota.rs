@@ -5,10 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use evercert_api::{Certificate, Issuer, condition};
 use evercert_e2e::Story;
-use evercert_e2e::scripted::{Answer, Endpoint, RetryAfter, ScriptedCa, Settings};
+use evercert_e2e::scripted::{
+    Answer, Endpoint, Limit, Limits, Problem, RetryAfter, ScriptedCa, Settings,
+};
 use evercert_e2e::story::{SOON, issuer_yaml};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::midway::never_failed;
 use crate::{Tale, tales};
 
 /// How long the CA wants to be left alone.
@@ -19,7 +22,9 @@ const LATER: Duration = Duration::from_mins(1);
 pub(crate) fn tales() -> Vec<Tale> {
     let mut all = tales![
         a_ca_that_takes_no_accounts_for_now_is_asked_for_one_at_its_time,
+        a_limit_of_registrations_is_that_of_every_new_issuer_of_its_directory,
         a_limit_at_new_nonce_is_told_as_a_limit,
+        a_limit_at_new_nonce_holds_everybody_back_and_costs_no_attempt,
         a_paused_name_is_told_with_its_page_and_goes_on_when_a_person_has_opened_it,
         a_ca_that_sheds_load_is_unavailable_and_costs_no_attempt,
     ];
@@ -235,6 +240,72 @@ async fn a_ca_that_takes_no_accounts_for_now_is_asked_for_one_at_its_time(
     Ok(())
 }
 
+async fn a_limit_of_registrations_is_that_of_every_new_issuer_of_its_directory(
+    story: Story<'_>,
+) -> Result<()> {
+    // One account, and the next in a while.
+    let window = Duration::from_secs(15);
+    let limits = Limits::none().with(Limit::Accounts, 1, window);
+    let ca = story
+        .stage
+        .scripted_ca(Settings {
+            limits,
+            ..Settings::default()
+        })
+        .await?;
+    let apply = async |name: &str| {
+        let issuer = issuer_yaml("Issuer", name, &ca.directory(), ca.bundle());
+        story.apply(&issuer).await
+    };
+    apply("first").await?;
+    story.issuer_ready("first").await?;
+    for name in ["second", "third"] {
+        apply(name).await?;
+        let says = |issuer: &Issuer| {
+            let status = issuer.status.as_ref();
+            let ready = status.and_then(|s| condition::find(&s.conditions, condition::READY));
+            ready.is_some_and(|r| r.reason == "RateLimited" && r.message.contains("registrations"))
+        };
+        story
+            .until(name, "the Issuer says which limit it is", SOON, says)
+            .await?;
+    }
+    let journal = ca.journal().of(Endpoint::NewAccount);
+    let refused = journal.filter(|entry| entry.problem.as_deref() == Some("rateLimited"));
+    ensure!(refused.len() == 1, "{journal}");
+    // Whoever names the key of an account that there is wants no new one.
+    let again = issuer_yaml("Issuer", "again", &ca.directory(), ca.bundle());
+    let mut again: serde_json::Value = serde_json::from_str(&again)?;
+    again["spec"]["acme"]["accountKeySecretRef"]["name"] = "first-account".into();
+    again["spec"]["acme"]["email"] = "again@example.com".into();
+    story.apply(&again.to_string()).await?;
+    story.issuer_ready("again").await?;
+
+    ca.script()
+        .settings(|settings| settings.limits = Limits::none());
+    for name in ["second", "third"] {
+        let ready = |issuer: &Issuer| {
+            let status = issuer.status.as_ref();
+            status.is_some_and(|s| condition::is_true(&s.conditions, condition::READY))
+        };
+        story
+            .until(name, "the Issuer is Ready", LATER, ready)
+            .await?;
+    }
+    let journal = ca.journal().of(Endpoint::NewAccount);
+    let made = journal.filter(|entry| entry.status == Some(201));
+    let at: Vec<Timestamp> = made.entries().iter().map(|entry| entry.at).collect();
+    let [first, later @ ..] = at.as_slice() else {
+        anyhow::bail!("no account was made\n{journal}");
+    };
+    let early = |at: &&Timestamp| at.duration_since(*first) < SignedDuration::from_secs(15);
+    ensure!(
+        later.len() == 2 && !later.iter().any(|at| early(&at)),
+        "{journal}"
+    );
+    Ok(())
+}
+
 async fn a_limit_at_new_nonce_is_told_as_a_limit(story: Story<'_>) -> Result<()> {
     let ca = story.scripted_ca(Settings::default()).await?;
     let host = story.host("www");
@@ -257,6 +328,55 @@ async fn a_limit_at_new_nonce_is_told_as_a_limit(story: Story<'_>) -> Result<()>
         .await?;
     ensure!(!message.contains("nonce is missing"), "{message}");
     story.ready("www", LATER * 2).await?;
+    Ok(())
+}
+
+async fn a_limit_at_new_nonce_holds_everybody_back_and_costs_no_attempt(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.scripted_ca(Settings::default()).await?;
+    // Whose order is refused leaves no nonce to the others.
+    let refusal = Problem::new(400, "rejectedIdentifier", "not this name");
+    ca.script()
+        .next_order(Answer::problem(&refusal).without_nonce());
+    story
+        .certificate("refused", &[story.host("refused")])
+        .await?;
+    story
+        .condition_says("refused", condition::READY, "not this name", SOON)
+        .await?;
+    let until =
+        Timestamp::from_second((Timestamp::now() + SignedDuration::from_secs(15)).as_second())?;
+    let limited = Answer::rate_limited("").retry_after(&RetryAfter::At(until));
+    ca.script().on(Endpoint::NewNonce).once(limited);
+    let names = ["first", "second", "third"];
+    for name in names {
+        story.certificate(name, &[story.host(name)]).await?;
+        story
+            .condition_says(
+                name,
+                condition::RATE_LIMITED,
+                "has limited all requests",
+                SOON,
+            )
+            .await?;
+    }
+    for name in names {
+        story.ready(name, LATER).await?;
+    }
+    let journal = ca.journal();
+    let refusals = journal.filter(|entry| entry.status == Some(429));
+    let [refusal] = refusals.entries() else {
+        anyhow::bail!("it was asked again\n{journal}");
+    };
+    let early = journal
+        .requests()
+        .filter(|e| e.at > refusal.at && e.at < until);
+    ensure!(early.is_empty(), "{early}\nbefore {until}\n{journal}");
+    for name in names {
+        ensure!(asked(&ca, &story.host(name)).len() == 1, "{journal}");
+        never_failed(&story, name).await?;
+    }
     Ok(())
 }
 

@@ -117,6 +117,19 @@ async fn empty_nonce_is_never_sent() {
         (fault.class, fault.http_status, fault.retry_after.is_some()),
         (FaultClass::Unavailable, Some(503), true)
     );
+    assert!(fault.unsent, "no order was asked for");
+    ca.on(
+        "/nonce",
+        Reply::text(429, "text/plain", "")
+            .header("retry-after", "5")
+            .without_nonce(),
+    );
+    let fault = new_order(&*acme).await.unwrap_err();
+    assert_eq!(
+        (fault.class, fault.retry_after.is_some()),
+        (FaultClass::RateLimited, true)
+    );
+    assert!(fault.is_directorys(), "it limits whatever is asked for");
     ca.on("/nonce", Reply::text(200, "text/plain", "").without_nonce());
     let fault = new_order(&*acme).await.unwrap_err();
     assert_eq!(fault.class, FaultClass::Unavailable);

@@ -155,7 +155,7 @@ fn plan_failed_read(fault: &Fault, at: Timestamp, times: u32, now: Timestamp) ->
         | FaultClass::Transient
         | FaultClass::NotReady => {}
     }
-    if times >= READ_TRIES && fault.class != FaultClass::Unavailable {
+    if times >= READ_TRIES && !fault.is_directorys() {
         return record_fault(Reason::OrderFailed, fault.clone(), build_fault(fault), now);
     }
     let pause = SignedDuration::from_secs(i64::from(times.clamp(1, 6)) * 5);

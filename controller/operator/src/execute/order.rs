@@ -98,7 +98,7 @@ pub(super) fn suspect(
 /// CA that refuses one request for ever would be asked for ever.
 fn refused(gathered: &Gathered, fault: Fault, context: &Context) -> Outcome {
     let key = &gathered.observed.key;
-    if fault.class == FaultClass::Unavailable {
+    if fault.is_directorys() {
         // The directory's trouble, and its breaker counts it.
         return met(gathered, fault, 1, context);
     }

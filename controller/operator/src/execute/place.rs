@@ -32,9 +32,11 @@ async fn ask_after_outage(
     match gathered.session.as_ref().map(|s| &s.signer) {
         Some(Signer::Acme { directory, .. }) if context.memory.gate(url).is_some() => {
             // Whatever is wrong with as little as this is the CA's trouble.
-            let unavailable = |fault| Fault {
-                class: FaultClass::Unavailable,
-                ..fault
+            let unavailable = |mut fault: Fault| {
+                if !fault.is_directorys() {
+                    fault.class = FaultClass::Unavailable;
+                }
+                fault
             };
             directory.ask(now).await.map_err(unavailable)?;
             context.close_breaker(url);
@@ -144,8 +146,7 @@ pub(super) async fn place(
             let settlement = settle_refusal(names, &fault);
             let is_outdated = is_outdated(gathered, &fault, context);
             // The directory's trouble is not the Certificate's: its gate says when it goes on.
-            let is_directorys =
-                fault.class == FaultClass::Unavailable && !matches!(settlement, Settlement::Spent);
+            let is_directorys = fault.is_directorys() && !matches!(settlement, Settlement::Spent);
             // Nothing came of it: the issuer registers the account again, and the order follows. Once.
             let is_forgotten =
                 fault.is_unknown_account() && !context.memory.entry(&key).unknown_account;

@@ -109,11 +109,11 @@ fn refused(
     let key = &gathered.observed.key;
     let before = context.memory.entry(key).revocation_refused;
     let times = before.map_or(0, |(times, _)| times).saturating_add(1);
-    let is_down = fault.class == FaultClass::Unavailable;
-    let reason = if is_down {
-        Reason::CAUnavailable
-    } else {
-        Reason::RevocationRefused
+    let is_down = fault.is_directorys();
+    let reason = match fault.class {
+        FaultClass::Unavailable => Reason::CAUnavailable,
+        FaultClass::RateLimited if is_down => Reason::RateLimited,
+        _ => Reason::RevocationRefused,
     };
     let message = format!("{}{}", build_fault(fault), find_remedy(fault));
     let gate = Gate {

@@ -287,15 +287,33 @@ async fn connect(
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
         return Err(NotReady { terms, ..not }.into());
     }
+    let explain = |fault: &Fault, at: &At<'_>| NotReady {
+        terms: terms.clone(),
+        ..explain_account(fault, at, directory.external_account_required(), acme)
+    };
+    // What limits accounts is the directory's: it is for every issuer there.
+    let permit = |at: &At<'_>| {
+        let is_look_up = matches!(at, At::LookUp);
+        let held = context
+            .memory
+            .find_held_accounts(directory.url(), is_look_up, now);
+        held.map_or(Ok(()), |fault| Err(explain(&fault, at)))
+    };
     let refused = |fault: Fault, at: At<'_>| {
         context.note_fault(directory.url(), &fault, now);
-        NotReady {
-            terms: terms.clone(),
-            ..explain_account(&fault, &at, directory.external_account_required(), acme)
+        let is_look_up = matches!(at, At::LookUp);
+        if fault.class == FaultClass::RateLimited
+            && (is_look_up || matches!(at, At::Registration(_)))
+        {
+            context
+                .memory
+                .hold_accounts(directory.url(), &fault, is_look_up, now);
         }
+        explain(&fault, &at)
     };
     let unknown = |fault| refused(fault, At::LookUp);
     let mut changed = None;
+    permit(&At::LookUp)?;
     let found = find_account(&directory, key, now).await.map_err(unknown)?;
     let account = if let Some(Found::ByNext(account)) = found {
         changed = Some(KeyChange::Changed);
@@ -305,6 +323,7 @@ async fn connect(
             account
         } else {
             let external = external?;
+            permit(&At::Registration(external.as_ref()))?;
             // The account may have got another key meanwhile, by another leader: a second one is not to be had back.
             key.ensure_unchanged(object, context).await?;
             let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
