@@ -42,6 +42,25 @@ async fn ready(acme: &dyn Acme) -> String {
 }
 
 #[tokio::test]
+async fn seconds_of_a_retry_after_count_from_its_arrival_whatever_the_cas_date_says() {
+    let ca = believing(Settings::default()).await;
+    let acme = account(&ca).await;
+    for hours in [-30, 30] {
+        ca.script().date_ahead(SignedDuration::from_hours(hours));
+        let limited = Answer::rate_limited("too many new orders");
+        ca.script()
+            .next_order(limited.retry_after(&RetryAfter::Seconds(120)));
+        let fault = new_order(&*acme).await.unwrap_err();
+        let wait = fault.retry_after.unwrap().duration_since(now());
+        assert_eq!(fault.class, FaultClass::RateLimited);
+        let expected = SignedDuration::from_secs(100)..=SignedDuration::from_secs(120);
+        assert!(expected.contains(&wait), "{hours} h off: {wait:?}");
+        let url = new_order(&*acme).await.unwrap().url;
+        issue(&*acme, &url, &[NAME]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_limit_says_when_in_every_way_that_lets_encrypt_says_it() {
     let limits = Limits::none().with(Limit::Orders, 2, Duration::from_mins(10));
     let ca = believing(Settings {

@@ -8,7 +8,7 @@ use evercert_api::{CertificateSpec, Issuer, condition};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
 use evercert_e2e::scripted::{
-    Answer, Endpoint, ExternalAccounts, Limit, Limits, Problem, ScriptedCa, Settings,
+    Answer, Endpoint, Entry, ExternalAccounts, Limit, Limits, Problem, ScriptedCa, Settings,
 };
 use evercert_e2e::story::{SOON, issuer_yaml};
 use k8s_openapi::api::core::v1::Secret;
@@ -36,7 +36,10 @@ pub(crate) fn tales() -> Vec<Tale> {
 
 /// These end the operator.
 pub(crate) fn without_operator() -> Vec<Tale> {
-    tales![an_account_whose_url_is_lost_is_found_by_its_key_and_told_nothing_twice]
+    tales![
+        an_account_whose_url_is_lost_is_found_by_its_key_and_told_nothing_twice,
+        a_key_id_that_is_good_once_is_used_once_by_an_operator_that_is_killed_around_it,
+    ]
 }
 
 async fn a_ca_that_wants_an_external_account_says_which_field_and_is_bound_once(
@@ -369,6 +372,52 @@ async fn an_account_whose_url_is_lost_is_found_by_its_key_and_told_nothing_twice
     );
     story.certificate("site", &[story.host("www")]).await?;
     story.ready("site", SOON).await?;
+    Ok(())
+}
+
+async fn a_key_id_that_is_good_once_is_used_once_by_an_operator_that_is_killed_around_it(
+    story: Story<'_>,
+) -> Result<()> {
+    give(&story, MAC_KEY).await?;
+    for (side, made) in [("before", 0), ("after", 1)] {
+        let settings = Settings {
+            external_accounts: ExternalAccounts {
+                keys: keys(&["kid-1"]),
+                required: true,
+                once: true,
+            },
+            ..Settings::default()
+        };
+        let ca = story.stage.scripted_ca(settings).await?;
+        let mut operator = story.stage.operator.lock().await;
+        operator.kill()?;
+        let point = format!("new-account:{side}");
+        operator.restart_with(&[("EVERCERT_FAILPOINT", &point)])?;
+        let issuer = issuer_yaml("Issuer", side, &ca.directory(), ca.bundle());
+        let mut issuer: Value = serde_json::from_str(&issuer)?;
+        let acme = issuer.pointer_mut("/spec/acme").context("no acme")?;
+        acme["externalAccountBinding"] = binding("kid-1");
+        story.apply(&issuer.to_string()).await?;
+        let ended = operator.ended(SOON).await;
+        operator.restart()?;
+        operator.ready().await?;
+        drop(operator);
+        ended?;
+        let registered = |entry: &Entry| entry.status == Some(201);
+        let first = ca.journal().of(Endpoint::NewAccount).filter(registered);
+        story.issuer_ready(side).await?;
+        let all = ca.journal().of(Endpoint::NewAccount);
+        ensure!(
+            first.len() >= made && all.filter(registered).len() == 1,
+            "killed {side} it:\n{all}"
+        );
+        let refused = all.filter(|e| {
+            e.problem
+                .as_deref()
+                .is_some_and(|p| p != "accountDoesNotExist")
+        });
+        ensure!(refused.is_empty(), "killed {side} it:\n{all}");
+    }
     Ok(())
 }
 

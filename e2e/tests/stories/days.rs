@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use evercert_api::{Certificate, Issuer, condition};
 use evercert_e2e::Story;
 use evercert_e2e::leaf::Leaf;
-use evercert_e2e::scripted::{Answer, Endpoint, RetryAfter, Settings, Signing};
+use evercert_e2e::scripted::{Answer, Endpoint, Problem, RetryAfter, Settings, Signing};
 use evercert_e2e::story::SOON;
 use jiff::{SignedDuration, Timestamp};
 
@@ -23,6 +23,7 @@ pub(crate) fn tales() -> Vec<Tale> {
         a_finalize_whose_answer_is_lost_costs_no_second_order,
         an_order_that_the_ca_works_on_is_asked_for_again_and_not_repeated,
         a_ca_that_is_down_is_asked_by_one_at_a_time_and_approached_slowly_afterwards,
+        each_name_that_a_ca_blames_is_told_with_its_own_words,
     ]
 }
 
@@ -110,6 +111,14 @@ async fn a_ca_that_is_down_is_asked_by_one_at_a_time_and_approached_slowly_after
             Ok(over.then_some(()))
         })
         .await?;
+    let metrics = story.stage.operator.lock().await.metrics()?;
+    let told = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("evercert_breakers_open{directory=\"other\"} "));
+    ensure!(
+        told.is_some_and(|open| open.parse().is_ok_and(|open: u32| open > 0)),
+        "the metrics tell of no breaker: {told:?}\n{metrics}"
+    );
     // Those that were on their way at first; then pauses of at least 15 s, and one request at each end of them.
     let from = before.checked_add(SignedDuration::from_secs(10))?;
     let asked = ca.journal().since(from).requests();
@@ -151,5 +160,38 @@ async fn a_ca_that_is_down_is_asked_by_one_at_a_time_and_approached_slowly_after
         let told = events(&story, &format!("c{number:02}"), "CAUnavailable").await?;
         ensure!(told.is_empty(), "{told:?}");
     }
+    Ok(())
+}
+
+async fn each_name_that_a_ca_blames_is_told_with_its_own_words(story: Story<'_>) -> Result<()> {
+    let ca = story.scripted_ca(Settings::default()).await?;
+    let [good, listed, barred] = ["good", "listed", "barred"].map(|label| story.host(label));
+    let refusal = Problem::new(400, "compound", "two names are refused")
+        .naming(&listed, "rejectedIdentifier", "it is on a list")
+        .naming(&barred, "caa", "its records forbid it");
+    ca.script().next_order(Answer::problem(&refusal));
+    let names = [good.clone(), listed.clone(), barred.clone()];
+    story.certificate("site", &names).await?;
+    let message = story
+        .condition_says("site", condition::READY, "it is on a list", SOON)
+        .await?;
+    for (name, words) in [
+        (&listed, "it is on a list"),
+        (&barred, "its records forbid it"),
+    ] {
+        let (_, after) = message
+            .split_once(&format!("{name}: "))
+            .with_context(|| format!("{name} is not blamed in: {message}"))?;
+        let own = after.split(';').next().unwrap_or_default();
+        ensure!(own.contains(words), "{name} in: {message}");
+    }
+    ensure!(!message.contains(&good), "{good} is blamed: {message}");
+    let seen: Certificate = story.api::<Certificate>().get("site").await?;
+    let failure = seen.status.and_then(|status| status.last_failure);
+    let failure = failure.context("no lastFailure")?;
+    ensure!(
+        failure.message.contains(&listed) && failure.message.contains(&barred),
+        "{failure:?}"
+    );
     Ok(())
 }

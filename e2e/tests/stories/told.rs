@@ -86,6 +86,13 @@ async fn attempts_stand_in_the_history_and_what_a_certificate_is_in_the_metrics(
         "{orders:?}, and the CA counts {:?}",
         ca.count()?
     );
+    // Of an account that may place four thousand, as with every CA that says nothing of it.
+    let left = now.value("evercert_budget_orders{directory=\"other\"}");
+    ensure!(
+        left.is_some_and(|left| (1..4_000).contains(&left)),
+        "{left:?} of two orders and more\n{}",
+        now.0
+    );
     for (outcome, reason) in [("Failed", "Rejected"), ("Issued", "Issued")] {
         let series =
             format!("evercert_attempts_total{{outcome=\"{outcome}\",reason=\"{reason}\"}}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use evercert_api::certificate::{Fallback, FallbackMode};
 use evercert_api::{Certificate, condition};
 use evercert_e2e::history::Version;
 use evercert_e2e::story::{SOON, conditions_of};
@@ -137,35 +138,53 @@ async fn a_name_that_leads_nowhere_gets_a_fallback_and_a_certificate_when_it_is_
 
 async fn without_a_fallback_nothing_is_written(story: Story<'_>) -> Result<()> {
     let _ca = story.ca().await?;
-    let host = story.host("bare");
-    dns::point(&host, &[dns::NOWHERE])?;
+    // Another one whose name leads nowhere tells that it would be there by now.
+    for (name, mode) in [
+        ("bare", FallbackMode::None),
+        ("beside", FallbackMode::SelfSigned),
+    ] {
+        let host = story.host(name);
+        dns::point(&host, &[dns::NOWHERE])?;
+        story
+            .certificate_with(name, &[host], |spec| {
+                spec.fallback = Some(Fallback {
+                    mode,
+                    ..Fallback::default()
+                });
+            })
+            .await?;
+    }
+    for name in ["bare", "beside"] {
+        let failed = |certificate: &Certificate| {
+            let status = certificate.status.as_ref();
+            status.is_some_and(|status| status.last_failure.is_some())
+        };
+        story.until(name, "an attempt failed", SOON, failed).await?;
+    }
+    let fallback = |secret: &Secret| Version::of(secret, Timestamp::now()).fallback;
     story
-        .certificate_with("bare", &[host], |spec| {
-            spec.fallback = Some(evercert_api::certificate::Fallback {
-                mode: evercert_api::certificate::FallbackMode::None,
-                ..evercert_api::certificate::Fallback::default()
-            });
-        })
+        .until("beside", "a fallback is in the Secret", SOON, fallback)
         .await?;
-    story
-        .until(
-            "bare",
-            "an attempt failed",
-            SOON,
-            |certificate: &Certificate| {
-                certificate
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.last_failure.is_some())
-            },
-        )
-        .await?;
-    let (_, _) = story
-        .condition("bare", condition::FALLBACK_IN_USE, "False", SOON)
-        .await?;
+    let certificate: Certificate = story.api::<Certificate>().get("bare").await?;
+    let conditions = conditions_of(&certificate);
+    let in_use = condition::find(conditions, condition::FALLBACK_IN_USE);
+    ensure!(
+        in_use.is_some_and(|c| c.status == "False")
+            && !condition::is_true(conditions, condition::READY),
+        "{conditions:?}"
+    );
     ensure!(
         story.api::<Secret>().get_opt("bare").await?.is_none(),
         "a Secret was written"
     );
+    // Nor was one there in between.
+    let of = |name: &str| {
+        story
+            .stage
+            .history
+            .of(&format!("{}/{name}", story.namespace))
+    };
+    ensure!(of("bare").is_empty(), "{:?}", of("bare"));
+    ensure!(!of("beside").is_empty(), "the history has nothing at all");
     Ok(())
 }

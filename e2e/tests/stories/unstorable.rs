@@ -7,13 +7,14 @@ use anyhow::{Context, Result, ensure};
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, children, keys};
 use evercert_e2e::Story;
+use evercert_e2e::ca::TestCa;
 use evercert_e2e::history::Version;
 use evercert_e2e::story::SOON;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
 use crate::issue::{data, usable};
@@ -27,6 +28,7 @@ pub(crate) fn tales() -> Vec<Tale> {
     tales![
         without_the_right_to_make_secrets_nothing_is_ordered_and_the_right_is_named,
         a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later,
+        a_certificate_that_a_quota_leaves_no_room_for_is_kept_and_stored_later,
         a_secret_that_a_quota_forbids_costs_no_order,
     ]
 }
@@ -64,40 +66,78 @@ async fn a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later(
     let withdrawn = withdraw(&story).await?;
     let told = async {
         open_the_route(&story).await?;
-        let words = "cannot create resource \"secrets\"";
-        story.condition_says("site", READY, words, SOON * 2).await?;
-        let note = event(&story, "site", "SecretNotWritable").await?;
-        ensure!(
-            note.contains("is issued") && note.contains("It is kept"),
-            "{note}"
-        );
-        let companion = children::companion_name(story.namespace, "site");
-        let kept = story.secret(&companion).await?;
-        ensure!(usable(&kept).is_some(), "the companion has no certificate");
-        ensure!(
-            story.api::<Secret>().get_opt("site").await?.is_none(),
-            "there is a Secret"
-        );
-        let certificate: Certificate = story.api::<Certificate>().get("site").await?;
-        ensure!(
-            order_of(&certificate).is_none(),
-            "the order is still under way"
-        );
-        Ok(kept)
+        kept(&story, "cannot create resource \"secrets\"").await
     };
     let told = told.await;
     withdrawn.give_back().await?;
-    let kept = told?;
+    stored(&story, &ca, &told?).await
+}
+
+async fn a_certificate_that_a_quota_leaves_no_room_for_is_kept_and_stored_later(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    close_the_route(&story).await?;
+    story.certificate("site", &[story.host("www")]).await?;
+    in_the_middle(&story, "site").await?;
+    // Room for what there is, the companion among it.
+    let there = story.api::<Secret>().list(&ListParams::default()).await?;
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
+        "spec": {"hard": {"count/secrets": there.items.len().to_string()}},
+    });
+    story.apply(&quota.to_string()).await?;
+    story
+        .until("full", "the quota is counted", SOON, is_counted)
+        .await?;
+    open_the_route(&story).await?;
+    let kept = kept(&story, "exceeded quota: full").await?;
+    story
+        .api::<ResourceQuota>()
+        .delete("full", &DeleteParams::default())
+        .await?;
+    stored(&story, &ca, &kept).await
+}
+
+/// Waits until the certificate is issued, and kept in the companion alone; gives that.
+async fn kept(story: &Story<'_>, words: &str) -> Result<Secret> {
+    story.condition_says("site", READY, words, SOON * 2).await?;
+    let note = event(story, "site", "SecretNotWritable").await?;
+    ensure!(
+        note.contains("is issued") && note.contains("It is kept"),
+        "{note}"
+    );
+    let companion = children::companion_name(story.namespace, "site");
+    let kept = story.secret(&companion).await?;
+    ensure!(usable(&kept).is_some(), "the companion has no certificate");
+    ensure!(
+        story.api::<Secret>().get_opt("site").await?.is_none(),
+        "there is a Secret"
+    );
+    let certificate: Certificate = story.api::<Certificate>().get("site").await?;
+    ensure!(
+        order_of(&certificate).is_none(),
+        "the order is still under way"
+    );
+    Ok(kept)
+}
+
+/// Waits until what was kept is stored, and nothing else was ordered.
+async fn stored(story: &Story<'_>, ca: &TestCa, kept: &Secret) -> Result<()> {
     story.ready("site", AGAIN).await?;
     let stored = story.secret("site").await?;
     ensure!(
-        data(&stored, keys::TLS_CRT) == data(&kept, keys::TLS_CRT)
-            && data(&stored, keys::TLS_KEY) == data(&kept, keys::TLS_KEY),
+        data(&stored, keys::TLS_CRT) == data(kept, keys::TLS_CRT)
+            && data(&stored, keys::TLS_KEY) == data(kept, keys::TLS_KEY),
         "it is another certificate"
     );
     let count = ca.count()?;
     ensure!(count.orders == 1 && count.certificates == 1, "{count:?}");
     Ok(())
+}
+
+fn is_counted(quota: &ResourceQuota) -> bool {
+    quota.status.as_ref().is_some_and(|s| s.used.is_some())
 }
 
 /// There is room for the companion, and not for the TLS Secret.
@@ -108,9 +148,8 @@ async fn a_secret_that_a_quota_forbids_costs_no_order(story: Story<'_>) -> Resul
         "spec": {"hard": {"count/secrets": "2"}},
     });
     story.apply(&quota.to_string()).await?;
-    let counted = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|s| s.used.is_some());
     story
-        .until("few", "the quota is counted", SOON, counted)
+        .until("few", "the quota is counted", SOON, is_counted)
         .await?;
     story.certificate("site", &[story.host("www")]).await?;
     story

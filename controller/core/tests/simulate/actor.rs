@@ -38,6 +38,7 @@ pub(crate) struct Actor {
     /// When the renewal was due that its last order was for.
     pub(crate) due: Seconds,
     pub(crate) taken: Vec<String>,
+    pub(crate) passes: usize,
     /// The newest of its timers; older ones are void.
     pub(crate) timer: u64,
 }
@@ -84,6 +85,7 @@ impl Actor {
             placed_at: 0.0,
             due: 0.0,
             taken: Vec::new(),
+            passes: 0,
             timer: 0,
         }
     }

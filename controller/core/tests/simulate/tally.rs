@@ -31,6 +31,9 @@ pub(crate) struct Tally {
     pub(crate) restarts: usize,
     pub(crate) fallbacks: usize,
     pub(crate) passes: usize,
+    /// The most passes in a second, and those of the last one.
+    pub(crate) busiest_second: usize,
+    last_second: (Seconds, usize),
     /// How often a certificate expired, and why.
     pub(crate) expired_by_us: usize,
     pub(crate) expired_by_outage: usize,
@@ -69,6 +72,15 @@ impl Tally {
             self.last_hour.pop_front();
         }
         self.busiest = self.busiest.max(self.last_hour.len());
+    }
+
+    pub(crate) fn pass(&mut self, at: Seconds) {
+        self.passes += 1;
+        if at - self.last_second.0 >= 1.0 {
+            self.last_second = (at, 0);
+        }
+        self.last_second.1 += 1;
+        self.busiest_second = self.busiest_second.max(self.last_second.1);
     }
 
     pub(crate) fn poll(&mut self, at: Seconds) {

@@ -4,6 +4,7 @@
 
 mod backlog;
 mod execute;
+mod outage;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -14,7 +15,7 @@ use evercert_core::backoff::outage_wait;
 use evercert_core::facts::KeyKind;
 use evercert_core::fault::FaultClass;
 use evercert_core::key::ObjectKey;
-use evercert_core::lanes::{Candidate, Lane, Placed, plan_grants};
+use evercert_core::lanes::{Candidate, Lane, Placed, Ramp, plan_grants};
 use evercert_core::limits::{Decision, Model, NewOrder, Spent};
 use evercert_core::observe::{
     Companion, Gate, IssuerObservation, Marks, SecretObservation, TlsSecret,
@@ -80,6 +81,7 @@ enum Event {
     OrderEnds(usize, u64),
     Restart,
     Back,
+    Grant,
     JumpClock,
     Revoke,
 }
@@ -101,6 +103,8 @@ pub(crate) struct World {
     ledger: Spent,
     ticked: Option<Timestamp>,
     breaker: Option<(Timestamp, Timestamp)>,
+    /// How the CA is approached after an outage.
+    ramps: BTreeMap<String, Ramp>,
     /// When the CA may be asked about a renewal next.
     next_poll: Seconds,
     waiting: BTreeMap<ObjectKey, Placed>,
@@ -159,6 +163,7 @@ impl World {
             ledger: Spent::default(),
             ticked: None,
             breaker: None,
+            ramps: BTreeMap::new(),
             next_poll: 0.0,
             waiting: BTreeMap::new(),
             under_way: BTreeMap::new(),
@@ -188,18 +193,23 @@ impl World {
 
     pub(crate) fn run(mut self) -> Tally {
         let end = self.script.days * DAY;
-        while let Some(Reverse((millis, _, event))) = self.events.pop() {
-            self.now = seconds(millis);
-            if self.now >= end {
-                break;
-            }
-            self.happen(&event);
-        }
-        self.now = end;
+        self.run_until(end);
         for index in 0..self.actors.len() {
             self.account_for(index);
         }
         self.tally
+    }
+
+    /// Goes on until then; what comes later stays planned.
+    fn run_until(&mut self, end: Seconds) {
+        let is_before = |next: &Reverse<(u64, u64, Event)>| seconds(next.0.0) < end;
+        while self.events.peek().is_some_and(is_before) {
+            if let Some(Reverse((millis, _, event))) = self.events.pop() {
+                self.now = seconds(millis);
+                self.happen(&event);
+            }
+        }
+        self.now = end;
     }
 
     fn happen(&mut self, event: &Event) {
@@ -215,6 +225,12 @@ impl World {
                 }
             }
             Event::Wake(..) | Event::OrderEnds(..) => {}
+            Event::Grant => {
+                if self.is_running() {
+                    let now = self.clock();
+                    self.grant(now);
+                }
+            }
             Event::Restart => self.stop(),
             Event::Back => self.start(),
             Event::Revoke => {
@@ -255,6 +271,7 @@ impl World {
         self.waiting.clear();
         self.under_way.clear();
         self.breaker = None;
+        self.ramps.clear();
         for actor in &mut self.actors {
             actor.turn = None;
         }
@@ -290,7 +307,8 @@ impl World {
         if self.actors[index].observed.status.order.is_some() {
             return;
         }
-        self.tally.passes += 1;
+        self.tally.pass(self.now);
+        self.actors[index].passes += 1;
         self.account_for(index);
         let now = self.clock();
         self.observe(index, now);
@@ -440,8 +458,12 @@ impl World {
             return;
         }
         let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
-        for key in plan_grants(&waiting, &under_way, MOST_ORDERS, &BTreeMap::new(), now) {
+        self.ramps.retain(|_, ramp| ramp.allows(now).is_some());
+        for key in plan_grants(&waiting, &under_way, MOST_ORDERS, &self.ramps, now) {
             if let Some(placed) = self.waiting.remove(&key) {
+                if let Some(ramp) = self.ramps.get_mut(DIRECTORY) {
+                    ramp.take();
+                }
                 let placed = Placed {
                     since: now,
                     ..placed

@@ -50,6 +50,10 @@ impl World {
     }
 
     fn place(&mut self, index: usize, now: Timestamp) -> Change {
+        if let Some((since, _)) = self.breaker {
+            self.ask_after_outage(index, since, now);
+            return Change::None;
+        }
         let order = self.new_order(index, now);
         let taken = self.ledger.take(&self.model, &order, now);
         // A request takes its time on the way.
@@ -59,7 +63,6 @@ impl World {
             Ok(()) => {
                 self.tally.order(self.now);
                 self.tally.replacing += usize::from(replaces);
-                self.breaker = None;
                 let slow = self.dice.is(0.01);
                 let lasts = if slow {
                     self.dice.between(60.0, 4_000.0)
@@ -141,6 +144,32 @@ impl World {
             &answer,
             now,
         )
+    }
+
+    /// Before an order the CA is asked for something that costs nothing; where it answers, all begin in their turn.
+    fn ask_after_outage(&mut self, index: usize, since: Timestamp, now: Timestamp) {
+        let key = self.actors[index].observed.key.clone();
+        if !self.ca.is_up(self.now) {
+            self.note_outage(now);
+            self.free(&key);
+            return;
+        }
+        self.breaker = None;
+        let has_order = |index: usize| self.actors[index].observed.status.order.is_some();
+        // A place from before does not count.
+        self.under_way.retain(|key, _| has_order(self.by_key[key]));
+        if let Some(ramp) = Ramp::after(now.duration_since(since), now) {
+            let next = self.true_time(ramp.next(now)) + 0.01;
+            self.at(next, Event::Grant);
+            self.at(next + 60.0, Event::Grant);
+            self.ramps.insert(DIRECTORY.into(), ramp);
+        }
+        for index in 0..self.actors.len() {
+            let is_waiting = self.actors[index].observed.gate.is_some();
+            if is_waiting && self.actors[index].born <= self.now {
+                self.wake(index, self.now + 0.02);
+            }
+        }
     }
 
     pub(super) fn note_outage(&mut self, now: Timestamp) {
