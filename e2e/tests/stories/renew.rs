@@ -14,6 +14,9 @@ use crate::{Tale, tales};
 
 const LIFETIME: Duration = Duration::from_mins(1);
 
+/// What a spec asks for.
+type Wish = fn(&mut CertificateSpec);
+
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
         a_certificate_that_lives_a_minute_is_renewed_in_time,
@@ -101,7 +104,6 @@ async fn a_renewal_that_is_wished_too_early_or_too_late_is_clamped_and_said(
             ..Settings::default()
         })
         .await?;
-    type Wish = fn(&mut CertificateSpec);
     // The hours before expiry that come of it.
     let wishes: [(&str, Wish, i64, Option<&str>); 4] = [
         (
