@@ -308,10 +308,7 @@ impl Observed {
     /// The wanted names, sorted, without duplicates.
     #[must_use]
     pub fn wanted_names(&self) -> Vec<String> {
-        let mut names = self.spec.dns_names.clone();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.spec.names()
     }
 
     /// `Kind/name` of the issuer that the spec names, whether it exists or not.

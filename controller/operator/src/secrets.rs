@@ -363,7 +363,7 @@ pub(crate) fn build_companion(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evercert_api::DnsName;
+    use evercert_api::Identifier;
     use evercert_api::certificate::PrivateKey;
     use evercert_pki::Marking;
 
@@ -373,7 +373,7 @@ mod tests {
 
     fn pair_of(marking: Marking) -> KeyPairPem {
         let key = evercert_pki::generate_key(&PrivateKey::default()).unwrap();
-        let names = [DnsName::parse("a.example").unwrap()];
+        let names = [Identifier::parse("a.example").unwrap()];
         let (from, to) = (
             "2026-01-01T00:00:00Z".parse().unwrap(),
             "2027-01-01T00:00:00Z".parse().unwrap(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use evercert_acme::{
     Acme, ConnectError, Directory, DirectoryConfig, ExternalAccount, OrderRequest,
 };
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -116,8 +116,11 @@ pub(crate) async fn account(ca: &impl Authority) -> Arc<dyn Acme> {
         .unwrap()
 }
 
-pub(crate) fn names(texts: &[&str]) -> Vec<DnsName> {
-    texts.iter().map(|t| DnsName::parse(t).unwrap()).collect()
+pub(crate) fn names(texts: &[&str]) -> Vec<Identifier> {
+    texts
+        .iter()
+        .map(|t| Identifier::parse(t).unwrap())
+        .collect()
 }
 
 /// A request for `names` with a key of its own, DER.

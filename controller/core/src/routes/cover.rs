@@ -135,7 +135,12 @@ impl IngressIndex {
         let of = |holders: &[Holder]| -> BTreeSet<RouteClass> {
             holders.iter().filter_map(|h| h.class.clone()).collect()
         };
-        let mut serving = of(self.exact(name));
+        let is_address = name.parse::<IpAddr>().is_ok();
+        let mut serving = of(if is_address {
+            &self.every
+        } else {
+            self.exact(name)
+        });
         if serving.is_empty() {
             serving = of(self.wildcard(name));
         }
@@ -169,6 +174,7 @@ impl IngressIndex {
 
     /// The exact host, else the wildcard one label up, else a rule without host; the exact name where nothing covers it.
     pub(super) fn cover(&self, class: &RouteClass, name: &str) -> Cover {
+        let is_address = name.parse::<IpAddr>().is_ok();
         let in_class = |holders: &[Holder]| -> Option<Vec<IpAddr>> {
             let mut found = false;
             let mut addresses: Vec<IpAddr> = Vec::new();
@@ -186,6 +192,13 @@ impl IngressIndex {
             found.then_some(addresses)
         };
         let exact = || Some(name.to_owned());
+        if is_address {
+            // The host of a rule is never an address.
+            return Cover {
+                host: None,
+                entry_points: in_class(&self.every).unwrap_or_default(),
+            };
+        }
         if let Some(entry_points) = in_class(self.exact(name)) {
             return Cover {
                 host: exact(),
@@ -215,6 +228,7 @@ impl IngressIndex {
     fn wildcard(&self, name: &str) -> &[Holder] {
         let suffix = name.split_once('.').map(|(_, rest)| rest);
         suffix
+            .filter(|_| name.parse::<IpAddr>().is_err())
             .and_then(|s| self.wildcard.get(s))
             .map_or(&[], Vec::as_slice)
     }

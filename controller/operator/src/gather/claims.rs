@@ -75,7 +75,8 @@ pub(super) fn find_unroutable(
     }
     let index = context.projections.index()?;
     let class = session.ingress_class.as_deref();
-    let mut names = certificate.spec.dns_names.iter();
+    let names = certificate.spec.names();
+    let mut names = names.iter();
     names.find_map(|name| index.class_for(class, name).err())
 }
 
@@ -146,9 +147,9 @@ pub(super) fn find_refusal(
                 c.metadata.namespace.as_deref(),
                 c.metadata.creation_timestamp.as_ref(),
             );
-            c.spec
-                .dns_names
-                .iter()
+            let (names, addresses) = (c.spec.dns_names.iter(), c.spec.ip_addresses.iter());
+            names
+                .chain(addresses)
                 .map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
         });
     // An Ingress that came after this Certificate does not take a name away that is in place. An older Certificate does:
