@@ -1,10 +1,11 @@
 # make demo   a certificate, end to end, before your eyes        make test   everything that is checked
 # make up     the demo's world, kept for playing                 make check  the quick part of it
 # make down   end that world                                     make crds   write crds/ anew
+# make annotations  write docs/annotations.md anew
 # make build  the program, optimised                             make image  the image, as target/image/evercert.tar
 # make simulate  years of thousands of certificates, and their load week by week (SEED, CERTIFICATES, DAYS)
 
-.PHONY: help demo test check crds up down build image world simulate
+.PHONY: help demo test check crds annotations up down build image world simulate
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +31,10 @@ world:
 crds:
 	@cargo run --quiet --locked -p evercert -- crds --output crds
 	@git --no-pager diff --stat -- crds
+
+annotations:
+	@cargo run --quiet --locked -p evercert -- annotations --output docs/annotations.md
+	@git --no-pager diff --stat -- docs/annotations.md
 
 image:
 	@sh e2e/image.sh

@@ -65,6 +65,17 @@ impl Count {
     pub fn without_polls(&self) -> usize {
         self.requests.saturating_sub(self.polls)
     }
+
+    /// What was changed at the CA: orders asked for, challenges accepted, orders finalized, accounts registered.
+    #[must_use]
+    pub fn changes(&self) -> [usize; 4] {
+        [
+            self.orders,
+            self.challenges,
+            self.finalized,
+            self.registered,
+        ]
+    }
 }
 
 impl TestCa {

@@ -244,14 +244,22 @@ impl Operator {
         self.send(Signal::SIGSTOP)
     }
 
+    /// Whether it stands still at the moment.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn is_standing_still(&mut self) -> Result<bool> {
+        let pid = self.pid().context("the operator does not run")?;
+        Ok(Process(pid).status("State")?.starts_with('T'))
+    }
+
     /// Waits until it stands still, as it was told to.
     ///
     /// # Errors
     /// It does not when time is up, or has ended: the error has the end of its log.
     pub async fn stands_still(&mut self, within: Duration) -> Result<()> {
-        let pid = self.pid().context("the operator does not run")?;
         wait_for("the operator stands still", within, async || {
-            Ok(Process(pid).status("State")?.starts_with('T').then_some(()))
+            Ok(self.is_standing_still()?.then_some(()))
         })
         .await
         .with_context(|| tail(&self.log, 40))
@@ -324,6 +332,8 @@ impl Operator {
             ("--solver-image", EVERCERT.reference),
             ("--health-listen", self.health),
             ("--lease-identity", self.identity),
+            ("--default-issuer", "Issuer/ca"),
+            ("--annotation-compat", "cert-manager,kube-lego"),
         ];
         let words = given.iter().flat_map(|(name, value)| [*name, *value]);
         std::iter::once("controller")

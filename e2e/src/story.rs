@@ -319,6 +319,7 @@ pub fn spec(secret: &str, names: &[String]) -> CertificateSpec {
         renew_before_percentage: None,
         profile: None,
         fallback: None,
+        alternate_issuer_refs: Vec::new(),
         suspend: false,
         secret_template: None,
         output_formats: Vec::new(),

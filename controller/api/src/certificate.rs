@@ -77,6 +77,10 @@ pub struct CertificateSpec {
     pub ip_addresses: Vec<String>,
     /// Who signs.
     pub issuer_ref: IssuerRef,
+    /// Who signs when the issuer of `issuerRef` refuses for good, in this order; the way back is taken at the next renewal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub alternate_issuer_refs: Vec<IssuerRef>,
     /// The kind of private key, and whether each certificate gets a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
@@ -188,6 +192,13 @@ pub enum IssuerKind {
     Issuer,
     /// Of the whole cluster.
     ClusterIssuer,
+}
+
+impl std::fmt::Display for IssuerRef {
+    /// `Kind/name`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.kind.as_str(), self.name)
+    }
 }
 
 impl IssuerKind {
@@ -384,6 +395,21 @@ pub struct CertificateStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub failed_attempts: Option<u32>,
+    /// Since when DNS that is not ready holds the next order back. It does for 10 minutes, once until a certificate is issued or DNS
+    /// is seen ready.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub held_since: Option<Time>,
+    /// The issuers that refused for good; told only where there is another one, and until the first signs again.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub refusals: Vec<RefusalStatus>,
     /// The last attempt that failed; gone when a certificate is issued.
     #[serde(
         default,
@@ -475,6 +501,20 @@ pub struct OrderStatus {
     pub profile: Option<String>,
 }
 
+/// An issuer that refused for good.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct RefusalStatus {
+    /// The issuer, `Kind/name`.
+    pub issuer: String,
+    /// When.
+    pub time: Time,
+    /// Why, in the CA's own words where it said any.
+    pub message: String,
+    /// A fingerprint of spec and issuer at that time: when it has changed, the issuer is tried again.
+    pub fingerprint: String,
+}
+
 /// The last attempt that failed.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[x_kube(crates(kube_core = "::kube_core"))]
@@ -535,6 +575,11 @@ impl CertificateSpec {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Every issuer that may sign, in the order in which they are tried.
+    pub fn issuer_refs(&self) -> impl Iterator<Item = &IssuerRef> {
+        std::iter::once(&self.issuer_ref).chain(&self.alternate_issuer_refs)
     }
 
     /// The private key wanted, defaults filled in.

@@ -6,6 +6,11 @@ pub const GROUP: &str = "evercert.dev";
 /// Field manager of everything that the controller applies, one suffix for each concern (`evercert-secret`, …).
 pub const FIELD_MANAGER: &str = "evercert";
 
+/// Field manager of the Certificates that Ingresses are the source of: one that it has applied is the source's.
+pub const SOURCE_MANAGER: &str = "evercert-source";
+/// Label on a namespace: `disabled` has its Ingresses left alone, `enabled` has them looked at where only labelled ones are.
+pub const INGRESS_SOURCE: &str = "evercert.dev/ingress-source";
+
 /// Label on every Secret that Evercert writes; its value is the Secret's role. Only an index: it is put back when stripped.
 pub const SECRET_ROLE_LABEL: &str = "evercert.dev/secret";
 /// Role of a TLS Secret named by a Certificate.

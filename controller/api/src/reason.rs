@@ -85,6 +85,8 @@ reasons! {
     NameNotAllowed,
     /// The CA does not offer the profile.
     ProfileNotOffered,
+    /// DNS does not lead a name here, or forbids the CA.
+    DNSNotReady,
     /// No ingress class for the route to the solver.
     NoIngressClass,
     /// Another namespace holds a name.
@@ -183,6 +185,33 @@ reasons! {
     Clamped,
     /// The Kubernetes API refused a request.
     ApiError,
+    // Events on an Ingress
+    /// A Certificate was made for a `tls` entry.
+    CertificateMade,
+    /// A Certificate that no `tls` entry asks for any more was removed; its Secret is not.
+    CertificateRemoved,
+    /// A Certificate for a `tls` entry cannot be written.
+    CertificateRefused,
+    /// A Certificate that somebody else made has the name or the Secret.
+    CertificateNotOurs,
+    /// An annotation cannot be read, or does not go with another one.
+    AnnotationInvalid,
+    /// An annotation of ours is not known.
+    AnnotationUnknown,
+    /// An annotation of somebody else's spelling has no equal.
+    AnnotationIgnored,
+    /// There are annotations of ours, and none that names an issuer.
+    NoIssuerNamed,
+    /// A `tls` entry lacks its Secret's name or its hosts.
+    EntryIncomplete,
+    /// A `tls` entry has several hosts, and each is to have a certificate of its own.
+    EntrySplit,
+    /// A host cannot be in a certificate.
+    HostLeftOut,
+    /// Several `tls` entries or Ingresses name one Secret.
+    SecretShared,
+    /// The Ingress owns a Certificate of cert-manager.
+    LeftToCertManager,
 }
 
 impl std::fmt::Display for Reason {

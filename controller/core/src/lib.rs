@@ -7,7 +7,11 @@
 
 pub mod adopt;
 pub mod backoff;
+pub mod caa;
+#[cfg(test)]
+mod cases;
 pub mod chain;
+pub mod choice;
 pub mod circuit;
 pub mod contact;
 pub mod facts;
@@ -23,6 +27,7 @@ pub mod order;
 pub mod ownership;
 pub mod permission;
 pub mod plan;
+pub mod preflight;
 pub mod profile;
 pub mod renewal;
 pub mod renewal_info;
@@ -30,4 +35,5 @@ pub mod report;
 pub mod revocation;
 pub mod routes;
 pub mod sentence;
+pub mod source;
 pub mod template;

@@ -190,6 +190,15 @@ fn issuer_changed(o: &Observed, secret: &TlsSecret) -> Option<Need> {
             still_good: false,
         });
     }
+    // Any of those that the spec names may have signed; the first has its turn at the next renewal.
+    let signed_by = o
+        .others
+        .iter()
+        .find(|(other, _)| Some(other) == marks.issuer.as_ref() && *other != id);
+    let (id, directory) = match signed_by {
+        Some((other, directory)) => (other.clone(), directory.as_deref()),
+        None => (id, directory),
+    };
     let other = |was: &Option<String>, is: &str| was.as_deref().is_some_and(|was| was != is);
     let at = |directory: Option<&str>| directory.map(|d| format!(" at {d}")).unwrap_or_default();
     (other(&marks.issuer, &id) || directory.is_some_and(|is| other(&marks.directory, is))).then(
@@ -431,6 +440,30 @@ mod tests {
             need.message,
             "the certificate was signed by Issuer/ca at https://ca.example/directory, the spec names Issuer/typo"
         );
+    }
+
+    #[test]
+    fn certificate_of_any_issuer_that_the_spec_names_stays_until_its_renewal() {
+        let by_alternate = || {
+            let mut o = observed().with_certificate(good()).with_marks(Marks {
+                issuer: Some("Issuer/b".into()),
+                directory: Some("https://b.example/dir".into()),
+                ..marks()
+            });
+            o.others = vec![("Issuer/b".into(), Some("https://b.example/dir".into()))];
+            o
+        };
+        assert_eq!(reason(&by_alternate()), None);
+        // It is down: its directory is not known.
+        let mut down = by_alternate();
+        down.others = vec![("Issuer/b".into(), None)];
+        assert_eq!(reason(&down), None);
+        let mut moved = by_alternate();
+        moved.others = vec![("Issuer/b".into(), Some("https://new.example/dir".into()))];
+        assert_eq!(reason(&moved), Some(Reason::IssuerChanged));
+        let mut dropped = by_alternate();
+        dropped.others.clear();
+        assert_eq!(reason(&dropped), Some(Reason::IssuerChanged));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What was observed: everything that [`crate::plan::plan`] may look at, gathered before it is asked.
 
+use evercert_api::certificate::IssuerRef;
 use evercert_api::children::stable_hash;
 use evercert_api::{CertificateSpec, CertificateStatus, Reason};
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::Fault;
 use crate::key::ObjectKey;
 use crate::order::OrderView;
+use crate::preflight::Preflight;
 use crate::revocation::Revocation;
 
 /// Everything that is known of one Certificate at one instant.
@@ -31,8 +33,16 @@ pub struct Observed {
     pub revocation_refused: Option<Gate>,
     /// What was last reported.
     pub status: CertificateStatus,
-    /// The issuer that the spec names.
+    /// The issuer that is to sign: of those that the spec names the first that can.
     pub issuer: IssuerObservation,
+    /// Which one that is, where it is not the first.
+    pub chosen: Option<IssuerRef>,
+    /// The others that the spec names, `Kind/name`, with the directory of each that is ready.
+    pub others: Vec<(String, Option<String>)>,
+    /// Why it is not the first.
+    pub gave_way: Option<String>,
+    /// Why the issuers that stand before or after it in the spec are not tried.
+    pub passed_over: Option<String>,
     /// The TLS Secret.
     pub secret: SecretObservation,
     /// The user's own certificate for times without an issued one.
@@ -49,6 +59,8 @@ pub struct Observed {
     pub refusal: Option<Refusal>,
     /// Why no route can be made for a wanted name.
     pub unroutable: Option<String>,
+    /// What DNS says of the wanted names, while an order is near.
+    pub dns: Preflight,
     /// The last intent to order that the ledger holds for this Certificate and that is not this process's own, under way.
     pub intent: Option<Timestamp>,
     /// Why no request may be sent to the directory now.
@@ -311,11 +323,16 @@ impl Observed {
         self.spec.names()
     }
 
-    /// `Kind/name` of the issuer that the spec names, whether it exists or not.
+    /// The issuer that is to sign, whether it exists or not.
+    #[must_use]
+    pub fn issuer_ref(&self) -> &IssuerRef {
+        self.chosen.as_ref().unwrap_or(&self.spec.issuer_ref)
+    }
+
+    /// The same as `Kind/name`.
     #[must_use]
     pub fn issuer_id(&self) -> String {
-        let reference = &self.spec.issuer_ref;
-        format!("{}/{}", reference.kind.as_str(), reference.name)
+        self.issuer_ref().to_string()
     }
 
     /// The certificate in the Secret, if the Secret is ours and whole.
@@ -391,23 +408,40 @@ impl Observed {
     /// A fingerprint of what a person can change to end a failure: spec, issuer, and a request for a renewal.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let spec = serde_json::to_string(&self.spec).unwrap_or_default();
-        let (directory, generation) = match &self.issuer {
-            // One that is being looked up again is no other one for that.
-            IssuerObservation::Ready(facts)
-            | IssuerObservation::NotReady {
-                facts: Some(facts), ..
-            } => (facts.directory.as_str(), facts.generation.to_string()),
-            IssuerObservation::Missing | IssuerObservation::NotReady { facts: None, .. } => {
-                ("", String::new())
-            }
-        };
-        format!(
-            "{:016x}",
-            match self.renew_at.as_deref() {
-                Some(at) => stable_hash(&[&spec, directory, &generation, at]),
-                None => stable_hash(&[&spec, directory, &generation]),
-            }
+        build_fingerprint(
+            &self.spec,
+            &self.issuer_id(),
+            &self.issuer,
+            self.renew_at.as_deref(),
         )
     }
+}
+
+/// A fingerprint of what a person can change to end a failure with the issuer `id`.
+#[must_use]
+pub fn build_fingerprint(
+    spec: &CertificateSpec,
+    id: &str,
+    issuer: &IssuerObservation,
+    renew_at: Option<&str>,
+) -> String {
+    let spec = serde_json::to_string(spec).unwrap_or_default();
+    let (directory, generation) = match issuer {
+        // One that is being looked up again is no other one for that.
+        IssuerObservation::Ready(facts)
+        | IssuerObservation::NotReady {
+            facts: Some(facts), ..
+        } => (facts.directory.as_str(), facts.generation.to_string()),
+        IssuerObservation::Missing | IssuerObservation::NotReady { facts: None, .. } => {
+            ("", String::new())
+        }
+    };
+    let parts = [&spec, id, directory, &generation];
+    format!(
+        "{:016x}",
+        match renew_at {
+            Some(at) => stable_hash(&[parts[0], parts[1], parts[2], parts[3], at]),
+            None => stable_hash(&parts),
+        }
+    )
 }

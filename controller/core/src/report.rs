@@ -2,7 +2,7 @@
 
 use evercert_api::Reason;
 use evercert_api::certificate::{
-    AttemptOutcome, AttemptStatus, CertificateStatus, FailureStatus, OrderStatus,
+    AttemptOutcome, AttemptStatus, CertificateStatus, FailureStatus, OrderStatus, RefusalStatus,
     RenewalInfoStatus, whole_seconds,
 };
 use evercert_api::condition::{
@@ -14,11 +14,15 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::backoff::next_attempt;
+use crate::choice::{build_refusal, gives_way};
 use crate::fallback::describe;
 use crate::fault::FaultClass;
 use crate::need::{find_need, whole, whole_up};
-use crate::observe::{CHECKING_ACCOUNT, IssuerObservation, Observed, SecretObservation};
+use crate::observe::{
+    CHECKING_ACCOUNT, IssuerObservation, Observed, SELF_SIGNED, SecretObservation,
+};
 use crate::plan::{Failure, Plan, State};
+use crate::preflight::{Preflight, find_shared_domain};
 use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
 use crate::revocation::{build_note, build_pending};
@@ -79,8 +83,56 @@ impl Ending {
     }
 }
 
-/// Merges what a step did onto `status`. Idempotent, so that it can be merged again after a conflict.
+/// What a step was planned for, where it differs from what is observed when its outcome is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// What a person wanted: [`Observed::fingerprint`].
+    fingerprint: String,
+    /// The URL of the order that was under way.
+    order: Option<String>,
+}
+
+impl Basis {
+    /// Of a step that is planned for `o`.
+    #[must_use]
+    pub fn of(o: &Observed) -> Self {
+        Self {
+            fingerprint: o.fingerprint(),
+            order: o.status.order.as_ref().map(|order| order.url.clone()),
+        }
+    }
+}
+
+/// Merges what a step did, which was planned for `o`, onto `status`. Idempotent, so that it can be merged again after a conflict.
 pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Change, now: Timestamp) {
+    merge(o, status, change, None, now);
+}
+
+/// Merges what a step did before `o` was observed. A failure is one of what was wanted then, and whatever a person has changed
+/// since ends its wait; an order that was begun since, by another leader, stays.
+pub fn apply_earlier_change(
+    o: &Observed,
+    status: &mut CertificateStatus,
+    change: &Change,
+    basis: &Basis,
+    at: Timestamp,
+) {
+    let begun_since = status
+        .order
+        .take_if(|order| basis.order.as_ref() != Some(&order.url));
+    merge(o, status, change, Some(basis), at);
+    if begun_since.is_some() && !matches!(change, Change::Placed(_)) {
+        status.order = begun_since;
+    }
+}
+
+fn merge(
+    o: &Observed,
+    status: &mut CertificateStatus,
+    change: &Change,
+    basis: Option<&Basis>,
+    now: Timestamp,
+) {
     match change {
         Change::None => {}
         Change::Placed(order) => status.order = Some(order.clone()),
@@ -116,6 +168,17 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
             let (reason, message) = (failure.reason, &failure.message);
             note_attempt(status, AttemptOutcome::Failed, reason, message, now);
             status.order = None;
+            let fingerprint = basis.map_or_else(|| o.fingerprint(), |b| b.fingerprint.clone());
+            if !o.spec.alternate_issuer_refs.is_empty() && gives_way(failure) {
+                let issuer = o.issuer_id();
+                status.refusals.retain(|refusal| refusal.issuer != issuer);
+                status.refusals.push(RefusalStatus {
+                    issuer,
+                    time: whole_seconds(now),
+                    message: failure.message.clone(),
+                    fingerprint: fingerprint.clone(),
+                });
+            }
             status.failed_attempts = Some(attempts);
             status.next_attempt_time = Some(Time(whole_up(next_attempt(
                 &o.key,
@@ -127,7 +190,7 @@ pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Chang
                 time: whole_seconds(now),
                 reason: failure.reason.as_str().to_owned(),
                 message: failure.message.clone(),
-                fingerprint: Some(o.fingerprint()),
+                fingerprint: Some(fingerprint),
                 permanent: failure.fault.class == FaultClass::Permanent,
             });
         }
@@ -183,6 +246,17 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
         status.failed_attempts = None;
         status.next_attempt_time = None;
         status.last_failure = None;
+    }
+    let is_held = plan.waits_for_dns();
+    let is_over = o.dns == Preflight::Seen(Vec::new()) || (good && need.is_none());
+    status.held_since = status
+        .held_since
+        .filter(|_| !is_over)
+        .or_else(|| is_held.then(|| whole_seconds(now)));
+    let is_named = |issuer: &str| o.spec.issuer_refs().any(|r| r.to_string() == issuer);
+    status.refusals.retain(|r| is_named(&r.issuer));
+    if good && need.is_none() && signed_by_alternate(o).is_none() {
+        status.refusals.clear();
     }
     let claims = &mut status.conditions;
     let mut set = |claim: Claim| condition::set(claims, &claim, o.generation, now);
@@ -340,6 +414,8 @@ fn build_profile(o: &Observed, renewal: Option<Timestamp>) -> Option<(Reason, St
 /// What a person should know beside how it stands.
 fn build_notes(o: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
     let mut notes = Vec::new();
+    notes.extend(build_stand_in(o));
+    notes.extend(build_shared(o));
     if o.spec.suspend && plan.say.reason != Reason::Suspended {
         notes.push("spec.suspend is true: nothing new is started, no renewal either".to_owned());
     }
@@ -351,6 +427,49 @@ fn build_notes(o: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
     }
     notes.extend(build_note(o, now));
     notes
+}
+
+/// The issuer that signed the certificate in place, where it is one of `spec.alternateIssuerRefs`.
+fn signed_by_alternate(o: &Observed) -> Option<String> {
+    let first = o.spec.issuer_ref.to_string();
+    let signed = o.issued_secret()?.marks.issuer.clone()?;
+    let mut alternates = o.spec.alternate_issuer_refs.iter();
+    (signed != first && alternates.any(|r| r.to_string() == signed)).then_some(signed)
+}
+
+/// Which issuer signs, or has signed, in place of the first, why, and when the first has its turn again.
+fn build_stand_in(o: &Observed) -> Option<String> {
+    let first = o.spec.issuer_ref.to_string();
+    let turn = format!("At the next renewal {first} comes first again");
+    if let Some(why) = &o.gave_way {
+        return Some(format!("{} signs, since {why}. {turn}", o.issuer_id()));
+    }
+    let alternate = signed_by_alternate(o)?;
+    let refusal = o.status.refusals.iter().find(|r| r.issuer == first);
+    let why = refusal.map(|r| format!(", since {first} {}", build_refusal(r)));
+    Some(format!(
+        "It was signed by {alternate}{}. {turn}",
+        why.unwrap_or_default()
+    ))
+}
+
+/// A name below a domain whose limits at a CA are used up by strangers, where a CA is to sign for it.
+fn build_shared(o: &Observed) -> Option<String> {
+    let issuer = match &o.issuer {
+        IssuerObservation::Ready(issuer) => issuer,
+        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => return None,
+    };
+    let is_asked = issuer.directory != SELF_SIGNED;
+    let (name, shared) = o.spec.dns_names.iter().find_map(|name| {
+        let shared = find_shared_domain(name)?;
+        Some((name, shared))
+    })?;
+    is_asked.then(|| {
+        format!(
+            "{name} is below {shared}, which everybody may use: a CA counts all their certificates together, and its limits may be \
+             used up by others. A domain of your own has its own limits"
+        )
+    })
 }
 
 /// A condition that is there only while it holds.

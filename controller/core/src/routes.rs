@@ -18,7 +18,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 
 pub use build::{is_route, service_name};
-pub use cover::{IngressIndex, RouteClass};
+pub use cover::{IngressIndex, RouteClass, class_of};
 
 use crate::key::ObjectKey;
 
@@ -35,6 +35,8 @@ pub struct CertificateChallenges {
     pub key: ObjectKey,
     /// Its UID, for the owner reference of the Service.
     pub uid: String,
+    /// The ingress class of the source Ingress of a name, where it has one.
+    pub sources: BTreeMap<String, String>,
     /// The ingress class that its issuer names.
     pub class: Option<String>,
     /// The challenges that wait for an answer.
@@ -126,7 +128,8 @@ pub fn plan_routes<'a>(
     for certificate in open {
         for challenge in &certificate.challenges {
             let name = challenge.host().as_str();
-            let class = match index.class_for(certificate.class.as_deref(), name) {
+            let source = certificate.sources.get(name).map(String::as_str);
+            let class = match index.class_for(source, certificate.class.as_deref(), name) {
                 Ok(class) => class,
                 Err(sentence) => {
                     claims.push((certificate.key.clone(), Err(sentence)));

@@ -1,6 +1,6 @@
 //! Sentences: what failed, where, what to do about it.
 
-use crate::fault::{Fault, Problem};
+use crate::fault::{Fault, FaultClass, Problem};
 use crate::order::{OrderView, ProofState};
 
 /// The longest text of a CA that is shown.
@@ -93,6 +93,8 @@ pub fn build_remedy(fault: &Fault) -> String {
     let kind = fault.problem.as_ref().map(|p| p.kind.as_str());
     let remedy = if fault.is_paused() {
         Some(UNPAUSE)
+    } else if fault.class == FaultClass::Account && kind == Some("unauthorized") {
+        Some(DENIED)
     } else {
         kind.and_then(find_remedy)
     };
@@ -104,6 +106,10 @@ pub fn build_remedy(fault: &Fault) -> String {
 /// What ends a pause.
 const UNPAUSE: &str = "open that page and let the CA go on; it is looked at once a day, and at once when the spec changes or \
                        the annotation evercert.dev/renew-at is set";
+
+/// What ends the refusal of an account that the CA knows; of a name, the same type means that its way is wrong.
+const DENIED: &str =
+    "ask the CA why it does not serve the issuer's account, or name another issuer";
 
 /// What a person can do about a problem of type `kind`, if anything is known.
 #[must_use]
@@ -193,7 +199,7 @@ pub fn build_order_failure(view: &OrderView) -> (Option<String>, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{FaultClass, Subproblem};
+    use crate::fault::Subproblem;
     use crate::order::OrderState;
     use crate::plan::fixtures::{fault, order, problem};
 
@@ -237,6 +243,16 @@ mod tests {
             "the CA refused the order: b.example: NXDOMAIN looking up A for b.example (dns). Remedy: make the name resolve to your \
              ingress controller in public DNS"
         );
+    }
+
+    #[test]
+    fn a_refused_account_is_no_name_whose_way_is_wrong() {
+        let refused = |class| Fault {
+            problem: Some(problem("unauthorized", "no")),
+            ..fault(class)
+        };
+        assert!(build_remedy(&refused(FaultClass::Account)).contains("ask the CA"));
+        assert!(build_remedy(&refused(FaultClass::Validation)).contains("acme-challenge"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::annotations::AnnotationsArgs;
 use crate::controller::ControllerArgs;
 use crate::crds::CrdsArgs;
 use crate::solver::SolverArgs;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     ///
     /// To install them: evercert crds | kubectl apply --server-side -f -
     Crds(CrdsArgs),
+    /// Print the page about the annotations of an Ingress, or write or check its file
+    Annotations(AnnotationsArgs),
 }
 
 #[cfg(test)]

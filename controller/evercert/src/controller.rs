@@ -12,6 +12,7 @@ use evercert_operator::{Config, LeaseConfig, SolverConfig};
 
 use crate::log::LogArgs;
 use crate::serve;
+use crate::source::SourceArgs;
 
 /// Renewals of a shorter one would be a load, and a busy machine would lose it.
 const SHORTEST_CLAIM: Duration = Duration::from_secs(2);
@@ -25,6 +26,9 @@ pub(crate) struct ControllerArgs {
     /// Whether a Certificate may have a name that stands in an Ingress or an older Certificate of another namespace
     #[arg(long, env = "EVERCERT_NAME_SHARING", value_enum, default_value_t = NameSharing::Refuse)]
     name_sharing: NameSharing,
+
+    #[command(flatten)]
+    source: SourceArgs,
 
     /// The most orders under way at the same time
     #[arg(
@@ -45,6 +49,15 @@ pub(crate) struct ControllerArgs {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     concurrency: u16,
+
+    /// The DNS servers that are asked, joined by commas; those of the system when there is none
+    #[arg(
+        long = "dns-server",
+        env = "EVERCERT_DNS_SERVERS",
+        value_name = "ADDRESS:PORT",
+        value_delimiter = ','
+    )]
+    dns_servers: Vec<SocketAddr>,
 
     /// Where /healthz, /readyz (leader or standby) and /metrics are served
     #[arg(
@@ -186,6 +199,7 @@ fn build_identity() -> String {
 
 /// Runs the operator until a signal ends it.
 pub(crate) fn run(args: &ControllerArgs) -> Result<()> {
+    args.source.check()?;
     let config = build_config(args);
     serve::run(&args.log, async {
         let cluster = serve::find_cluster().await?;
@@ -202,9 +216,11 @@ fn build_config(args: &ControllerArgs) -> Config {
             idle: args.solver_idle.0,
             port: args.solver_port,
         },
+        source: args.source.config(),
         name_sharing_allowed: args.name_sharing == NameSharing::Allow,
         concurrency: args.concurrency,
         max_orders: usize::from(args.max_orders),
+        dns_servers: args.dns_servers.clone(),
         user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
         health_listen: args.health_listen,
         lease: LeaseConfig {
@@ -266,6 +282,14 @@ mod tests {
             let refusal = idle(&["--solver-idle", bad]).unwrap_err();
             assert!(refusal.contains("write a duration above zero"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn dns_servers_are_the_systems_unless_some_are_named() {
+        assert_eq!(config(&[]).unwrap().dns_servers, []);
+        let two = config(&["--dns-server", "198.18.0.1:53,[::1]:5353"]).unwrap();
+        assert_eq!(two.dns_servers.len(), 2);
+        assert!(config(&["--dns-server", "ns.example"]).is_err());
     }
 
     #[test]

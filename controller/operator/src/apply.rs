@@ -56,6 +56,8 @@ pub enum Concern {
     Route,
     /// The solver's Deployment and Service.
     Solver,
+    /// The Certificates that Ingresses ask for.
+    Source,
     /// The Lease.
     Lease,
     /// A CA: nothing in the cluster.
@@ -76,6 +78,7 @@ impl Concern {
             Self::Challenges => "challenges",
             Self::Route => "route",
             Self::Solver => "solver",
+            Self::Source => "source",
             Self::Lease => "lease",
             Self::Ca => "ca",
         };
@@ -219,11 +222,36 @@ pub async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T,
         .map_err(ApplyError::from)
 }
 
-/// Server-side apply of the whole `object`, forced. Idempotent; creates what is missing.
+/// Server-side apply of the whole `object`, forced. Idempotent; creates what is missing, unless it carries a UID.
 ///
 /// # Errors
-/// [`ApplyError`]; a Conflict only when the object carries a resourceVersion that is no longer the newest.
+/// [`ApplyError`]; a Conflict only when the object carries a resourceVersion that is no longer the newest, or another one's UID.
 pub async fn apply<K>(api: &Api<K>, effect: Effect, object: &K) -> Result<K, ApplyError>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let params = PatchParams::apply(&effect.concern().manager()).force();
+    send_apply(api, effect, object, &params).await
+}
+
+/// The same where there is no such object, not forced: a Conflict when one that another manager has filled otherwise exists.
+///
+/// # Errors
+/// [`ApplyError`].
+pub async fn apply_new<K>(api: &Api<K>, effect: Effect, object: &K) -> Result<K, ApplyError>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let params = PatchParams::apply(&effect.concern().manager());
+    send_apply(api, effect, object, &params).await
+}
+
+async fn send_apply<K>(
+    api: &Api<K>,
+    effect: Effect,
+    object: &K,
+    params: &PatchParams,
+) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -233,9 +261,8 @@ where
         // The API server refuses an apply that carries them.
         metadata.remove("managedFields");
     }
-    let params = PatchParams::apply(&effect.concern().manager()).force();
     let patch = Patch::Apply(&body);
-    perform(effect, within(api.patch(&name, &params, &patch))).await
+    perform(effect, within(api.patch(&name, params, &patch))).await
 }
 
 /// Creates `object`. Not idempotent: a Conflict says that one of that name exists, which after an unanswered call may be the

@@ -8,7 +8,7 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
 
-use crate::apply;
+use crate::apply::{self, ApplyError};
 
 /// The living controller that the TLS Secret of the Certificate `key` belongs to, in words; `None` for one that names `key`
 /// itself. One request, and only for a Secret with cert-manager's annotation.
@@ -41,12 +41,25 @@ pub(crate) async fn gather_claim(
     })
 }
 
+/// Whether `owner` owns the Certificate `name` of cert-manager; where Evercert may not look it does not.
+pub(crate) async fn is_owner_of_theirs(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    owner: &str,
+) -> bool {
+    match find_theirs(client, namespace, name).await {
+        Ok(found) => found.is_some_and(|c| c.owner_references().iter().any(|o| o.uid == owner)),
+        Err(error) => {
+            tracing::debug!(namespace, name, %error, "a Certificate of cert-manager cannot be looked up");
+            false
+        }
+    }
+}
+
 /// A cluster without cert-manager has no Certificate of it; one where Evercert may not look may have.
 async fn look_up(client: &Client, namespace: &str, name: &str) -> Existence {
-    let kind = GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "certificates");
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    match apply::within(api.get_opt(name)).await {
+    match find_theirs(client, namespace, name).await {
         Ok(Some(_)) => Existence::Exists,
         Ok(None) => Existence::Gone,
         Err(error) => {
@@ -54,4 +67,15 @@ async fn look_up(client: &Client, namespace: &str, name: &str) -> Existence {
             Existence::Unknown
         }
     }
+}
+
+async fn find_theirs(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<DynamicObject>, ApplyError> {
+    let kind = GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "certificates");
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    apply::within(api.get_opt(name)).await
 }

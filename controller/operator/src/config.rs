@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evercert_core::lease::Candidacy;
+use evercert_core::source::SourceConfig;
 
 /// The operator's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +15,15 @@ pub struct Config {
     pub solver: SolverConfig,
     /// Whether a Certificate may have a name that another namespace holds, without that namespace's annotation.
     pub name_sharing_allowed: bool,
+    /// How Ingresses are the source of Certificates.
+    pub source: SourceConfig,
     /// The most objects that are worked on at the same time, at least 1; those that wait for a CA are not counted.
     pub concurrency: u16,
     /// The most orders that are under way at the CAs at the same time, at least 1. An eighth of them are worked on here, the
     /// others wait for their CA.
     pub max_orders: usize,
+    /// The DNS servers that are asked; without any those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     /// What the operator calls itself in each request to a CA (RFC 8555 §6.1).
     pub user_agent: String,
     /// Where `/healthz` and `/readyz` are served.

@@ -6,6 +6,7 @@ use evercert_api::Certificate;
 use evercert_api::certificate::CertificateSpec;
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::key::ObjectKey;
+use evercert_probe::Dns;
 use futures::channel::mpsc::UnboundedSender;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -22,8 +23,10 @@ use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::orphans::Orphans;
 use crate::polls::Polls;
+use crate::preflight::Preflights;
 use crate::projection::Projections;
 use crate::slots::Slots;
+use crate::source::News;
 
 /// What every pass shares.
 pub(crate) struct Context {
@@ -48,8 +51,14 @@ pub(crate) struct Context {
     pub(crate) ledger: Ledger,
     /// The issuers' sessions.
     pub(crate) sessions: Sessions,
+    /// Who is asked for DNS records.
+    pub(crate) dns: Option<Dns>,
+    /// What DNS says for orders that are near.
+    pub(crate) preflights: Preflights,
     /// TLS Secrets that go with their Certificates.
     pub(crate) orphans: Orphans,
+    /// Namespaces whose Ingresses or Certificates have changed.
+    pub(crate) news: Arc<News>,
     /// Challenges, routes and solver.
     pub(crate) projections: Projections,
     /// All Certificates.

@@ -141,6 +141,11 @@ effects! {
     /// The solver's Service is deleted.
     DeleteSolverService "delete-solver-service" Solver
 
+    /// The Certificate of a source is written.
+    ApplyCertificate "apply-certificate" Source
+    /// A Certificate that no source asks for any more is deleted.
+    RemoveCertificate "remove-certificate" Source
+
     /// The Lease is taken.
     TakeLease "take-lease" Lease
     /// The claim on the Lease is renewed.

@@ -23,13 +23,38 @@ pub(crate) async fn emit<K: Resource<DynamicType = ()>>(
     note: &str,
     now: Timestamp,
 ) {
-    let event = build_event(object, warning, reason, note, now);
+    let event = build_event(object, warning, reason, note, &format!("{now} {note}"), now);
+    write(client, &event).await;
+}
+
+/// The same, but while the event is there (the API server keeps it for an hour or so), the same `identity` is not told again, by
+/// no process.
+pub(crate) async fn emit_once<K: Resource<DynamicType = ()>>(
+    client: &Client,
+    object: &K,
+    warning: bool,
+    reason: Reason,
+    (identity, note): (&str, &str),
+    now: Timestamp,
+) {
+    let salt = format!(
+        "{} {identity}",
+        object.meta().uid.as_deref().unwrap_or_default()
+    );
+    write(
+        client,
+        &build_event(object, warning, reason, note, &salt, now),
+    )
+    .await;
+}
+
+async fn write(client: &Client, event: &Event) {
     let namespace = event.namespace().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    if let Err(error) = apply::create(&api, Effect::WriteEvent, &event).await
+    if let Err(error) = apply::create(&api, Effect::WriteEvent, event).await
         && !error.is_conflict()
     {
-        tracing::warn!(%error, %reason, "an event could not be written");
+        tracing::warn!(%error, reason = event.reason, "an event could not be written");
     }
 }
 
@@ -38,12 +63,13 @@ fn build_event<K: Resource<DynamicType = ()>>(
     warning: bool,
     reason: Reason,
     note: &str,
+    salt: &str,
     now: Timestamp,
 ) -> Event {
     let namespace = object.namespace();
     let place = namespace.clone().unwrap_or_else(|| "default".to_owned());
     let name = object.name_any();
-    let hash = stable_hash(&[&place, &name, reason.as_str(), note, &now.to_string()]);
+    let hash = stable_hash(&[&place, &name, reason.as_str(), salt]);
     let readable: String = name.chars().take(200).collect();
     let at = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     Event {
@@ -117,6 +143,7 @@ mod tests {
             true,
             Reason::AccountReplaced,
             "x",
+            "",
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(event.metadata.namespace.as_deref(), Some("default"));

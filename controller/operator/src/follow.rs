@@ -12,6 +12,7 @@ use futures::future;
 use futures::stream::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -23,7 +24,7 @@ use tokio::time::{Instant, interval};
 
 use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
-use crate::issuer::IssuerResource;
+use crate::issuer::{IssuerId, IssuerResource};
 
 /// A watch is begun anew after so many seconds, so that one on a dead connection is noticed.
 const WATCH_TIMEOUT: u32 = 90;
@@ -79,13 +80,25 @@ where
     let (removed, gone) = unbounded();
     let stream = watcher(api, watcher::Config::default().timeout(WATCH_TIMEOUT))
         .default_backoff()
-        .modify(|object: &mut K| object.meta_mut().managed_fields = None)
+        .modify(|object: &mut K| keep_source(&mut object.meta_mut().managed_fields))
         .reflect(writer);
     tasks.spawn(pass_on(stream, cache.clone(), foreign, wanted, removed));
     Followed {
         store: cache,
         changes,
         gone,
+    }
+}
+
+/// Of the managed fields only whether the source is a manager: the rest is often the largest part of an object.
+fn keep_source(fields: &mut Option<Vec<ManagedFieldsEntry>>) {
+    let Some(entries) = fields else { return };
+    entries.retain(|entry| entry.manager.as_deref() == Some(keys::SOURCE_MANAGER));
+    for entry in entries.iter_mut() {
+        entry.fields_v1 = None;
+    }
+    if entries.is_empty() {
+        *fields = None;
     }
 }
 
@@ -162,6 +175,7 @@ pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, contex
         forget(&key, &context);
         context.echoes.forget(&certificate.metadata);
         context.orphans.look();
+        context.news.note(&key.namespace);
         // Another Certificate may have waited for the Secret or a name.
         let names = certificate.spec.names();
         context.wake_certificates(|spec, namespace| {
@@ -183,9 +197,8 @@ pub(crate) async fn forget_gone_issuers<K: IssuerResource>(
         // One that was made anew meanwhile may have had its pass already.
         context.wake_issuers.wake(&id);
         context.wake_certificates(|spec, namespace| {
-            spec.issuer_ref.kind == id.kind
-                && spec.issuer_ref.name == id.name
-                && id.namespace.as_deref().is_none_or(|n| n == namespace)
+            spec.issuer_refs()
+                .any(|reference| IssuerId::of(reference, namespace) == id)
         });
     }
 }
@@ -196,6 +209,7 @@ pub(crate) async fn wake_namespaces(
     context: Arc<Context>,
 ) {
     while let Some(changed) = changes.next().await {
+        context.news.note(&changed.name_any());
         context
             .wake_certificates(|_, namespace| changed.metadata.name.as_deref() == Some(namespace));
     }

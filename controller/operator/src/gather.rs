@@ -15,6 +15,8 @@ use evercert_core::limits::NewOrder;
 use evercert_core::observe::{
     Gate, IssuerObservation, Observed, Presented, SecretObservation, SolverState,
 };
+use evercert_core::plan::is_order_near;
+use evercert_core::preflight::Preflight;
 use evercert_core::renewal_info::find_replaced;
 use evercert_core::report::Change;
 use jiff::{SignedDuration, Timestamp};
@@ -22,14 +24,18 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
+pub(crate) use self::claims::check_issuer_policy;
+pub(crate) use self::claims::find_sources;
 use self::claims::{find_refusal, find_rival, find_unroutable};
 use crate::apply::{self, ApplyError};
+use crate::choice::{Chosen, choose};
 use crate::claim::gather_claim;
 use crate::context::Context;
 use crate::issuer::{IssuerId, Session};
 use crate::memory::Entry;
+use crate::preflight::Question;
 use crate::projection::{Presentation, SolverReadiness};
-use crate::secrets::{data, observe_companion, observe_own_fallback, observe_secret};
+use crate::secrets::{data, last_issue, observe_companion, observe_own_fallback, observe_secret};
 
 /// How long what was read may serve further passes, whatever the watches tell.
 const CURRENT: Duration = Duration::from_secs(30);
@@ -109,7 +115,15 @@ async fn look_at(
         claim,
         read_at,
     } = reads;
-    let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+    let chosen = choose(
+        key,
+        context,
+        &certificate,
+        last_issue(secret.as_ref(), companion.as_ref()),
+        now,
+    )
+    .await;
+    let issuer = chosen.id.clone();
     let session = context.sessions.get(&issuer);
     let generation = if live {
         read_generation(&issuer, context).await?
@@ -125,6 +139,7 @@ async fn look_at(
         own_fallback.as_ref(),
         claim.as_deref(),
         session.as_ref(),
+        chosen,
         generation,
         now,
     );
@@ -218,9 +233,9 @@ fn is_of(created_at: Timestamp, intent: Timestamp) -> bool {
 
 /// Whether something became of an order that the status does not tell yet.
 fn tells_of_order(entry: &Entry) -> bool {
-    match &entry.unreported {
-        Some((Change::Placed(_) | Change::Cleared(_) | Change::Failed(_), _)) => true,
-        Some((Change::Polled(_) | Change::Revoked(_) | Change::None, _)) | None => false,
+    match entry.unreported.as_ref().map(|u| &u.change) {
+        Some(Change::Placed(_) | Change::Cleared(_) | Change::Failed(_)) => true,
+        Some(Change::Polled(_) | Change::Revoked(_) | Change::None) | None => false,
     }
 }
 
@@ -253,12 +268,13 @@ fn observe(
     own_fallback: Option<&Secret>,
     claim: Option<&str>,
     session: Option<&Session>,
+    chosen: Chosen,
     live_generation: Option<i64>,
     now: Timestamp,
 ) -> Observed {
     let entry = context.memory.entry(key);
     let status = certificate.status.clone().unwrap_or_default();
-    let issuer_id = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+    let issuer_id = chosen.id;
     let companion = observe_companion(companion, certificate.metadata.uid.as_deref());
     let own_fallback = observe_own_fallback(own_fallback);
     let created_at = certificate
@@ -288,6 +304,10 @@ fn observe(
             .map(|value| value.trim().to_owned()),
         revocation_refused: entry.revocation_refused.clone().map(|(_, gate)| gate),
         issuer: observe_issuer(&issuer_id, context, session, live_generation),
+        chosen: chosen.alternate,
+        others: chosen.others,
+        gave_way: chosen.because,
+        passed_over: chosen.passed_over,
         secret: observe_secret(
             key,
             &certificate.spec,
@@ -305,6 +325,7 @@ fn observe(
         refusal: None,
         chain_note: observe_chain(session, secret),
         unroutable: find_unroutable(certificate, &status, context, session),
+        dns: Preflight::Unasked,
         intent,
         gate: directory
             .as_deref()
@@ -320,8 +341,9 @@ fn observe(
         tried: entry.tried.is_some_and(|at| now.duration_since(at) < TRIED),
         status,
     };
-    observed.refusal = find_refusal(&observed, context, session, now);
+    observed.refusal = find_refusal(&observed, certificate, context, session, now);
     observed.limit = find_limit(&observed, context, session, now);
+    observed.dns = observe_dns(&observed, certificate, context, session, now);
     observed
 }
 
@@ -330,6 +352,27 @@ fn observe_chain(session: Option<&Session>, secret: Option<&Secret>) -> Option<S
     let preferred = session?.preferred_chain.as_deref()?;
     let root = evercert_pki::find_root(data(secret?, keys::TLS_CRT))?;
     find_chain_note(preferred, &root)
+}
+
+/// What DNS says of the names, while an order is near.
+fn observe_dns(
+    o: &Observed,
+    certificate: &Certificate,
+    context: &Context,
+    session: Option<&Session>,
+    now: Timestamp,
+) -> Preflight {
+    let question = || {
+        let index = context.projections.index();
+        let sources = find_sources(certificate, context);
+        Question::of(certificate, session, index.as_deref(), &sources)
+    };
+    if let Some(question) = is_order_near(o, now).then(question).flatten() {
+        context.preflights.observe(&o.key, question, now)
+    } else {
+        context.preflights.forget(&o.key);
+        Preflight::Unasked
+    }
 }
 
 /// Why the ledger has no token for an order.
@@ -398,7 +441,8 @@ pub(crate) fn replaced(o: &Observed, context: &Context) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn observe_issuer(
+/// The issuer, as far as its own loop knows it.
+pub(crate) fn observe_issuer(
     id: &IssuerId,
     context: &Context,
     session: Option<&Session>,

@@ -3,6 +3,7 @@
 //! Decisions are evercert-core's; what is written to Kubernetes is written in [`apply`].
 
 pub mod apply;
+mod choice;
 mod claim;
 pub mod config;
 mod context;
@@ -22,11 +23,13 @@ mod memory;
 mod metrics;
 mod orphans;
 mod polls;
+mod preflight;
 pub mod projection;
 mod reconcile;
 mod run;
 mod secrets;
 mod slots;
+mod source;
 mod stint;
 
 pub use config::{Config, LeaseConfig, SolverConfig};

@@ -12,12 +12,23 @@ use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{Gate, OrderObservation, Reach};
 use evercert_core::order::{OrderState, OrderView};
-use evercert_core::report::Change;
+use evercert_core::report::{Basis, Change};
 use evercert_core::sentence::build_fault;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::gather::Reads;
 use crate::ledger::Settlement;
+
+/// What a step did that the status does not hold yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Unreported {
+    /// What it did.
+    pub(crate) change: Change,
+    /// When.
+    pub(crate) at: Timestamp,
+    /// What it was planned for.
+    pub(crate) basis: Basis,
+}
 
 /// What is remembered of one Certificate.
 #[derive(Debug, Clone, Default)]
@@ -34,8 +45,8 @@ pub(crate) struct Entry {
     pub(crate) tried: Option<Timestamp>,
     /// How often it was put in step.
     pub(crate) circuit: Circuit,
-    /// What a step did that the status does not hold yet, and when.
-    pub(crate) unreported: Option<(Change, Timestamp)>,
+    /// What a step did that the status does not hold yet.
+    pub(crate) unreported: Option<Unreported>,
     /// What a failed attempt cost, which the ledger does not know yet.
     pub(crate) settlement: Option<Settlement>,
     /// The order that this process placed.

@@ -31,6 +31,7 @@ use kube::Client;
 use kube::runtime::reflector::{Store, store};
 
 use crate::config::Config;
+use crate::source::News;
 use shared::Shared;
 pub use task::ProjectionTask;
 
@@ -129,6 +130,12 @@ impl Projections {
     /// with all changes from the call on.
     pub fn changes(&self) -> impl Stream<Item = ObjectKey> + Send + Unpin + 'static {
         self.shared.changes()
+    }
+
+    /// Where the namespaces whose Ingresses change are noted, when the store has the change.
+    #[must_use]
+    pub(crate) fn news(&self) -> Arc<News> {
+        Arc::clone(&self.shared.news)
     }
 
     /// The cluster's Ingresses, without managed fields; Evercert's own are among them

@@ -8,7 +8,7 @@ use evercert_core::key::ObjectKey;
 use evercert_core::observe::OrderObservation;
 use evercert_core::order::{OrderState, ProofState};
 use evercert_core::plan::{Plan, Step, plan};
-use evercert_core::report::{Change, apply_change, build_status, plan_write};
+use evercert_core::report::{Basis, Change, apply_earlier_change, build_status, plan_write};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::runtime::controller::Action;
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::execute::{Outcome, announce, execute, forget};
 use crate::gather::{Gathered, gather, gather_again, wait_for_token};
 use crate::ledger::Settlement;
+use crate::memory::Unreported;
 use crate::metrics::note_attempt;
 
 /// How long a poll waits for a report that was refused.
@@ -184,8 +185,10 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
 
 /// What an earlier pass did and could not write into the status is not lost: it is seen, and written with this pass's report.
 fn merge_unreported(gathered: &mut Gathered, context: &Context) {
-    if let Some((change, at)) = context.memory.entry(&gathered.observed.key).unreported {
-        merge(&change, gathered, context, at);
+    if let Some(Unreported { change, at, basis }) =
+        context.memory.entry(&gathered.observed.key).unreported
+    {
+        merge(&change, gathered, context, &basis, at);
     }
 }
 
@@ -195,9 +198,15 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
     }
     note_attempt(change);
     let key = gathered.observed.key.clone();
+    let basis = Basis::of(&gathered.observed);
+    let unreported = Unreported {
+        change: change.clone(),
+        at: now,
+        basis: basis.clone(),
+    };
     context
         .memory
-        .update(&key, |e| e.unreported = Some((change.clone(), now)));
+        .update(&key, |e| e.unreported = Some(unreported));
     if let Change::Failed(_) = change {
         // What newOrder itself met is known already.
         let settlement = settle_failure(&gathered.observed.order);
@@ -209,7 +218,7 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
         Change::Placed(_) | Change::Polled(_) | Change::Revoked(_) => {}
         Change::None | Change::Cleared(_) | Change::Failed(_) => context.slots.free(&key),
     }
-    merge(change, gathered, context, now);
+    merge(change, gathered, context, &basis, now);
 }
 
 /// What an attempt that failed cost: an order that is invalid led to no certificate, for certain.
@@ -232,10 +241,16 @@ fn settle_failure(order: &OrderObservation) -> Settlement {
     }
 }
 
-fn merge(change: &Change, gathered: &mut Gathered, context: &Context, now: Timestamp) {
+fn merge(
+    change: &Change,
+    gathered: &mut Gathered,
+    context: &Context,
+    basis: &Basis,
+    at: Timestamp,
+) {
     let observed = &mut gathered.observed;
     let mut status = observed.status.clone();
-    apply_change(observed, &mut status, change, now);
+    apply_earlier_change(observed, &mut status, change, basis, at);
     observed.status = status;
     match change {
         Change::None | Change::Polled(_) | Change::Revoked(_) => {}
@@ -275,6 +290,13 @@ async fn report(
         let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
         gathered.certificate =
             apply::replace_status(&api, effect_of(&outcome.change), &next).await?;
+        // What holds it up is said on its Ingresses, too.
+        if evercert_core::source::owners(&gathered.certificate)
+            .next()
+            .is_some()
+        {
+            context.news.note(&key.namespace);
+        }
     }
     context.memory.update(key, |e| e.last_write = Some(now));
     note_reported(key, context).await;
@@ -289,7 +311,12 @@ async fn note_reported(key: &ObjectKey, context: &Context) {
         reported = e.unreported.take();
         settlement = e.settlement.take();
     });
-    if let Some((Change::Failed(_), at)) = reported {
+    if let Some(Unreported {
+        change: Change::Failed(_),
+        at,
+        ..
+    }) = reported
+    {
         let settlement = settlement.unwrap_or(Settlement::Spent);
         context.ledger.settle(key, &settlement, at).await;
     }

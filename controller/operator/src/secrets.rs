@@ -12,6 +12,7 @@ use evercert_core::observe::{
 };
 use evercert_core::ownership::{is_fallback, is_ours};
 use evercert_core::revocation::{MOST_REVOKED, Revocation, RevocationReason};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -55,6 +56,12 @@ fn marks(secret: &Secret) -> Marks {
         issued_at: annotation(secret, keys::ISSUED_AT).and_then(|t| t.parse().ok()),
         revoke: annotation(secret, keys::REVOKE_HEEDED).map(str::to_owned),
     }
+}
+
+/// When a certificate was last issued, as the TLS Secret and the companion tell.
+pub(crate) fn last_issue(secret: Option<&Secret>, companion: Option<&Secret>) -> Option<Timestamp> {
+    let both = [secret, companion].into_iter().flatten();
+    both.filter_map(|secret| marks(secret).issued_at).max()
 }
 
 /// What the companion of the Certificate with `uid` holds. An unreadable key or certificate counts as none.

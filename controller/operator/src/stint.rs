@@ -12,6 +12,7 @@ use std::time::Duration;
 use evercert_api::{Certificate, ClusterIssuer, Issuer};
 use evercert_core::key::ObjectKey;
 use evercert_core::lease::Lost;
+use evercert_probe::Dns;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::future::{self, BoxFuture, Shared};
 use futures::stream::StreamExt;
@@ -19,7 +20,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::Api;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -38,10 +39,12 @@ use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::orphans::{Orphans, sweep};
 use crate::polls::Polls;
+use crate::preflight::Preflights;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
 use crate::run::{Clients, IssuerWakers, RunError};
 use crate::slots::Slots;
+use crate::source;
 
 /// How long passes may go on after they were asked to end: less than a kubelet waits, so that the Lease is given up in any case.
 const GRACE: Duration = Duration::from_secs(20);
@@ -198,6 +201,9 @@ async fn act(
         projections,
         echoes,
     } = caches;
+    let dns = Dns::new(&config.dns_servers)
+        .inspect_err(|error| tracing::warn!(%error, "DNS is not looked at"))
+        .ok();
     let (wake, wakes) = unbounded();
     let (wake_issuer, issuer_wakes) = unbounded();
     let (wake_cluster_issuer, cluster_issuer_wakes) = unbounded();
@@ -211,10 +217,13 @@ async fn act(
         polls: Polls::default(),
         ledger,
         sessions: Sessions::default(),
+        preflights: Preflights::new(dns.clone(), wake.clone()),
+        dns,
         orphans: Orphans::default(),
         certificates: certificates.store.clone(),
         namespaces: namespaces.store.clone(),
         ingresses: projections.ingresses(),
+        news: projections.news(),
         projections,
         wake,
         wake_issuers: IssuerWakers {
@@ -247,8 +256,11 @@ async fn act(
     tasks.spawn(call_next(context.clone()));
     tasks.spawn(sweep(context.clone()));
     tasks.spawn(wake_after_jumps(context.clone()));
+    tasks.spawn(source::run(context.clone()));
     let secrets = watch_secrets(watching, context.clone());
+    let news = context.news.clone();
     let changes = Followed::from_now(&certificates.store, certificates.changes);
+    let changes = changes.inspect(move |c| news.note(&c.namespace().unwrap_or_default()));
     // Passes are bounded where they work, not here: one that waits for a CA keeps nobody waiting.
     let certificate_loop = Controller::for_stream(changes.map(Ok), certificates.store)
         .reconcile_on(wakes)

@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod address;
+mod caa;
+mod dns;
 mod exchange;
 mod finding;
 mod redirect;
@@ -19,6 +21,7 @@ mod tests;
 mod tls;
 
 pub use address::is_public;
+pub use dns::{Dns, DnsError};
 pub use finding::{Finding, Seen};
 
 /// How many addresses of an entry point are asked; the rest is left out.

@@ -1,5 +1,7 @@
 //! Accounts: made, found, changed, bound to an external account, given another key (RFC 8555 §7.3).
 
+use std::net::IpAddr;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -12,6 +14,15 @@ use super::limits::Limit;
 use super::problem::Problem;
 use super::request::Signed;
 use super::state::{Account, State};
+
+/// The network of 48 bits that an IPv6 address is in.
+fn network(client: IpAddr) -> Option<String> {
+    let IpAddr::V6(address) = client else {
+        return None;
+    };
+    let [a, b, c, ..] = address.segments();
+    Some(format!("{a:x}:{b:x}:{c:x}::/48"))
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,8 +77,14 @@ impl State {
         }
         check_contact(&wanted.contact)?;
         let client = signed.client.to_string();
-        self.check_limits(&[(Limit::Accounts, client.clone(), client.clone())])?;
-        self.spend(Limit::Accounts, &client);
+        let mut buckets = vec![(Limit::Accounts, client.clone(), client)];
+        if let Some(network) = network(signed.client) {
+            buckets.push((Limit::AccountsOfNetwork, network.clone(), network));
+        }
+        self.check_limits(&buckets)?;
+        for (limit, key, _) in &buckets {
+            self.spend(*limit, key);
+        }
         let number = self.number();
         let account = Account {
             key: key.clone(),

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::answer::Reply;
+use super::caa;
 use super::endpoint::Resource;
 use super::identifier::Identifier;
 use super::jws::{Jws, random_token};
@@ -220,10 +221,28 @@ impl State {
         self.jobs.extend::<Vec<Job>>(resumed);
     }
 
+    /// RFC 8659, for names.
+    fn check_caa(&self, job: &Job) -> Result<(), Problem> {
+        let authorization = self.authorizations.get(&job.authorization);
+        let Some(authorization) = authorization.filter(|a| a.identifier.address().is_none()) else {
+            return Ok(());
+        };
+        let asked = caa::Asked {
+            identities: &self.settings.caa_identities,
+            account: &self.account_url(authorization.account),
+            method: &job.kind,
+        };
+        caa::check(&self.settings.caa, &job.identifier.value, &asked)
+    }
+
     /// Validations that have to be made; those that the script has decided are decided.
     pub(super) fn take_jobs(&mut self) -> Vec<Job> {
         let mut open = Vec::new();
         for job in std::mem::take(&mut self.jobs) {
+            if let Err(refused) = self.check_caa(&job) {
+                self.decided(&job, &Err(refused));
+                continue;
+            }
             match self.play.verdict(&job.identifier.value).cloned() {
                 None if self.settings.validation == Validation::Believing => {
                     self.decided(&job, &Ok(()));

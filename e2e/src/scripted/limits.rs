@@ -13,6 +13,8 @@ use super::problem::{Problem, RetryAfter};
 pub enum Limit {
     /// New accounts, by the client's address.
     Accounts,
+    /// New accounts, by the IPv6 network of 48 bits that the client is in.
+    AccountsOfNetwork,
     /// New orders, by account. Renewals are exempt, those with renewal information and those of the same set.
     Orders,
     /// Certificates, by registered domain or address, over all accounts. Exempt as [`Limit::Orders`].
@@ -66,6 +68,7 @@ impl Limits {
         let (hours, days) = (Duration::from_hours, |n: u64| Duration::from_hours(24 * n));
         Self::none()
             .with(Limit::Accounts, 10, hours(3))
+            .with(Limit::AccountsOfNetwork, 500, hours(3))
             .with(Limit::Orders, 300, hours(3))
             .with(Limit::RegisteredDomain, 50, days(7))
             .with(Limit::ExactSet, 5, days(7))
@@ -193,6 +196,10 @@ impl fmt::Display for Refusal {
                 format!("too many new registrations ({n}) from this IP address"),
                 "new-registrations-per-ip-address",
             ),
+            Limit::AccountsOfNetwork => (
+                format!("too many new registrations ({n}) from this /48 block of IPv6 addresses"),
+                "new-registrations-per-ipv6-range",
+            ),
             Limit::Orders => (
                 format!("too many new orders ({n}) from this account"),
                 "new-orders-per-account",
@@ -301,6 +308,7 @@ mod tests {
         let rates = Limits::lets_encrypt().rates;
         let refill = |limit| rates[&limit].refill();
         assert_eq!(refill(Limit::Accounts), SignedDuration::from_mins(18));
+        assert_eq!(refill(Limit::AccountsOfNetwork).as_secs(), 21);
         assert_eq!(refill(Limit::Orders), SignedDuration::from_secs(36));
         assert_eq!(refill(Limit::RegisteredDomain).as_mins(), 201);
         assert_eq!(refill(Limit::ExactSet).as_mins(), 34 * 60 - 24);

@@ -28,6 +28,7 @@ mod accounts;
 mod answer;
 mod authorizations;
 mod budget;
+mod caa;
 mod certificates;
 mod endpoint;
 mod identifier;

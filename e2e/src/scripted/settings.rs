@@ -31,6 +31,8 @@ pub struct Settings {
     pub refused_names: Vec<String>,
     /// What CAA records name it by.
     pub caa_identities: Vec<String>,
+    /// The CAA records that it finds: values of `issue` by domain, such as `ca.example; validationmethods=http-01`.
+    pub caa: BTreeMap<String, Vec<String>>,
     /// The terms of service, which a new account must agree to.
     pub terms: Option<String>,
     /// How many good nonces in a hundred are refused.
@@ -98,6 +100,7 @@ impl Default for Settings {
             external_accounts: ExternalAccounts::default(),
             refused_names: Vec::new(),
             caa_identities: vec!["scripted.example".into()],
+            caa: BTreeMap::new(),
             terms: Some("https://scripted.example/terms/1".into()),
             nonce_refusals_percent: 0,
             renewal_info: true,

@@ -306,3 +306,49 @@ async fn a_failed_validation_is_told_for_its_name() {
         .collect();
     assert_eq!(failed, [("b.example.test", "caa".to_owned())]);
 }
+
+#[tokio::test]
+async fn a_name_whose_caa_records_forbid_this_ca_is_refused_at_validation_and_said() {
+    let ca = believing(Settings::default()).await;
+    let acme = account(&ca).await;
+    let identity = ca_identity(&ca);
+    let of_account = format!("{identity}; accounturi={}", acme.account_uri());
+    let end = async |record: &str, state| {
+        let records = [("example.test".to_owned(), vec![record.to_owned()])];
+        ca.script()
+            .settings(|settings| settings.caa = records.into());
+        let url = new_order(&*acme).await.unwrap().url;
+        let view = acme.read_order(&url, now()).await.unwrap();
+        let challenges: Vec<String> = view.open_challenges().map(|(_, c)| c.url.clone()).collect();
+        acme.accept(&challenges, now()).await.unwrap();
+        read_until(&*acme, &url, state).await
+    };
+    let refused = end("elsewhere.example", OrderState::Invalid).await;
+    let error = refused.authorizations[0]
+        .challenge
+        .clone()
+        .unwrap()
+        .error
+        .unwrap();
+    assert_eq!(error.kind, "caa", "{error:?}");
+    assert!(
+        error
+            .detail
+            .contains("CAA record for example.test prevents issuance"),
+        "{error:?}"
+    );
+    end(
+        &format!("{identity}; validationmethods=dns-01"),
+        OrderState::Invalid,
+    )
+    .await;
+    end(&of_account, OrderState::Ready).await;
+}
+
+/// What CAA records name the CA by, as its directory says.
+fn ca_identity(ca: &ScriptedCa) -> String {
+    let mut found = String::new();
+    ca.script()
+        .settings(|settings| found.clone_from(&settings.caa_identities[0]));
+    found
+}

@@ -19,7 +19,7 @@ use crate::midway::never_failed;
 use crate::{Tale, tales};
 
 /// The MAC key of every external account here.
-const MAC_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+pub(crate) const MAC_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![

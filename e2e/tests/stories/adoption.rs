@@ -117,7 +117,8 @@ async fn a_secret_of_a_certificate_that_is_gone_is_adopted_by_its_successor(
     Ok(())
 }
 
-const CERT_MANAGER: &str = "
+/// What cert-manager calls a Certificate, without its schema.
+pub(crate) const CERT_MANAGER: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: certificates.cert-manager.io}

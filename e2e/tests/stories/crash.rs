@@ -1,6 +1,8 @@
 //! The operator is ended in the middle, as a kubelet would: it stops by itself, and goes on later with the same order. What
 //! happens when it is killed is in [`failpoints`](crate::failpoints).
 
+mod processing;
+
 use anyhow::{Result, ensure};
 use evercert_api::Certificate;
 use evercert_cluster::Pebble;
@@ -10,7 +12,9 @@ use evercert_e2e::story::{SOON, certificate_ready};
 use crate::{Tale, tales};
 
 pub(crate) fn tales() -> Vec<Tale> {
-    tales![ended_by_a_kubelet_it_stops_by_itself_and_goes_on_later]
+    let mut all = tales![ended_by_a_kubelet_it_stops_by_itself_and_goes_on_later];
+    all.extend(processing::tales());
+    all
 }
 
 async fn ended_by_a_kubelet_it_stops_by_itself_and_goes_on_later(story: Story<'_>) -> Result<()> {

@@ -17,11 +17,11 @@ use evercert_e2e::ca::TestCa;
 use evercert_e2e::story::SOON;
 use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
-use futures::future::join_all;
+use futures::future::try_join_all;
 use nix::sys::signal::Signal;
-use tokio::sync::Mutex;
 
 use crate::{Tale, tales};
+use check::{May, Spent};
 use play::Play;
 
 /// A minute of backoff, and an issuance.
@@ -80,6 +80,8 @@ fn orders(point: Point) -> usize {
         | Play::Delete
         | Play::Copy
         | Play::Disown
+        | Play::Source
+        | Play::Unask
         | Play::StartSolver
         | Play::StopSolver
         | Play::Leftovers
@@ -98,8 +100,8 @@ async fn killed(story: Story<'_>, point: Point) -> Result<()> {
         let ca = reach(&story, point).await?;
         let reached = began.elapsed();
         Play::of(point.effect).mend(&story).await?;
-        let (play, may) = (Play::of(point.effect), orders(point));
-        check::whole(&story, play, ca.as_ref(), SOON, may..=may).await?;
+        let (play, may) = (Play::of(point.effect), May::be(orders(point)));
+        check::whole(&story, play, ca.as_ref(), SOON, &may).await?;
         let all = began.elapsed();
         println!("{point}: reached after {reached:.1?}, whole after {all:.1?}");
         play::end(&story, point).await
@@ -113,32 +115,86 @@ async fn killed_between_intent_and_record_it_counts_an_order_as_spent_and_waits(
 ) -> Result<()> {
     let gap: Vec<Point> = points().filter(|point| is_gap(*point)).collect();
     ensure!(gap.len() == 4, "{gap:?}");
-    let names: Vec<String> = gap
-        .iter()
-        .map(|point| format!("{}-{}-{}", story.namespace, point.effect, point.side))
-        .collect();
-    let operator = Mutex::new(());
-    let told = gap.iter().zip(&names).map(|(point, name)| async {
-        let own = Story::begin(story.stage, name).await?;
+    let names = gap.iter().map(|point| {
+        let name = format!("{}-{}-{}", story.namespace, point.effect, point.side);
+        (*point, name)
+    });
+    let names: Vec<(Point, String)> = names.collect();
+    let told = side_by_side(
+        &names,
+        async |point, name| {
+            let own = Story::begin(story.stage, name).await?;
+            let lost = async {
+                let ca = reach(&own, point).await?;
+                let ca = ca.context("a play without a CA")?;
+                let spent = check::spent(&own, point, &ca).await?;
+                anyhow::Ok((ca, spent))
+            };
+            Waiting::of(lost.await, own, point).await
+        },
+        |point| May::be(orders(point)),
+    );
+    finish(&story, told.await).await
+}
+
+/// A row whose order counts as lost.
+struct Waiting<'a> {
+    story: Story<'a>,
+    point: Point,
+    ca: TestCa,
+    spent: Spent,
+}
+
+impl<'a> Waiting<'a> {
+    async fn of(lost: Result<(TestCa, Spent)>, story: Story<'a>, point: Point) -> Result<Self> {
+        match lost {
+            Ok((ca, spent)) => Ok(Self {
+                story,
+                point,
+                ca,
+                spent,
+            }),
+            Err(error) => Err(story.with_evidence(error.context(point.to_string())).await),
+        }
+    }
+
+    /// The next order comes in its time, and all is well.
+    async fn goes_on(self, may: &May) -> Result<()> {
+        let (story, point) = (&self.story, self.point);
         let told = async {
-            // One after the other it dies; the minutes pass side by side.
-            let turn = operator.lock().await;
-            let ca = reach(&own, *point).await?;
-            let ca = ca.context("a play without a CA")?;
-            let spent = check::spent(&own, *point, &ca).await?;
-            drop(turn);
-            check::waits(&own, spent, &ca, AFTER_BACKOFF).await?;
-            let (play, may) = (Play::of(point.effect), orders(*point));
-            check::whole(&own, play, Some(&ca), SOON, may..=may).await?;
-            play::end(&own, *point).await
+            check::waits(story, self.spent, &self.ca, AFTER_BACKOFF).await?;
+            check::whole(story, Play::of(point.effect), Some(&self.ca), SOON, may).await?;
+            play::end(story, point).await
         };
         match told.await {
             Ok(()) => Ok(()),
-            Err(error) => Err(own.with_evidence(error.context(point.to_string())).await),
+            Err(error) => Err(story.with_evidence(error.context(point.to_string())).await),
         }
-    });
-    let told: Result<Vec<()>> = join_all(told).await.into_iter().collect();
-    finish(&story, told.map(drop)).await
+    }
+}
+
+/// One after the other loses its order, and the minutes of their backoff pass side by side. Nobody stops an operator any more when
+/// one of them is about to go on.
+async fn side_by_side<'a>(
+    rows: &'a [(Point, String)],
+    lose: impl AsyncFn(Point, &'a str) -> Result<Waiting<'a>>,
+    may: impl Fn(Point) -> May,
+) -> Result<()> {
+    let mut rows = rows.iter().peekable();
+    while rows.peek().is_some() {
+        let mut waiting: Vec<Waiting<'a>> = Vec::new();
+        while waiting.first().is_none_or(|first| first.spent.is_far_off())
+            && let Some((point, name)) = rows.next()
+        {
+            waiting.push(lose(*point, name).await?);
+        }
+        let ends = waiting.into_iter().map(async |row| {
+            let may = may(row.point);
+            row.goes_on(&may).await
+        });
+        try_join_all(ends).await?;
+    }
+    Ok(())
 }
 
 /// Plays until the operator has died at `point`, and starts it again. The story's CA, if it needs one.

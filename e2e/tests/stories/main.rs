@@ -9,6 +9,8 @@ mod account_keys;
 mod accounts;
 mod addresses;
 mod adoption;
+mod alternates;
+mod annotated;
 mod app;
 mod ca_outage;
 mod chains;
@@ -18,6 +20,7 @@ mod crowds;
 mod damage;
 mod days;
 mod deleted;
+mod dns_preflight;
 mod edited;
 mod ending;
 mod extras;
@@ -80,6 +83,7 @@ fn groups() -> Vec<Group> {
         nonces::tales(),
         ca_outage::tales(),
         refused::tales(),
+        dns_preflight::tales(),
         preflight::tales(),
         profiles::tales(),
         unreachable::tales(),
@@ -87,6 +91,7 @@ fn groups() -> Vec<Group> {
         renewal_info::tales(),
         requested::tales(),
         permission::tales(),
+        annotated::tales(),
         app::tales(),
         schema::tales(),
         issue::tales(),
@@ -105,6 +110,7 @@ fn groups() -> Vec<Group> {
         account_key::tales(),
         account_keys::tales(),
         accounts::tales(),
+        alternates::tales(),
         chains::tales(),
         restored::tales(),
         revoked::tales(),
@@ -123,7 +129,7 @@ fn groups() -> Vec<Group> {
     let mut failpoints = vec![gap.one_by_one(few)];
     failpoints.extend(Group::spread("failpoints", 2, known));
     let pairs = failpoints::pair::tales();
-    failpoints.extend(Group::spread("failpoints-pair", 2, pairs));
+    failpoints.extend(Group::spread("failpoints-pair", 3, pairs));
     let failpoints = failpoints.into_iter();
     groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
     groups.extend([
@@ -141,6 +147,8 @@ fn groups() -> Vec<Group> {
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
             .one_by_one(unstorable::tales())
+            .one_by_one(annotated::others::with_options())
+            .one_by_one(dns_preflight::without_operator())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())

@@ -39,13 +39,7 @@ async fn a_certificate_of_one_name_or_ten_costs_at_most_twenty_mutating_calls(
         story.certificate(name, &hosts).await?;
         story.ready(name, SOON).await?;
         no_route_stays(&story).await?;
-        let calls: Vec<Call> = audit
-            .mutating(&operator::user())?
-            .into_iter()
-            // What other stories left behind has calls of its own.
-            .filter(|call| [story.namespace, operator::NAMESPACE].contains(&call.namespace()))
-            .filter(|call| !is_cold_start(call))
-            .collect();
+        let calls = count(&story, &audit)?;
         println!(
             "{} mutating calls for a certificate of {names} name(s):\n{}",
             calls.len(),
@@ -59,8 +53,53 @@ async fn a_certificate_of_one_name_or_ten_costs_at_most_twenty_mutating_calls(
             audit::table(&calls)
         );
     }
-    ensure!(ca.count()?.orders == 3, "{:?}", ca.count()?);
+    let audit = story.stage.audit()?;
+    let hosts: Vec<String> = (0..10)
+        .map(|number| story.host(&format!("in{number}")))
+        .collect();
+    story.apply(&annotated("ingress", &hosts)).await?;
+    story.ready("ingress", SOON).await?;
+    no_route_stays(&story).await?;
+    let calls = count(&story, &audit)?;
+    println!(
+        "{} mutating calls for an annotated Ingress of ten names:\n{}",
+        calls.len(),
+        audit::table(&calls)
+    );
+    ensure!(
+        calls.len() <= CALLS
+            && calls
+                .iter()
+                .any(|call| call.resource() == "certificates" && call.created()),
+        "{} mutating calls, and its Certificate among them:\n{}",
+        calls.len(),
+        audit::table(&calls)
+    );
+    ensure!(ca.count()?.orders == 4, "{:?}", ca.count()?);
     Ok(())
+}
+
+/// The operator's own for this story, what it costs to start the solver apart.
+fn count(story: &Story<'_>, audit: &audit::Audit) -> Result<Vec<Call>> {
+    let calls = audit.mutating(&operator::user())?.into_iter();
+    // What other stories left behind has calls of its own.
+    let own =
+        calls.filter(|call| [story.namespace, operator::NAMESPACE].contains(&call.namespace()));
+    Ok(own.filter(|call| !is_cold_start(call)).collect())
+}
+
+/// An Ingress that asks for a Certificate of its own name.
+fn annotated(name: &str, hosts: &[String]) -> String {
+    serde_json::json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": name, "annotations": {"evercert.dev/issuer": "ca"}},
+        "spec": {
+            "ingressClassName": operator::INGRESS_CLASS,
+            "tls": [{"hosts": hosts, "secretName": name}],
+            "defaultBackend": {"service": {"name": "nothing", "port": {"number": 80}}},
+        },
+    })
+    .to_string()
 }
 
 /// The solver's Deployment and Service in the operator's namespace.
@@ -80,6 +119,19 @@ async fn a_warm_operator_tells_minimum_median_and_maximum(story: Story<'_>) -> R
         story.ready(&name, SOON).await?;
         times.push(started.elapsed());
     }
+    tell("apply to Ready, one name", times)?;
+    let mut times = Vec::new();
+    for number in 0..9 {
+        let name = format!("annotated{number}");
+        let started = Instant::now();
+        story.apply(&annotated(&name, &[story.host(&name)])).await?;
+        story.ready(&name, SOON).await?;
+        times.push(started.elapsed());
+    }
+    tell("apply of an annotated Ingress alone to Ready", times)
+}
+
+fn tell(what: &str, mut times: Vec<Duration>) -> Result<()> {
     times.sort();
     let (first, median, last) = (
         times.first().context("no runs")?,
@@ -87,7 +139,7 @@ async fn a_warm_operator_tells_minimum_median_and_maximum(story: Story<'_>) -> R
         times.last().context("no runs")?,
     );
     println!(
-        "apply to Ready, one name, {} runs: min {first:.2?}, median {median:.2?}, max {last:.2?}",
+        "{what}, {} runs: min {first:.2?}, median {median:.2?}, max {last:.2?}",
         times.len()
     );
     // A duration is told, never asserted: the machine may be busy.

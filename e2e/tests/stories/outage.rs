@@ -13,13 +13,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
 
 use crate::issue::no_route_stays;
 use crate::{Tale, tales};
 
 const API_SERVER: &str = "kube-apiserver";
+/// The world's etcd, by its gateway for JSON.
+const ETCD: &str = "http://127.0.0.1:2379/v3/kv";
+/// What the API server answers to a watch that it cannot go on with.
+const GONE: &str = "too old resource version";
+/// How often it is tried: what is slower than a claim on the Lease is another story.
+const ROUNDS: usize = 3;
 /// How long nobody answers.
 const FROZEN: Duration = Duration::from_secs(40);
 /// How soon all is well afterwards.
@@ -31,6 +38,7 @@ pub(crate) fn tales() -> Vec<Tale> {
     tales![
         an_api_server_that_is_frozen_for_forty_seconds_amid_an_order_costs_no_second_order,
         an_api_server_that_starts_again_amid_an_order_costs_no_second_order,
+        watches_that_cannot_go_on_are_begun_anew_and_nothing_is_missed_or_done_twice,
     ]
 }
 
@@ -173,4 +181,99 @@ async fn told_since(story: &Story<'_>, from: Timestamp, words: &str) -> Result<V
     };
     let lines = log.lines().filter(|line| line.contains(words));
     Ok(lines.filter(|l| is_new(l)).map(str::to_owned).collect())
+}
+
+/// The API server has started again and its history is compacted: what the operator's watches ask to go on from is gone (410),
+/// and what happened meanwhile is in no event.
+async fn watches_that_cannot_go_on_are_begun_anew_and_nothing_is_missed_or_done_twice(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story
+        .ca_with(Pebble {
+            retry_after: (3, 3),
+            ..Pebble::default()
+        })
+        .await?;
+    let mut names = vec!["site".to_owned()];
+    for round in 0..ROUNDS {
+        let (gone, late) = (format!("gone{round}"), format!("late{round}"));
+        story.certificate(&gone, &[story.host(&gone)]).await?;
+        story.ready(&gone, SOON).await?;
+        if round == 0 {
+            story.certificate("site", &[story.host("www")]).await?;
+        }
+        names.extend([gone.clone(), late.clone()]);
+        let from = Timestamp::now();
+        unwatched(&story, &gone, &late).await?;
+        story.ready(&late, SOON + RECOVERED).await?;
+        if !told_since(&story, from, GONE).await?.is_empty() {
+            return all_once(&story, &ca, &names).await;
+        }
+        // Slower than a claim on the Lease: then the operator begins anew as a whole, and lists for that reason.
+        println!("round {round}: no watch was refused");
+    }
+    anyhow::bail!("no watch was answered by 410: this story proves nothing then");
+}
+
+/// While the operator stands still, a Certificate goes and another comes, the API server starts again and forgets.
+async fn unwatched(story: &Story<'_>, gone: &str, late: &str) -> Result<()> {
+    let mut operator = story.stage.operator.lock().await;
+    operator.freeze()?;
+    let told = async {
+        story.stage.world.restart(API_SERVER)?;
+        let certificates = story.api::<Certificate>();
+        wait_for("the API server answers again", SOON, async || {
+            let _ = certificates.get(gone).await?;
+            Ok(Some(()))
+        })
+        .await?;
+        certificates.delete(gone, &DeleteParams::default()).await?;
+        story.certificate(late, &[story.host(late)]).await?;
+        compact()
+    }
+    .await;
+    operator.thaw()?;
+    told
+}
+
+/// Takes all of etcd's history away but the last revision.
+fn compact() -> Result<()> {
+    // `AA==` is a key that does not exist; the answer tells the revision.
+    let answer = curl::post(&format!("{ETCD}/range"), r#"{"key":"AA=="}"#)?;
+    let answer: Value = serde_json::from_str(&answer).context("etcd's answer")?;
+    let revision = answer["header"]["revision"].as_str();
+    let revision = revision.with_context(|| format!("no revision: {answer}"))?;
+    let wanted = json!({"revision": revision, "physical": true});
+    curl::post(&format!("{ETCD}/compaction"), &wanted.to_string())?;
+    Ok(())
+}
+
+/// Each Certificate was issued once, whatever was listed twice; those that are gone have left nothing but their TLS Secret.
+async fn all_once(story: &Story<'_>, ca: &TestCa, all: &[String]) -> Result<()> {
+    story.ready("site", SOON).await?;
+    let count = ca.count()?;
+    ensure!(
+        count.orders == all.len() && count.certificates == all.len(),
+        "{count:?} for {all:?}"
+    );
+    no_route_stays(story).await?;
+    let stay = |name: &&String| !name.starts_with("gone");
+    let companions = all.iter().filter(stay);
+    let mut wanted: BTreeSet<String> = companions
+        .map(|name| children::companion_name(story.namespace, name))
+        .collect();
+    wanted.extend(all.iter().cloned());
+    wanted.insert("ca-account".to_owned());
+    story
+        .wait_for("every Secret is there once", SOON, async || {
+            let secrets = names::<Secret>(story.api()).await?;
+            ensure!(secrets == wanted, "Secrets: {secrets:?}, not {wanted:?}");
+            Ok(Some(()))
+        })
+        .await?;
+    ensure!(
+        names::<Service>(story.api()).await?.is_empty(),
+        "a route stayed"
+    );
+    Ok(())
 }

@@ -20,6 +20,7 @@ use crate::observe::{
     SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
+use crate::preflight::Preflight;
 
 pub(crate) const DAY: i64 = 86_400;
 pub(crate) const DIRECTORY: &str = "https://ca.example/directory";
@@ -63,6 +64,7 @@ pub(crate) fn observed() -> Observed {
             renew_before_percentage: None,
             profile: None,
             fallback: None,
+            alternate_issuer_refs: Vec::new(),
             suspend: false,
             secret_template: None,
             output_formats: Vec::new(),
@@ -88,6 +90,11 @@ pub(crate) fn observed() -> Observed {
         refusal: None,
         unroutable: None,
         chain_note: None,
+        chosen: None,
+        others: Vec::new(),
+        dns: Preflight::default(),
+        gave_way: None,
+        passed_over: None,
         intent: None,
         gate: None,
         limit: None,

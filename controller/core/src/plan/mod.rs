@@ -248,6 +248,12 @@ impl Plan {
         self.row == start::LIMIT
     }
 
+    /// Whether DNS holds the order back.
+    #[must_use]
+    pub fn waits_for_dns(&self) -> bool {
+        self.row == start::DNS
+    }
+
     /// Whether the step cannot be taken back: it is planned again from live reads before it is done.
     #[must_use]
     pub fn is_irreversible(&self) -> bool {
@@ -262,8 +268,8 @@ pub(crate) fn later(now: Timestamp, wait: SignedDuration) -> Timestamp {
 
 type Row = fn(&Observed, Timestamp) -> Option<Plan>;
 
-/// The rows in order.
-const TABLE: &[Row] = &[
+/// The rows up to an order, in order: what it needs first, what forbids it now.
+const GATES: &[Row] = &[
     guard::plan_deleted,
     guard::plan_give_up,
     guard::plan_invalid_spec,
@@ -289,13 +295,25 @@ const TABLE: &[Row] = &[
     start::plan_gate,
     start::plan_limit,
     start::plan_unwritable_secret,
+];
+
+/// The rows after them: an order is near, and what it takes is made ready.
+const PREPARATIONS: &[Row] = &[
     start::plan_key,
     start::plan_self_sign,
     start::plan_unroutable,
+    start::plan_dns,
     start::plan_solver,
     start::plan_try,
+    start::plan_dns_look,
     start::plan_slot,
 ];
+
+/// Whether an order is near: nothing but its preparations stands before it. Then DNS is worth a look.
+#[must_use]
+pub fn is_order_near(o: &Observed, now: Timestamp) -> bool {
+    GATES.iter().all(|row| row(o, now).is_none())
+}
 
 /// Whether a Secret that nobody announces matters: the user's own certificate, while no issued one is there.
 fn follows_own_fallback(o: &Observed, now: Timestamp) -> bool {
@@ -306,8 +324,9 @@ fn follows_own_fallback(o: &Observed, now: Timestamp) -> bool {
 /// instants a status or a CA gave.
 #[must_use]
 pub fn plan(o: &Observed, now: Timestamp) -> Plan {
-    let mut plan = TABLE
+    let mut plan = GATES
         .iter()
+        .chain(PREPARATIONS)
         .find_map(|row| row(o, now))
         .unwrap_or_else(|| start::place_order(now));
     let resync = if follows_own_fallback(o, now) {

@@ -28,10 +28,19 @@ pub(super) struct World {
     pub(super) orders: u32,
     /// The rows so far, for people who read a failed case.
     pub(super) rows: Vec<String>,
+    decide: Decide,
 }
+
+/// The table, or what a test puts in its place.
+pub(super) type Decide = fn(&Observed, Timestamp) -> Plan;
 
 impl World {
     pub(super) fn new(observed: Observed, now: Timestamp) -> Self {
+        Self::deciding(plan, observed, now)
+    }
+
+    /// One in which `decide` decides.
+    pub(super) fn deciding(decide: Decide, observed: Observed, now: Timestamp) -> Self {
         let at_ca = match &observed.order {
             OrderObservation::Read(read) => Some(read.view.clone()),
             OrderObservation::Unread => Some(fixtures::order(OrderState::Pending)),
@@ -43,6 +52,7 @@ impl World {
             at_ca,
             orders: 0,
             rows: Vec::new(),
+            decide,
         }
     }
 
@@ -52,7 +62,7 @@ impl World {
 
     /// One pass: plan, do, report. A pass without an effect lets time pass until its wake-up.
     pub(super) fn pass(&mut self) -> Plan {
-        let plan = plan(&self.observed, self.now);
+        let plan = (self.decide)(&self.observed, self.now);
         self.rows.push(format!("{}: {:?}", plan.row, plan.step));
         let change = self.execute(&plan.step);
         let mut status = build_status(&self.observed, &plan, self.now);

@@ -9,8 +9,8 @@ use super::{Failure, Plan, RECHECK, State, Step, later, secret, start};
 use crate::backoff::next_poll;
 use crate::facts::KeyKind;
 use crate::fault::{
-    Fault, FaultClass, LONGEST_WAIT, Place, classify_problem, rate_limit_instant, severity,
-    unpause_url,
+    Fault, FaultClass, LONGEST_WAIT, Place, Problem, Subproblem, classify_problem,
+    rate_limit_instant, severity, unpause_url,
 };
 use crate::need::{find_need, whole};
 use crate::observe::{
@@ -455,7 +455,7 @@ fn record_invalid(view: &OrderView, now: Timestamp) -> Plan {
     };
     let fault = Fault {
         class,
-        problem: None,
+        problem: join_problems(&problems, class),
         http_status: None,
         retry_after: problems
             .iter()
@@ -466,6 +466,28 @@ fn record_invalid(view: &OrderView, now: Timestamp) -> Plan {
         detail: message.clone(),
     };
     record_fault(reason, fault, message, now)
+}
+
+/// What the CA said that is of the class which counts: one problem, or several as one.
+fn join_problems(problems: &[(Option<&str>, &Problem)], class: FaultClass) -> Option<Problem> {
+    let mut of_class = problems
+        .iter()
+        .filter(|(_, p)| classify_problem(p, Some(400), Place::Challenge) == class);
+    let (_, first) = of_class.next()?;
+    let others: Vec<_> = of_class.collect();
+    if others.is_empty() {
+        return Some((*first).clone());
+    }
+    let part = |(name, problem): &(Option<&str>, &Problem)| Subproblem {
+        identifier: name.map(str::to_owned),
+        kind: problem.kind.clone(),
+        detail: problem.detail.clone(),
+    };
+    Some(Problem {
+        kind: "compound".to_owned(),
+        detail: String::new(),
+        subproblems: problems.iter().map(part).collect(),
+    })
 }
 
 fn record_expired(now: Timestamp) -> Plan {

@@ -8,22 +8,22 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::option::of as some;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
 use super::fixtures::{
     DAY, at, certificate, due, expired, fallback, foreign, good, now, observed, order, tls,
 };
-use super::model::World;
+use super::model::{Decide, World};
 use super::properties::{facts, instant, secret};
-use super::{Step, later, plan};
+use super::{Plan, Step, later, plan};
 use crate::adopt::find_obstacle;
+use crate::cases::config;
 use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage};
 use crate::observe::{Gate, Observed, OwnFallback, SecretObservation, TlsSecret};
 use crate::order::OrderState;
 use crate::report::build_status;
 
-/// Cases of the property.
-const CASES: u32 = 10_000;
 /// Passes of each.
 const PASSES: usize = 6;
 
@@ -171,43 +171,197 @@ fn holds_fallback(o: &Observed) -> bool {
     )
 }
 
+/// No path leads from a usable certificate to a fallback, where `decide` decides; and a restore comes first, and a good
+/// certificate of the user's own is not given up for a self-signed one.
+fn holds(decide: Decide, o: Observed, disturbances: &[Disturbance]) -> Result<(), TestCaseError> {
+    let mut world = World::deciding(decide, o, now());
+    for what in disturbances {
+        disturb(&mut world, what);
+        let before = world.observed.clone();
+        let at = world.now;
+        let decided = decide(&before, at);
+        let is_fallback = matches!(decided.step, Step::WriteFallback { .. });
+        let writes = is_fallback || decided.step == Step::Restore;
+        let theirs = matches!(
+            before.secret,
+            SecretObservation::Foreign(_) | SecretObservation::WrongType(_)
+        );
+        prop_assert!(!(writes && theirs), "somebody else's Secret was written");
+        prop_assert!(
+            !is_fallback || usable(&before, at).is_none(),
+            "a usable certificate was given up after {what:?}: {:#?}",
+            before.secret
+        );
+        let kept = before.companion.last_good.as_ref();
+        let at_hand = kept.is_some_and(|(facts, _)| at < facts.not_after);
+        prop_assert!(
+            !is_fallback || !at_hand,
+            "what the companion holds was passed over"
+        );
+        if is_fallback && let SecretObservation::Ours(secret) = &before.secret {
+            let served = secret
+                .content
+                .as_ref()
+                .ok()
+                .filter(|c| !c.stands_in && c.is_valid_at(at));
+            let names = before.wanted_names();
+            let all = served.is_some_and(|c| c.covers(names.iter().map(String::as_str)));
+            let own = crate::fallback::choose(&before, at);
+            prop_assert!(
+                !all || matches!(own, crate::fallback::Fallback::Own(_)),
+                "an own one was given up"
+            );
+        }
+        // Orders that nobody can go on with are for other properties.
+        if decided.step == Step::Store && before.companion.pending_key.is_none() {
+            break;
+        }
+        world.pass();
+        if let Some(served) = usable(&before, at).filter(|c| c.is_valid_at(world.now)) {
+            prop_assert!(
+                !holds_fallback(&world.observed),
+                "{} was given up",
+                served.serial
+            );
+        }
+    }
+    Ok(())
+}
+
+fn paths() -> impl Strategy<Value = (Observed, Vec<Disturbance>)> {
+    (start(), proptest::collection::vec(disturbance(), PASSES))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
-        failure_persistence: None,
-        max_shrink_iters: 400,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config())]
 
     #[test]
-    fn no_path_leads_from_a_usable_certificate_to_a_fallback(
-        o in start(),
-        disturbances in proptest::collection::vec(disturbance(), PASSES),
-    ) {
-        let mut world = World::new(o, now());
-        for what in &disturbances {
-            disturb(&mut world, what);
-            let before = world.observed.clone();
-            let at = world.now;
-            let decided = plan(&before, at);
-            let is_fallback = matches!(decided.step, Step::WriteFallback { .. });
-            prop_assert!(!is_fallback || usable(&before, at).is_none(), "{what:?}: {:#?}", before.secret);
-            if is_fallback && let SecretObservation::Ours(secret) = &before.secret {
-                let served = secret.content.as_ref().ok().filter(|c| !c.stands_in && c.is_valid_at(at));
-                let names = before.wanted_names();
-                let all = served.is_some_and(|c| c.covers(names.iter().map(String::as_str)));
-                let own = crate::fallback::choose(&before, at);
-                prop_assert!(!all || matches!(own, crate::fallback::Fallback::Own(_)), "an own one was given up");
-            }
-            // Orders that nobody can go on with are for other properties.
-            if decided.step == Step::Store && before.companion.pending_key.is_none() {
-                break;
-            }
-            world.pass();
-            if let Some(served) = usable(&before, at).filter(|c| c.is_valid_at(world.now)) {
-                prop_assert!(!holds_fallback(&world.observed), "{} was given up", served.serial);
-            }
-        }
+    fn no_path_leads_from_a_usable_certificate_to_a_fallback((o, disturbances) in paths()) {
+        holds(plan, o, &disturbances)?;
+    }
+}
+
+/// The table as somebody might break it: what is wrong, and the words of the property that finds it.
+const BROKEN: [(&str, Decide, &str); 8] = [
+    (
+        "what is in place is not looked at",
+        ignoring_what_is_in_place,
+        "usable certificate was given up",
+    ),
+    (
+        "the last day does not count",
+        a_day_early,
+        "usable certificate was given up",
+    ),
+    (
+        "a mark alone makes a fallback, whatever leaf is beside it",
+        believing_every_mark,
+        "usable certificate was given up",
+    ),
+    (
+        "the fallback comes before the restore",
+        fallback_before_restore,
+        "passed over",
+    ),
+    (
+        "the companion is forgotten",
+        forgetting_the_companion,
+        "passed over",
+    ),
+    (
+        "somebody else's Secret is taken for a missing one",
+        writing_over_others,
+        "somebody else's",
+    ),
+    (
+        "a fallback is made after every failure",
+        at_every_failure,
+        "given up",
+    ),
+    (
+        "the user's own certificate is forgotten",
+        forgetting_the_own_one,
+        "an own one was given up",
+    ),
+];
+
+fn ignoring_what_is_in_place(o: &Observed, now: Timestamp) -> Plan {
+    let mut o = o.clone();
+    if let SecretObservation::Ours(_) = o.secret {
+        o.secret = SecretObservation::Missing;
+    }
+    plan(&o, now)
+}
+
+fn a_day_early(o: &Observed, now: Timestamp) -> Plan {
+    plan(o, later(now, SignedDuration::from_hours(24)))
+}
+
+fn believing_every_mark(o: &Observed, now: Timestamp) -> Plan {
+    let mut o = o.clone();
+    if let SecretObservation::Ours(secret) = &mut o.secret {
+        secret.fallback = true;
+    }
+    plan(&o, now)
+}
+
+fn fallback_before_restore(o: &Observed, now: Timestamp) -> Plan {
+    let regular = plan(o, now);
+    let other = super::secret::plan_fallback(o, now);
+    other
+        .filter(|_| regular.step == Step::Restore)
+        .unwrap_or(regular)
+}
+
+fn forgetting_the_companion(o: &Observed, now: Timestamp) -> Plan {
+    let mut o = o.clone();
+    o.companion.last_good = None;
+    plan(&o, now)
+}
+
+fn writing_over_others(o: &Observed, now: Timestamp) -> Plan {
+    let mut o = o.clone();
+    if let SecretObservation::Foreign(_) = o.secret {
+        o.secret = SecretObservation::Missing;
+    }
+    plan(&o, now)
+}
+
+fn at_every_failure(o: &Observed, now: Timestamp) -> Plan {
+    let mut plan = plan(o, now);
+    let ours = matches!(o.secret, SecretObservation::Ours(_));
+    if ours && o.status.failed_attempts.unwrap_or(0) > 0 && plan.step == Step::Wait {
+        plan.step = Step::WriteFallback {
+            cause: "it failed".into(),
+        };
+    }
+    plan
+}
+
+fn forgetting_the_own_one(o: &Observed, now: Timestamp) -> Plan {
+    let mut o = o.clone();
+    o.own_fallback = OwnFallback::Missing;
+    if let SecretObservation::Ours(secret) = &mut o.secret
+        && let (true, Ok(facts)) = (secret.fallback, &mut secret.content)
+    {
+        facts.stands_in = true;
+        facts.names.clear();
+    }
+    plan(&o, now)
+}
+
+/// A property that cannot fail proves nothing.
+#[test]
+fn the_property_finds_every_broken_table() {
+    for (what, decide, words) in BROKEN {
+        let dice = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let found = TestRunner::new_with_rng(config(), dice).run(&paths(), |(o, disturbances)| {
+            holds(decide, o, &disturbances)
+        });
+        let Err(TestError::Fail(why, _)) = found else {
+            panic!("not found: {what}");
+        };
+        assert!(why.message().contains(words), "{what}: {why}");
     }
 }
 

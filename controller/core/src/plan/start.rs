@@ -11,6 +11,7 @@ use crate::need::{find_need, find_need_of, whole, whole_up};
 use crate::observe::{
     IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
+use crate::preflight::{HOLD, PATIENCE, Preflight};
 use crate::profile::{Choice, build_not_offered, find_profile, find_refused_addresses};
 use crate::renewal::plan_renewal_after;
 use crate::renewal_info::next_poll;
@@ -18,6 +19,12 @@ use crate::template::find_bad_key;
 
 /// The row of an order that waits for a token of the ledger.
 pub(super) const LIMIT: &str = "limit";
+/// The row of an order that waits for DNS.
+pub(super) const DNS: &str = "dns";
+/// How many names are told of that DNS is not ready for.
+const MOST_TOLD: usize = 3;
+/// How often it is looked at whether another issuer can be tried now.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -116,7 +123,7 @@ pub(super) fn plan_suspended(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// The issuer does not exist or is not ready.
 pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let reference = &o.spec.issuer_ref;
+    let reference = o.issuer_ref();
     let (reason, message) = match &o.issuer {
         IssuerObservation::Ready(_) => return None,
         IssuerObservation::Missing => (
@@ -138,6 +145,7 @@ pub(super) fn plan_issuer(o: &Observed, now: Timestamp) -> Option<Plan> {
             ),
         ),
     };
+    let message = with_passed_over(o, message);
     Some(blocked(
         "issuer",
         o,
@@ -242,12 +250,21 @@ pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     if now >= at || o.is_changed_since_failure() || is_asked {
         return None;
     }
+    let wake = requested.map_or(at, |requested| requested.min(at));
     Some(blocked(
         "backing off",
         o,
         Reason::BackingOff,
-        format!("{}. Next attempt at {}", failure.message, whole(at)),
-        requested.map_or(at, |requested| requested.min(at)),
+        with_passed_over(
+            o,
+            format!("{}. Next attempt at {}", failure.message, whole(at)),
+        ),
+        // What keeps the others from being tried may end without anybody saying so.
+        if o.passed_over.is_some() {
+            wake.min(later(now, LOOK_AGAIN))
+        } else {
+            wake
+        },
         now,
     ))
 }
@@ -325,6 +342,51 @@ pub(super) fn plan_unroutable(o: &Observed, now: Timestamp) -> Option<Plan> {
         later(now, RECHECK),
         now,
     ))
+}
+
+/// DNS is definitely not ready: no order is placed, for [`HOLD`] at most, and no failed attempt is charged.
+pub(super) fn plan_dns(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let Preflight::Seen(troubles) = &o.dns else {
+        return None;
+    };
+    let since = o.status.held_since.as_ref().map_or(now, |at| at.0.min(now));
+    let until = later(since, HOLD);
+    if troubles.is_empty() || now >= until {
+        return None;
+    }
+    let mut told: Vec<String> = troubles
+        .iter()
+        .take(MOST_TOLD)
+        .map(ToString::to_string)
+        .collect();
+    if troubles.len() > MOST_TOLD {
+        told.push(format!("{} more names", troubles.len() - MOST_TOLD));
+    }
+    let message = format!(
+        "{}. No order is placed before: DNS is looked at again every 30 s, and at {} the order is placed all the same",
+        told.join("; "),
+        whole(until)
+    );
+    let wake = later(now, RECHECK).min(until);
+    Some(blocked(DNS, o, Reason::DNSNotReady, message, wake, now))
+}
+
+/// DNS is being looked at, for [`PATIENCE`] at most: who looks wakes the Certificate.
+pub(super) fn plan_dns_look(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let Preflight::Looking { since } = o.dns else {
+        return None;
+    };
+    let until = later(since, PATIENCE);
+    (now < until).then(|| {
+        let message = "DNS is being looked at";
+        Plan::wait(
+            "dns look",
+            State::Issuing,
+            Reason::PlacingOrder,
+            message,
+            until,
+        )
+    })
 }
 
 /// The solver does not answer yet: no order is placed that nobody could prove.
@@ -432,7 +494,7 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
     // A self-signed issuer needs no solver.
     let proving: &[Row] = match &o.issuer {
         IssuerObservation::Ready(issuer) if issuer.directory != SELF_SIGNED => {
-            &[plan_unroutable, plan_solver]
+            &[plan_unroutable, plan_dns, plan_solver]
         }
         IssuerObservation::Ready(_)
         | IssuerObservation::Missing
@@ -443,6 +505,14 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         .find_map(|row| row(o, now))
         .filter(|plan| plan.say.state == State::Blocked)
         .map(|plan| plan.say.message)
+}
+
+/// With the reason why no other issuer is tried, where there are others.
+fn with_passed_over(o: &Observed, message: String) -> String {
+    match &o.passed_over {
+        Some(why) => format!("{message}. {why}"),
+        None => message,
+    }
 }
 
 /// A wait that restore and fallback do not wait for: the wake-up is at the latest when the Secret is to be written.

@@ -1,5 +1,5 @@
 use evercert_api::Reason;
-use evercert_api::certificate::CertificateStatus;
+use evercert_api::certificate::{CertificateStatus, IssuerKind, IssuerRef};
 use evercert_api::condition::{
     self, FALLBACK_IN_USE, ISSUING, PAUSED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::facts::Damage;
-use crate::observe::Observed;
+use crate::fault::Fault;
+use crate::observe::{Marks, Observed};
 use crate::order::OrderState;
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, fault, good, now, observed, order, order_status,
@@ -282,6 +283,39 @@ fn merging_a_change_twice_is_merging_it_once() {
 }
 
 #[test]
+fn a_failure_that_is_recorded_after_an_edit_does_not_hold_the_edit_back() {
+    let then = observed();
+    let mut edited = then.clone().with_names(&["b.example"]);
+    let mut status = edited.status.clone();
+    let failed = Change::Failed(failure(FaultClass::Permanent));
+    apply_earlier_change(&edited, &mut status, &failed, &Basis::of(&then), now());
+    edited.status = status.clone();
+    assert!(edited.is_changed_since_failure());
+    let same = Observed { status, ..then };
+    assert!(!same.is_changed_since_failure());
+}
+
+#[test]
+fn an_order_that_another_leader_has_begun_stays_when_the_end_of_the_one_before_is_recorded() {
+    let then = observed().with_order(order(OrderState::Pending));
+    let mut now_there = then.clone();
+    let begun = now_there.status.order.as_mut().unwrap();
+    begun.url = "https://ca.test/order/2".into();
+    for change in [
+        Change::Cleared(Ending::abandoned("the names changed")),
+        Change::Failed(failure(FaultClass::Validation)),
+    ] {
+        let mut status = now_there.status.clone();
+        apply_earlier_change(&now_there, &mut status, &change, &Basis::of(&then), now());
+        assert_eq!(status.order, now_there.status.order);
+        assert_eq!(status.history.len(), 1, "{change:?} is told");
+        let mut status = then.status.clone();
+        apply_earlier_change(&then, &mut status, &change, &Basis::of(&then), now());
+        assert_eq!(status.order, None);
+    }
+}
+
+#[test]
 fn fields_of_later_versions_are_kept() {
     let mut o = observed();
     o.status
@@ -428,4 +462,82 @@ fn a_renew_at_that_cannot_be_read_names_the_annotation_and_what_to_write() {
     assert!(ready && message.contains(words), "{message}");
     o.renew_at = Some(at(60).to_string());
     assert!(!told(&o, READY).2.contains("annotation"));
+}
+
+/// `Issuer/b` may sign where the first refuses.
+fn with_alternate(mut o: Observed) -> Observed {
+    o.spec.alternate_issuer_refs = vec![IssuerRef {
+        name: "b".into(),
+        kind: IssuerKind::Issuer,
+    }];
+    o.others = vec![("Issuer/b".into(), Some("https://b.example/dir".into()))];
+    o
+}
+
+fn refusal_of(issuer: &str) -> RefusalStatus {
+    RefusalStatus {
+        issuer: issuer.to_owned(),
+        time: whole_seconds(now()),
+        message: "it has closed".into(),
+        fingerprint: "x".into(),
+    }
+}
+
+#[test]
+fn a_refusal_for_good_is_recorded_once_and_only_where_another_issuer_is_named() {
+    let refused = |o: &Observed, fault: Fault| {
+        let mut status = o.status.clone();
+        let change = Change::Failed(Failure {
+            reason: Reason::Rejected,
+            message: "no".into(),
+            fault,
+        });
+        apply_change(o, &mut status, &change, now());
+        apply_change(o, &mut status, &change, now());
+        let issuers = status.refusals.into_iter().map(|r| r.issuer);
+        issuers.collect::<Vec<_>>()
+    };
+    let lasting = || fault(FaultClass::Permanent);
+    let o = with_alternate(observed());
+    assert_eq!(refused(&o, lasting()), [o.issuer_id()]);
+    assert_eq!(refused(&o, fault(FaultClass::Validation)), [""; 0]);
+    assert_eq!(refused(&observed(), lasting()), [""; 0]);
+}
+
+#[test]
+fn who_signs_in_place_of_the_first_is_told_with_the_reason_until_the_first_signs_again() {
+    let first = observed().issuer_id();
+    let by = |issuer: &str| {
+        with_alternate(observed().with_certificate(good()).with_marks(Marks {
+            issuer: Some(issuer.to_owned()),
+            directory: None,
+            ..fixtures::marks()
+        }))
+    };
+    let mut o = by("Issuer/b");
+    o.status.refusals = vec![refusal_of(&first), refusal_of("Issuer/gone")];
+    let (ready, _, message) = told(&o, READY);
+    let at = whole(now());
+    let said = format!(
+        ". It was signed by Issuer/b, since {first} refused at {at}: it has closed. At the next renewal {first} comes first again"
+    );
+    assert!(ready && message.ends_with(&said), "{message}");
+    let kept = report(&o, now()).refusals;
+    assert_eq!(kept, [refusal_of(&first)]);
+
+    let mut o = by(&first);
+    o.status.refusals = vec![refusal_of(&first)];
+    assert!(report(&o, now()).refusals.is_empty());
+    assert!(!told(&o, READY).2.contains("comes first again"));
+
+    let mut o = with_alternate(observed());
+    o.chosen = o.spec.alternate_issuer_refs.first().cloned();
+    o.gave_way = Some(format!("{first} is not ready (AccountDeactivated): ended"));
+    let (_, _, message) = told(&o, READY);
+    assert!(
+        message.contains(&format!(
+            "Issuer/b signs, since {first} is not ready (AccountDeactivated)"
+        )),
+        "{message}"
+    );
 }

@@ -109,12 +109,27 @@ impl IngressIndex {
         }
     }
 
-    /// The class for a route of `name`: the issuer's, else that of the Ingresses that serve the host where they agree, else
+    /// The cluster's default class.
+    #[must_use]
+    pub fn default_class(&self) -> Option<&str> {
+        self.default.as_ref().map(|class| class.0.as_str())
+    }
+
+    /// The class for a route of `name`: the source Ingress's, else the issuer's, else that of the Ingresses that serve the host where they agree, else
     /// the cluster's default.
     ///
     /// # Errors
     /// A sentence that begins with "no ingress class" and names the remedy.
-    pub fn class_for(&self, issuer: Option<&str>, name: &str) -> Result<RouteClass, String> {
+    pub fn class_for(
+        &self,
+        source: Option<&str>,
+        issuer: Option<&str>,
+        name: &str,
+    ) -> Result<RouteClass, String> {
+        if let Some(class) = source {
+            // An ingress controller may know its class by name alone, and the user's own Ingress has it.
+            return Ok(RouteClass(class.to_owned()));
+        }
         if let Some(class) = issuer {
             let class = RouteClass(class.to_owned());
             // A cluster without any IngressClass may know classes by annotation only.
@@ -165,6 +180,12 @@ impl IngressIndex {
             "no ingress class: {why}, and the cluster has no default IngressClass; set \
              spec.acme.http01.ingressClassName on the issuer"
         ))
+    }
+
+    /// Addresses in the status of the Ingresses that cover `name` in `class`, at most [`ENTRY_POINTS`].
+    #[must_use]
+    pub fn entry_points(&self, class: &RouteClass, name: &str) -> Vec<IpAddr> {
+        self.cover(class, name).entry_points
     }
 
     /// Whether Ingresses of `class` say so by annotation only.
@@ -232,6 +253,21 @@ impl IngressIndex {
             .and_then(|s| self.wildcard.get(s))
             .map_or(&[], Vec::as_slice)
     }
+}
+
+/// The class that an Ingress names, by field or by the annotation that came before it.
+#[must_use]
+pub fn class_of(ingress: &Ingress) -> Option<&str> {
+    let named = ingress
+        .spec
+        .as_ref()
+        .and_then(|s| s.ingress_class_name.as_deref());
+    let annotations = ingress.metadata.annotations.as_ref();
+    named.or_else(|| {
+        annotations
+            .and_then(|a| a.get(LEGACY_CLASS))
+            .map(String::as_str)
+    })
 }
 
 /// The addresses in an Ingress's status; host names there are left out.

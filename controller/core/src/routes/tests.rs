@@ -16,6 +16,7 @@ fn certificate(key: &str, open: &[(&str, &str)]) -> CertificateChallenges {
     CertificateChallenges {
         key: ObjectKey::new(namespace, name),
         uid: format!("uid-of-{name}"),
+        sources: BTreeMap::new(),
         class: None,
         challenges: open
             .iter()
@@ -323,7 +324,7 @@ fn routes_of_our_own_cover_nothing_and_a_borrowed_label_hides_nothing() {
 fn a_class_that_does_not_exist_is_named_with_those_that_do() {
     let of = |classes: &[IngressClass]| {
         IngressIndex::new([], classes)
-            .class_for(Some("nosuch"), "a.example.com")
+            .class_for(None, Some("nosuch"), "a.example.com")
             .err()
     };
     let known = of(&[class("contour", true), class("nginx", false)]);

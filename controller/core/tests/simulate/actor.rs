@@ -12,6 +12,7 @@ use evercert_core::observe::{
     SecretObservation, SolverState,
 };
 use evercert_core::plan::Failure;
+use evercert_core::preflight::Preflight;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Seconds;
@@ -125,6 +126,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         renew_before_percentage: None,
         profile: None,
         fallback: None,
+        alternate_issuer_refs: Vec::new(),
         suspend: false,
         secret_template: None,
         output_formats: Vec::new(),
@@ -156,6 +158,11 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         refusal: None,
         unroutable: None,
         chain_note: None,
+        chosen: None,
+        others: Vec::new(),
+        dns: Preflight::default(),
+        gave_way: None,
+        passed_over: None,
         intent: None,
         gate: None,
         limit: None,

@@ -2,6 +2,8 @@
 //! operator does around them (timers, one breaker, places for orders, the ledger that outlives a restart) is played here in a
 //! few lines. An order's own steps are one event: they have properties of their own.
 
+mod backlog;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -648,8 +650,26 @@ impl World {
     }
 
     fn grant(&mut self, now: Timestamp) {
-        let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
         let under_way: Vec<Placed> = self.under_way.values().cloned().collect();
+        // Where there is no room for the most urgent, thousands need not be looked at.
+        let urgent = Placed {
+            candidate: Candidate {
+                key: ObjectKey::new("nobody", "urgent"),
+                lane: Lane::Expiring,
+                expires: None,
+                failed: false,
+                directory: DIRECTORY.into(),
+            },
+            since: now,
+            handed_over: false,
+        };
+        let crowded = self.waiting.len() > MOST_ORDERS;
+        if crowded
+            && plan_grants(&[urgent], &under_way, MOST_ORDERS, &BTreeMap::new(), now).is_empty()
+        {
+            return;
+        }
+        let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
         for key in plan_grants(&waiting, &under_way, MOST_ORDERS, &BTreeMap::new(), now) {
             if let Some(placed) = self.waiting.remove(&key) {
                 let placed = Placed {

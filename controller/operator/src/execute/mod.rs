@@ -176,6 +176,7 @@ pub(crate) fn forget(key: &ObjectKey, context: &Context) {
     context.slots.free(key);
     context.ledger.leave(key);
     context.polls.leave(key);
+    context.preflights.forget(key);
 }
 
 /// Writes the outcome's event.

@@ -23,7 +23,7 @@ use super::chain::choose;
 use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
-use crate::gather::Gathered;
+use crate::gather::{Gathered, find_sources};
 use crate::issuer::Signer;
 use crate::ledger::Settlement;
 use crate::projection::Presentation;
@@ -219,6 +219,7 @@ pub(super) fn present(gathered: &Gathered, context: &Context) {
     context.projections.set(CertificateChallenges {
         key: key.clone(),
         uid: gathered.certificate.uid().unwrap_or_default(),
+        sources: find_sources(&gathered.certificate, context),
         class: gathered
             .session
             .as_ref()

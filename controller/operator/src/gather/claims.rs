@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use evercert_api::certificate::IssuerRef;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, Reason, keys};
 use evercert_core::key::ObjectKey;
@@ -9,11 +10,13 @@ use evercert_core::observe::{Observed, Refusal};
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
 use evercert_core::routes::is_route;
+use evercert_core::source::{owners, source_classes};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 
 use crate::context::Context;
 use crate::issuer::{Session, Signer};
@@ -62,6 +65,25 @@ pub(super) fn find_rival(
         .map(str::to_owned)
 }
 
+/// The ingress class of each name's source Ingress, where it has one.
+pub(crate) fn find_sources(
+    certificate: &Certificate,
+    context: &Context,
+) -> BTreeMap<String, String> {
+    let owning = owners(certificate).filter_map(|owner| {
+        let namespace = certificate
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default();
+        let ingress = ObjectRef::<Ingress>::new(&owner.name).within(namespace);
+        let ingress = context.ingresses.get(&ingress)?;
+        (ingress.metadata.uid.as_ref() == Some(&owner.uid)).then_some(ingress)
+    });
+    let owning: Vec<_> = owning.collect();
+    source_classes(owning.iter().map(AsRef::as_ref))
+}
+
 /// Why no route can be made for a wanted name; looked at before an order is placed.
 pub(super) fn find_unroutable(
     certificate: &Certificate,
@@ -77,46 +99,67 @@ pub(super) fn find_unroutable(
     let class = session.ingress_class.as_deref();
     let names = certificate.spec.names();
     let mut names = names.iter();
-    names.find_map(|name| index.class_for(class, name).err())
+    let sources = find_sources(certificate, context);
+    names.find_map(|name| {
+        let source = sources.get(name).map(String::as_str);
+        index.class_for(source, class, name).err()
+    })
 }
 
-/// Why a wanted name may not be had in this namespace.
-pub(super) fn find_refusal(
-    o: &Observed,
+/// Labels and annotations of a namespace.
+fn labels_of(
+    name: &str,
     context: &Context,
+) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let namespace = context.namespaces.get(&ObjectRef::new(name));
+    namespace
+        .map(|n| (n.labels().clone(), n.annotations().clone()))
+        .unwrap_or_default()
+}
+
+/// Why the policy of the issuer that `reference` names does not let the Certificate have its names.
+pub(crate) fn check_issuer_policy(
+    key: &ObjectKey,
+    certificate: &Certificate,
+    reference: &IssuerRef,
     session: Option<&Session>,
-    now: Timestamp,
+    context: &Context,
 ) -> Option<Refusal> {
-    let namespace = &o.key.namespace;
-    let labels_of = |name: &str| {
-        let namespace = context
-            .namespaces
-            .get(&kube::runtime::reflector::ObjectRef::new(name));
-        namespace
-            .map(|n| (n.labels().clone(), n.annotations().clone()))
-            .unwrap_or_default()
+    let policy = session.map(|s| s.policy.as_slice())?;
+    let namespace = &key.namespace;
+    let age = |c: &Certificate| {
+        let since = c.metadata.creation_timestamp.as_ref();
+        (since.map(|Time(at)| *at), c.name_any())
     };
-    let wanted = o.wanted_names();
     let others = context
         .certificates
         .state()
         .iter()
         .filter(|c| {
-            c.namespace().as_deref() == Some(namespace) && c.spec.issuer_ref == o.spec.issuer_ref
+            c.namespace().as_deref() == Some(namespace)
+                && c.spec.issuer_refs().any(|r| r == reference)
         })
-        .filter(|c| c.metadata.name.as_deref() != Some(&o.key.name))
-        .filter(|c| {
-            let at = c
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(o.created_at, |Time(at)| *at);
-            (at, c.name_any()) < (o.created_at, o.key.name.clone())
-        })
+        .filter(|c| c.metadata.name.as_deref() != Some(&key.name))
+        .filter(|c| age(c) < age(certificate))
         .count();
-    let policy = session.map(|s| s.policy.as_slice()).unwrap_or_default();
-    let (labels, _): (BTreeMap<_, _>, _) = labels_of(namespace);
-    if let Some(refusal) = check_policy(policy, namespace, &labels, &wanted, others) {
+    let (labels, _) = labels_of(namespace, context);
+    let wanted = certificate.spec.names();
+    check_policy(policy, namespace, &labels, &wanted, others)
+}
+
+/// Why a wanted name may not be had in this namespace.
+pub(super) fn find_refusal(
+    o: &Observed,
+    certificate: &Certificate,
+    context: &Context,
+    session: Option<&Session>,
+    now: Timestamp,
+) -> Option<Refusal> {
+    let namespace = &o.key.namespace;
+    let wanted = o.wanted_names();
+    if let Some(refusal) =
+        check_issuer_policy(&o.key, certificate, o.issuer_ref(), session, context)
+    {
         return Some(refusal);
     }
     if context.config.name_sharing_allowed {
@@ -124,7 +167,7 @@ pub(super) fn find_refusal(
     }
     let in_place = o.issued().filter(|c| c.is_valid_at(now));
     let shares = |name: &str| {
-        labels_of(name)
+        labels_of(name, context)
             .1
             .get(keys::NAME_SHARING)
             .is_some_and(|v| v == "allow")

@@ -46,6 +46,38 @@ pub(super) struct AccountKey {
     pub(super) note: Option<(Reason, String)>,
 }
 
+impl AccountKey {
+    /// Looks again, live, whether the Secret still holds what was read of it: nobody registers with a key that is not the
+    /// account's any more (design §2).
+    pub(super) async fn ensure_unchanged(
+        &self,
+        object: &IssuerObject,
+        context: &Context,
+    ) -> Result<(), Stop> {
+        let Some(read) = &self.secret else {
+            return Ok(());
+        };
+        let name = read.metadata.name.as_deref().unwrap_or_default();
+        let secrets: Api<Secret> =
+            Api::namespaced(context.client.clone(), &object.secrets_namespace);
+        let live = apply::within(secrets.get_opt(name))
+            .await
+            .map_err(Stop::Api)?;
+        if holds_the_same_keys(read, live.as_ref()) {
+            Ok(())
+        } else {
+            let changed = format!("Secret {name} with the account's key has changed meanwhile");
+            Err(Stop::Api(ApplyError::Conflict(changed)))
+        }
+    }
+}
+
+/// Whether the key and the next key are the ones that were read.
+fn holds_the_same_keys(read: &Secret, live: Option<&Secret>) -> bool {
+    let same = |live: &Secret, of| data(read, of) == data(live, of);
+    live.is_some_and(|live| same(live, keys::TLS_KEY) && same(live, keys::NEXT_KEY))
+}
+
 /// The account's key: read; else put back, if this process has seen it; else made. Stored before anybody uses it.
 pub(super) async fn ensure_key(
     object: &IssuerObject,
@@ -262,6 +294,27 @@ pub(super) mod tests {
         secret.metadata.labels = None;
         secret.type_ = Some("kubernetes.io/tls".to_owned());
         assert!(is_certificates(&secret));
+    }
+
+    #[test]
+    fn a_key_that_another_has_changed_is_not_registered() {
+        let secret = |key: &str, next: Option<&str>| {
+            let stored = [(keys::TLS_KEY, Some(key)), (keys::NEXT_KEY, next)];
+            let stored = stored.into_iter().filter_map(|(name, text)| {
+                Some((name.to_owned(), ByteString(text?.as_bytes().to_vec())))
+            });
+            Secret {
+                data: Some(stored.collect()),
+                ..Secret::default()
+            }
+        };
+        let read = secret("a", None);
+        assert!(holds_the_same_keys(&read, Some(&secret("a", None))));
+        for live in [secret("a", Some("b")), secret("b", None)] {
+            assert!(!holds_the_same_keys(&read, Some(&live)));
+            assert!(!holds_the_same_keys(&live, Some(&read)));
+        }
+        assert!(!holds_the_same_keys(&read, None), "it is put back first");
     }
 
     pub(crate) fn object(account: &str) -> IssuerObject {

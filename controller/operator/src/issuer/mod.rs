@@ -192,9 +192,8 @@ fn build_replaced(object: &IssuerObject, readiness: &Readiness, cause: Cause) ->
 }
 
 fn is_named(spec: &CertificateSpec, namespace: &str, id: &IssuerId) -> bool {
-    spec.issuer_ref.kind == id.kind
-        && spec.issuer_ref.name == id.name
-        && id.namespace.as_deref().is_none_or(|n| n == namespace)
+    spec.issuer_refs()
+        .any(|reference| IssuerId::of(reference, namespace) == *id)
 }
 
 /// When an issuer that is not ready is tried again: when the CA says so, else by what it waits for.

@@ -237,10 +237,13 @@ async fn try_ready(
     // A CA may take its time; whoever waits for it keeps nobody waiting.
     drop(place);
     let connected = connect(object, acme, bundle, &key, external, context, now).await;
-    let (signer, changed) = connected.map_err(|not| NotReady {
-        asked: Some(asked),
-        unwatched: unwatched_now,
-        ..not
+    let (signer, changed) = connected.map_err(|stop| match stop {
+        Stop::NotReady(not) => Stop::NotReady(NotReady {
+            asked: Some(asked),
+            unwatched: unwatched_now,
+            ..not
+        }),
+        Stop::Api(error) => Stop::Api(error),
     })?;
     if let Some(changed) = changed {
         rotation::settle(&mut key, &changed, &secrets).await?;
@@ -263,7 +266,7 @@ async fn connect(
     external: Result<Option<ExternalAccount>, NotReady>,
     context: &Context,
     now: Timestamp,
-) -> Result<(Signer, Option<KeyChange>), NotReady> {
+) -> Result<(Signer, Option<KeyChange>), Stop> {
     let url = directory_url(&acme.directory);
     let config = DirectoryConfig {
         ca_bundle: bundle,
@@ -282,7 +285,7 @@ async fn connect(
             "read the CA's terms of service{read}, then set spec.acme.termsOfServiceAgreed to true"
         );
         let not = NotReady::refused(Reason::TermsNotAgreed, message);
-        return Err(NotReady { terms, ..not });
+        return Err(NotReady { terms, ..not }.into());
     }
     let refused = |fault: Fault, at: At<'_>| {
         context.note_fault(directory.url(), &fault, now);
@@ -293,20 +296,17 @@ async fn connect(
     };
     let unknown = |fault| refused(fault, At::LookUp);
     let mut changed = None;
-    // With two keys it is not known which of them the account has.
-    let by_next = match &key.next {
-        Some(next) => look_up(&directory, next, now).await.map_err(unknown)?,
-        None => None,
-    };
-    let account = if let Some(account) = by_next {
+    let found = find_account(&directory, key, now).await.map_err(unknown)?;
+    let account = if let Some(Found::ByNext(account)) = found {
         changed = Some(KeyChange::Changed);
         account
     } else {
-        let found = look_up(&directory, &key.der, now).await;
-        let account = if let Some(account) = found.map_err(unknown)? {
+        let account = if let Some(Found::ByKey(account)) = found {
             account
         } else {
             let external = external?;
+            // The account may have got another key meanwhile, by another leader: a second one is not to be had back.
+            key.ensure_unchanged(object, context).await?;
             let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
             made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
         };
@@ -321,9 +321,16 @@ async fn connect(
                         account
                     }
                     Err(why) => {
-                        changed = Some(KeyChange::NotChanged(why));
-                        let same = directory.account(&key.der, Some(&uri), now).await;
-                        same.map_err(|fault| refused(fault, At::LookUp))?
+                        // Another leader may have been faster: the key that asks is not the account's any more.
+                        let by_next = look_up(&directory, next, now).await.map_err(unknown)?;
+                        if let Some(account) = by_next {
+                            changed = Some(KeyChange::Changed);
+                            account
+                        } else {
+                            changed = Some(KeyChange::NotChanged(why));
+                            let same = directory.account(&key.der, Some(&uri), now).await;
+                            same.map_err(|fault| refused(fault, At::LookUp))?
+                        }
                     }
                 }
             }
@@ -345,6 +352,35 @@ async fn connect(
         directory,
     };
     Ok((signer, changed))
+}
+
+/// By which of two keys the account was found.
+enum Found {
+    /// The one that it has had.
+    ByKey(FoundAccount),
+    /// The one that it is to be given, and has already.
+    ByNext(FoundAccount),
+}
+
+/// The account, if the CA knows one. With two keys it is not known which of them it has.
+async fn find_account(
+    directory: &Arc<Directory>,
+    key: &AccountKey,
+    now: Timestamp,
+) -> Result<Option<Found>, Fault> {
+    let Some(next) = &key.next else {
+        let found = look_up(directory, &key.der, now).await?;
+        return Ok(found.map(Found::ByKey));
+    };
+    if let Some(account) = look_up(directory, next, now).await? {
+        return Ok(Some(Found::ByNext(account)));
+    }
+    if let Some(account) = look_up(directory, &key.der, now).await? {
+        return Ok(Some(Found::ByKey(account)));
+    }
+    // It may have been given the next one in between, by another leader.
+    let found = look_up(directory, next, now).await?;
+    Ok(found.map(Found::ByNext))
 }
 
 /// The account of a key, if the CA knows one.

@@ -20,6 +20,8 @@ struct Owner {
     namespace: String,
     name: String,
     uid: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    sources: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     class: Option<String>,
     tokens: Vec<String>,
@@ -36,6 +38,7 @@ pub(super) fn build_challenges<'a>(
             namespace: certificate.key.namespace.clone(),
             name: certificate.key.name.clone(),
             uid: certificate.uid.clone(),
+            sources: certificate.sources.clone(),
             class: certificate.class.clone(),
             tokens: certificate
                 .challenges
@@ -86,6 +89,7 @@ pub(super) fn read_leftovers(config_map: &Value) -> Vec<CertificateChallenges> {
         .map(|owner| CertificateChallenges {
             key: ObjectKey::new(owner.namespace, owner.name),
             uid: owner.uid,
+            sources: owner.sources,
             class: owner.class,
             challenges: owner
                 .tokens
@@ -119,6 +123,7 @@ mod tests {
         CertificateChallenges {
             key: ObjectKey::new("shop", name),
             uid: format!("uid-{name}"),
+            sources: BTreeMap::from([("a.example".to_owned(), "inner".to_owned())]),
             class: class.map(ToOwned::to_owned),
             challenges: open.iter().map(challenge).collect(),
         }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Presentation, SolverReadiness};
+use crate::source::News;
 
 /// Wishes and findings. The lock is held for moments only, never over an await.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Wakes the task.
     wake: Notify,
+    /// Namespaces whose Ingresses have changed.
+    pub(super) news: Arc<News>,
 }
 
 #[derive(Default)]

@@ -15,15 +15,16 @@ use std::time::Duration;
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::keys::{CHALLENGES_NAME, SOLVER_NAME};
 use evercert_core::routes::{
-    CertificateChallenges, RoutePlan, SolverEndpoints, plan_routes, service_name,
+    CertificateChallenges, RoutePlan, SolverEndpoints, is_route, plan_routes, service_name,
 };
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::Client;
 use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -35,7 +36,7 @@ use super::pace::{Goal, ORPHAN_PATIENCE, PATIENCE, Tracked};
 use super::present::Scene;
 use super::shared::{Shared, Wishes};
 use super::solver::{build_deployment, build_service, describe_start, gather_endpoints};
-use super::watch::watch_all;
+use super::watch::{Change, watch_all};
 use super::{Presentation, SolverReadiness};
 use crate::apply::ApplyError;
 use crate::config::Config;
@@ -122,17 +123,36 @@ impl ProjectionTask {
             let next = self.look(&mut writes);
             tokio::select! {
                 Some(change) = changes.next() => {
-                    self.observed.take(change);
+                    self.take(change);
                     // What has come together is looked at together.
                     for _ in 1..BATCH {
                         let Some(Some(change)) = changes.next().now_or_never() else { break };
-                        self.observed.take(change);
+                        self.take(change);
                     }
                 }
                 Some(written) = writes.next(), if !writes.is_empty() => self.finish(written),
                 () = shared.changed() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
+        }
+    }
+
+    /// Takes a change, and then says where an Ingress has changed.
+    fn take(&mut self, change: Change) {
+        let place = match &change {
+            Change::Ingress(Event::Apply(i) | Event::Delete(i)) if !is_route(i) => i.namespace(),
+            Change::Ingress(Event::InitDone) => Some(String::new()),
+            Change::Ingress(_)
+            | Change::Own(..)
+            | Change::Class(_)
+            | Change::Endpoints(_)
+            | Change::Failed(..) => None,
+        };
+        self.observed.take(change);
+        match place.as_deref() {
+            None => {}
+            Some("") => self.shared.news.note_all(),
+            Some(namespace) => self.shared.news.note(namespace),
         }
     }
 

@@ -4,7 +4,7 @@ pub(crate) mod api_server;
 mod routes;
 mod solver;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use evercert_api::challenge::OpenChallenge;
 use evercert_core::key::ObjectKey;
 use evercert_core::lease::Candidacy;
 use evercert_core::routes::{CertificateChallenges, service_name};
+use evercert_core::source::SourceConfig;
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -137,6 +138,7 @@ impl World {
 fn config(idle: Option<Duration>) -> Config {
     Config {
         namespace: "evercert".to_owned(),
+        source: SourceConfig::default(),
         solver: SolverConfig {
             image: "evercert:test".to_owned(),
             service_account: "evercert-solver".to_owned(),
@@ -146,6 +148,7 @@ fn config(idle: Option<Duration>) -> Config {
         name_sharing_allowed: false,
         concurrency: 1,
         max_orders: 1,
+        dns_servers: Vec::new(),
         user_agent: String::new(),
         health_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease: LeaseConfig {
@@ -177,6 +180,7 @@ fn open(certificate: &str, hosts: &[&str]) -> CertificateChallenges {
     CertificateChallenges {
         key: key(certificate),
         uid: format!("uid-of-{certificate}"),
+        sources: BTreeMap::new(),
         class: None,
         challenges: hosts.iter().map(challenge).collect(),
     }

@@ -261,10 +261,10 @@ impl Tour<'_> {
     async fn lost(&self) -> Result<()> {
         let screen = self.screen;
         screen.title("A name that leads nowhere");
-        dns::point(LOST, &[dns::NOWHERE])?;
+        dns::point(LOST, &[dns::NOBODY])?;
         screen.step(&format!(
-            "in the CA's DNS {LOST} leads to {}, where nothing listens at port 80",
-            dns::NOWHERE
+            "in the CA's DNS {LOST} leads to {}, where nobody answers",
+            dns::NOBODY
         ));
         let folder = manifest::repository().join("examples/demo/lost");
         screen.run(

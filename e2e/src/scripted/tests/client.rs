@@ -1,6 +1,6 @@
 //! A client that can also do wrong, without HTTP in between.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -17,6 +17,8 @@ pub(super) struct Client<'a> {
     pub(super) ca: &'a ScriptedCa,
     pub(super) key: EcdsaKeyPair,
     pub(super) kid: Option<String>,
+    /// Where its requests come from.
+    pub(super) address: IpAddr,
 }
 
 /// A CA that believes everybody.
@@ -71,8 +73,12 @@ pub(super) fn csr_of(key: &KeyPair, names: &[&str]) -> String {
 impl<'a> Client<'a> {
     /// One without an account.
     pub(super) fn stranger(ca: &'a ScriptedCa) -> Self {
-        let (key, kid) = (key(), None);
-        Self { ca, key, kid }
+        Self {
+            ca,
+            key: key(),
+            kid: None,
+            address: Ipv4Addr::LOCALHOST.into(),
+        }
     }
 
     /// One with an account.
@@ -128,7 +134,7 @@ impl<'a> Client<'a> {
             content_type: "application/jose+json".into(),
             user_agent: "test".into(),
             body: body.into(),
-            client: Ipv4Addr::LOCALHOST.into(),
+            client: self.address,
         }
     }
 

@@ -209,3 +209,27 @@ async fn accounts_are_limited_by_the_clients_address() {
     let lookup = first.register(&json!({"onlyReturnExisting": true}));
     assert_eq!(lookup.refusal(), (400, "accountDoesNotExist".into()));
 }
+
+#[tokio::test]
+async fn accounts_are_limited_by_the_clients_network_too() {
+    let ca = limited(Limits::lets_encrypt()).await;
+    let from = |address: String| {
+        let client = Client {
+            address: address.parse().unwrap(),
+            ..Client::stranger(&ca)
+        };
+        client.register(&json!({"termsOfServiceAgreed": true}))
+    };
+    for number in 0..500 {
+        let made = from(format!("2001:db8:1:{number:x}::1"));
+        assert_eq!(made.status, 201, "{number}: {}", made.text());
+    }
+    let words = "too many new registrations (500) from this /48 block of IPv6 addresses";
+    limited_by(&from("2001:db8:1:ffff::2".into()), words);
+    // Another network has its own, and so has every IPv4 address.
+    assert_eq!(from("2001:db8:2::1".into()).status, 201);
+    assert_eq!(from("192.0.2.1".into()).status, 201);
+    // Eleven from one address are too many in any network.
+    let made = (0..11).map(|_| from("2001:db8:3::1".into()).status);
+    assert_eq!(made.filter(|status| *status == 201).count(), 10);
+}

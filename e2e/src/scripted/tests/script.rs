@@ -210,11 +210,7 @@ async fn what_is_forgotten_is_gone_and_its_number_is_not_given_again() {
         client.order(&["a.test"]).refusal(),
         (400, "accountDoesNotExist".into())
     );
-    let again = Client {
-        ca: &ca,
-        key: super::client::key(),
-        kid: None,
-    };
+    let again = Client::stranger(&ca);
     let again = again
         .register(&json!({"termsOfServiceAgreed": true}))
         .location();

@@ -1,8 +1,8 @@
-//! The same table with two replicas. At each effect the leader stands still, its Lease is deleted, another leads, and the first
-//! goes on: with a claim that is over by then, it does nothing more; with one that lasts, two lead at once. How another takes over
-//! by itself is in [`leaders`](crate::leaders).
+//! The same table with two replicas. Before each effect the leader stands still, its Lease is deleted, another leads, and stands
+//! still after the same effect; then the first goes on: with claims that are over by then, it first has to win the Lease again,
+//! and the second does nothing more; with claims that last, both lead at once. How another takes over by itself is in
+//! [`leaders`](crate::leaders).
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -13,17 +13,16 @@ use evercert_e2e::operator::{self, LEASE, NAMESPACE, Operator, Role};
 use evercert_e2e::story::SOON;
 use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
-use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
-use tokio::sync::Mutex;
 
+use super::check::{May, Spent};
 use super::play::Play;
-use super::{AFTER_BACKOFF, check, is_gap, orders, play};
+use super::{AFTER_BACKOFF, Waiting, check, is_gap, orders, play, side_by_side};
 use crate::{Tale, tales};
 
-/// How the first goes on.
+/// How those go on that stood still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claim {
     /// Its claim is over.
@@ -35,10 +34,10 @@ enum Claim {
 impl Claim {
     const ALL: [Self; 2] = [Self::Old, Self::Lasting];
 
-    /// How long the first one's claim lasts: as short as a busy machine bears, or longer than the play.
+    /// How long a claim lasts: as short as a busy machine bears, or longer than the play.
     fn duration(self) -> &'static str {
         match self {
-            Self::Old => SHORT,
+            Self::Old => "3s",
             Self::Lasting => "30s",
         }
     }
@@ -51,26 +50,43 @@ impl Claim {
     }
 }
 
-const SHORT: &str = "4s";
-/// The same, and what is lost on the way.
-const OVER: Duration = Duration::from_secs(5);
+/// An old claim, which counts from before the last request about it.
+const OVER: Duration = Duration::from_secs(3);
+/// So many requests had passed the look at the claim and were not on their way yet when the process stood still, at most.
+const UNDER_WAY: usize = 2;
 const DURATION: &str = "EVERCERT_LEASE_DURATION";
 /// The longest time until another leads: a claim of the usual length may stand in the Lease from before.
 const TAKEN_OVER: Duration = Duration::from_secs(15);
 
+/// Where the first stands still, and then the second, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stops {
+    first: Point,
+    second: Option<Point>,
+}
+
+impl Stops {
+    const fn alone(first: Point) -> Self {
+        Self {
+            first,
+            second: None,
+        }
+    }
+}
+
 /// Where it is known what became of everything.
 pub(crate) fn tales() -> Vec<Tale> {
-    let rows = points().filter(|point| !is_gap(*point));
-    rows.flat_map(|point| Claim::ALL.map(|claim| (point, claim)))
-        .map(|(point, claim)| {
-            let effect = point.effect.name().replace('-', "_");
-            let name = format!(
-                "{}::{}_{}_{effect}",
-                module_path!(),
-                claim.name(),
-                point.side
-            );
-            Tale::new(name, move |story| Box::pin(told(story, point, claim)))
+    let rows = Effect::ALL.iter().flat_map(|effect| rows(*effect));
+    rows.flat_map(|stops| Claim::ALL.map(|claim| (stops, claim)))
+        .map(|(stops, claim)| {
+            let Stops { first, second } = stops;
+            let effect = first.effect.name().replace('-', "_");
+            let sides = match second {
+                Some(second) => format!("{}_and_{}", first.side, second.side),
+                None => first.side.to_string(),
+            };
+            let name = format!("{}::{}_{sides}_{effect}", module_path!(), claim.name());
+            Tale::new(name, move |story| Box::pin(told(story, stops, claim)))
         })
         .collect()
 }
@@ -83,32 +99,72 @@ pub(crate) fn of_the_gap() -> Vec<Tale> {
     ]
 }
 
-/// Every effect, before it: then the first thing that it does afterwards is the effect itself.
-fn points() -> impl Iterator<Item = Point> {
-    Effect::ALL.iter().map(|effect| Point {
-        effect: *effect,
-        side: Side::Before,
+/// Each known side of an effect once.
+fn rows(effect: Effect) -> Vec<Stops> {
+    let known: Vec<Point> = points(effect)
+        .into_iter()
+        .filter(|point| !is_gap(*point))
+        .collect();
+    let [before, after] = *known else {
+        return known.into_iter().map(Stops::alone).collect();
+    };
+    match successor(effect) {
+        Some(next) if next == effect => vec![Stops {
+            first: before,
+            second: Some(after),
+        }],
+        next => vec![
+            Stops {
+                first: before,
+                second: next.map(|effect| Point { effect, ..after }),
+            },
+            Stops::alone(after),
+        ],
+    }
+}
+
+/// What another does first where the leader stands still before `effect`.
+fn successor(effect: Effect) -> Option<Effect> {
+    match effect {
+        // It finds the certificate in the companion.
+        Effect::StoreIssued | Effect::StoreSelfSigned => Some(Effect::RestoreSecret),
+        // The order is forgotten, and ends at the CA by itself.
+        Effect::DeactivateAuthorizations => None,
+        // One that ends does not come back to lead.
+        effect if Play::of(effect) == Play::End => None,
+        effect => Some(effect),
+    }
+}
+
+fn points(effect: Effect) -> [Point; 2] {
+    Side::ALL.map(|side| Point {
+        effect,
+        side,
         nth: 1,
         stop: Stop::Freeze,
     })
 }
 
-async fn told(story: Story<'_>, point: Point, claim: Claim) -> Result<()> {
+async fn told(story: Story<'_>, stops: Stops, claim: Claim) -> Result<()> {
     let began = Instant::now();
+    let point = stops.first;
     let play = Play::of(point.effect);
     let mut pair = Pair::begin(&story).await?;
     let told = async {
-        let ca = pair.reach(&story, point, claim).await?;
+        let ca = pair.reach(&story, stops, claim).await?;
         let reached = began.elapsed();
-        if claim == Claim::Lasting {
-            pair.first.thaw()?;
+        match claim {
+            Claim::Lasting => pair.both_go_on()?,
+            Claim::Old if stops.second.is_some() => pair.the_first_leads_again(&story).await?,
+            Claim::Old => {}
         }
         play.mend(&story).await?;
-        let may = may_order(point, claim);
-        check::whole(&story, play, ca.as_ref(), SOON, may.clone()).await?;
+        check::whole(&story, play, ca.as_ref(), SOON, &may_ask(point, claim)).await?;
         if claim == Claim::Old {
             pair.goes_on_with_an_old_claim(&story, point, ca.as_ref())
                 .await?;
+            // What was under way has changed nothing for good.
+            check::whole(&story, play, ca.as_ref(), SOON, &may_ask(point, claim)).await?;
         }
         println!(
             "{point}, {claim:?}: reached after {reached:.1?}, whole after {:.1?}",
@@ -117,7 +173,7 @@ async fn told(story: Story<'_>, point: Point, claim: Claim) -> Result<()> {
         Ok(())
     }
     .await;
-    pair.end().await?;
+    pair.end(&story).await?;
     // What ends the play may start the operator anew.
     drop(pair);
     let told = match told {
@@ -130,13 +186,17 @@ async fn told(story: Story<'_>, point: Point, claim: Claim) -> Result<()> {
     }
 }
 
-/// The orders that the CA may be asked for.
-fn may_order(point: Point, claim: Claim) -> RangeInclusive<usize> {
-    let one = orders(point);
+/// What the CA may be asked for.
+fn may_ask(point: Point, claim: Claim) -> May {
+    let one = May::be(orders(point));
     match claim {
-        // Whichever of the two is faster with its record.
-        Claim::Lasting if is_gap(point) => 1..=2,
-        Claim::Lasting | Claim::Old => one..=one,
+        Claim::Old => one,
+        Claim::Lasting => May {
+            // Whichever of the two is faster with its record.
+            orders: if is_gap(point) { 1..=2 } else { one.orders },
+            // Pebble signs twice when two finalize an order at the same moment.
+            certificates: 1..=2,
+        },
     }
 }
 
@@ -145,7 +205,9 @@ struct Pair<'a> {
     first: tokio::sync::MutexGuard<'a, Operator>,
     second: Operator,
     /// Since when the first stands still.
-    stood_still: Option<Instant>,
+    first_stood_still: Option<Instant>,
+    /// Since when the second does, if it does.
+    second_stood_still: Option<Instant>,
 }
 
 impl<'a> Pair<'a> {
@@ -155,17 +217,20 @@ impl<'a> Pair<'a> {
         Ok(Self {
             first,
             second,
-            stood_still: None,
+            first_stood_still: None,
+            second_stood_still: None,
         })
     }
 
-    /// Plays until the first stands still at `point`, and the second leads. The story's CA, if it needs one.
+    /// Plays until the first stands still where it is to, and the second leads or stands still as well. The story's CA, if it
+    /// needs one.
     async fn reach(
         &mut self,
         story: &Story<'_>,
-        point: Point,
+        stops: Stops,
         claim: Claim,
     ) -> Result<Option<TestCa>> {
+        let point = stops.first;
         let play = Play::of(point.effect);
         let ca = play.prepare(story).await?;
         self.first.kill()?;
@@ -173,14 +238,16 @@ impl<'a> Pair<'a> {
         let armed = point.to_string();
         let mut variables = play.variables();
         variables.push((DURATION, claim.duration()));
-        variables.push((VARIABLE, &armed));
-        self.first.restart_with(&variables)?;
-        let mut variables = play.variables();
-        variables.push((DURATION, SHORT));
+        let mut first = variables.clone();
+        first.push((VARIABLE, &armed));
+        self.first.restart_with(&first)?;
+        let armed = stops.second.map(|point| point.to_string());
+        variables.extend(armed.as_deref().map(|armed| (VARIABLE, armed)));
         self.second.restart_with(&variables)?;
         story
             .wait_for("the second is ready", SOON, async || {
-                Ok(self.second.role()?.map(drop))
+                let there = self.second.is_standing_still()? || self.second.role()?.is_some();
+                Ok(there.then_some(()))
             })
             .await?;
         play.go(story, ca.as_ref()).await?;
@@ -192,58 +259,115 @@ impl<'a> Pair<'a> {
             .stands_still(SOON)
             .await
             .with_context(|| format!("{point} was not reached"))?;
-        self.stood_still = Some(Instant::now());
-        let leases: Api<Lease> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
-        match leases.delete(LEASE, &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            other => drop(other?),
+        self.first_stood_still = Some(Instant::now());
+        delete_lease(story).await?;
+        if let Some(point) = stops.second {
+            self.second
+                .stands_still(TAKEN_OVER + SOON)
+                .await
+                .with_context(|| format!("{point} was not reached by the second"))?;
+            self.second_stood_still = Some(Instant::now());
+            delete_lease(story).await?;
+        } else {
+            self.second.is(Role::Leader, TAKEN_OVER).await?;
         }
-        self.second.is(Role::Leader, TAKEN_OVER).await?;
         Ok(ca)
     }
 
-    /// The first goes on, after all is done, and does nothing.
+    fn both_go_on(&mut self) -> Result<()> {
+        self.first.thaw()?;
+        if self.second_stood_still.is_some() {
+            self.second.thaw()?;
+        }
+        Ok(())
+    }
+
+    /// Its claim is over: before it changes anything it has won the Lease.
+    async fn the_first_leads_again(&mut self, story: &Story<'_>) -> Result<()> {
+        claim_is_over(story, self.first_stood_still).await?;
+        let audit = story.stage.audit()?;
+        self.first.thaw()?;
+        self.first.is(Role::Leader, TAKEN_OVER).await?;
+        let won = |call: &Call| call.is_about_the_lease() && call.code() < 300;
+        let before = story
+            .wait_for("the audit log tells of it", SOON, async || {
+                let wrote = writes(&audit, self.first.identity())?;
+                let at = wrote.iter().position(won);
+                Ok(at.map(|at| wrote.into_iter().take(at).collect::<Vec<Call>>()))
+            })
+            .await?;
+        only_under_way(&before)
+    }
+
+    /// Who stood still last goes on, after all is done, and does nothing.
     async fn goes_on_with_an_old_claim(
         &mut self,
         story: &Story<'_>,
         point: Point,
         ca: Option<&TestCa>,
     ) -> Result<()> {
-        let since = self.stood_still.context("it never stood still")?;
-        story
-            .wait_for("its claim is over", OVER * 2, async || {
-                Ok((since.elapsed() >= OVER).then_some(()))
-            })
-            .await?;
-        let requests = || ca.map(TestCa::count).transpose();
+        let (last, since) = match self.second_stood_still {
+            Some(since) => (&mut self.second, Some(since)),
+            None => (&mut *self.first, self.first_stood_still),
+        };
+        claim_is_over(story, since).await?;
+        // A first that has just begun again looks its account up.
+        let all = self.second_stood_still.is_none();
+        let requests = || -> Result<_> {
+            let count = ca.map(TestCa::count).transpose()?;
+            Ok(count.map(|count| (count.changes(), all.then(|| count.without_polls()))))
+        };
         let (audit, before) = (story.stage.audit()?, requests()?);
-        self.first.thaw()?;
+        last.thaw()?;
         if Play::of(point.effect) == Play::End {
-            self.first.ended(SOON).await?;
+            last.ended(SOON).await?;
         } else {
-            self.first.is(Role::Standby, SOON).await?;
+            last.is(Role::Standby, SOON).await?;
         }
-        let late = writes(&audit, self.first.identity())?;
-        ensure!(late.is_empty(), "it wrote:\n{}", audit::table(&late));
+        only_under_way(&writes(&audit, last.identity())?)?;
         let after = requests()?;
-        ensure!(
-            before.map(|c| c.without_polls()) == after.map(|c| c.without_polls()),
-            "requests to the CA: {before:?}, {after:?}"
-        );
+        ensure!(before == after, "requests to the CA: {before:?}, {after:?}");
         Ok(())
     }
 
     /// The first is the operator again, without a failpoint.
-    async fn end(&mut self) -> Result<()> {
-        if self.second.pid().is_some() {
-            // It gives the Lease up.
-            self.second.terminate()?;
+    async fn end(&mut self, story: &Story<'_>) -> Result<()> {
+        for replica in [&mut *self.first, &mut self.second] {
+            if replica.pid().is_some() {
+                replica.kill()?;
+            }
         }
-        if self.first.pid().is_some() {
-            self.first.kill()?;
-        }
+        delete_lease(story).await?;
         self.first.ensure_ready().await
     }
+}
+
+/// A process that is not to act any more has begun nothing: what it wrote was under way when it stood still.
+fn only_under_way(wrote: &[Call]) -> Result<()> {
+    ensure!(
+        wrote.len() <= UNDER_WAY,
+        "it wrote:\n{}",
+        audit::table(wrote)
+    );
+    Ok(())
+}
+
+/// As if nobody had ever led.
+async fn delete_lease(story: &Story<'_>) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
+    match leases.delete(LEASE, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop).map_err(Into::into),
+    }
+}
+
+async fn claim_is_over(story: &Story<'_>, since: Option<Instant>) -> Result<()> {
+    let since = since.context("it never stood still")?;
+    story
+        .wait_for("its claim is over", OVER * 2, async || {
+            Ok((since.elapsed() >= OVER).then_some(()))
+        })
+        .await
 }
 
 /// What a replica changed, or would have if it had not been refused: save a write of the Lease that was, which is how it learns
@@ -258,38 +382,29 @@ fn writes(audit: &Audit, identity: &str) -> Result<Vec<Call>> {
 
 /// Between the intent in the ledger and the order's URL in the status.
 fn gap() -> Vec<Point> {
-    let both = |effect: &Effect| {
-        Side::ALL.map(|side| Point {
-            effect: *effect,
-            side,
-            nth: 1,
-            stop: Stop::Freeze,
-        })
-    };
-    let points = Effect::ALL.iter().flat_map(both);
+    let points = Effect::ALL.iter().flat_map(|effect| points(*effect));
     points.filter(|point| is_gap(*point)).collect()
 }
 
 async fn frozen_between_intent_and_record_an_order_counts_as_spent_and_waits(
     story: Story<'_>,
 ) -> Result<()> {
-    let turns = &Mutex::new(());
-    let rows = gap().into_iter().map(|point| async move {
-        let name = format!("f-{}-{}-pair", point.side, point.effect);
-        let own = Story::begin(story.stage, &name).await?;
-        let told = frozen_in_the_gap(&own, point, turns).await;
-        evidence(&own, point, told).await
-    });
-    let told: Result<Vec<()>> = join_all(rows).await.into_iter().collect();
-    told.map(drop)
+    let names = gap()
+        .into_iter()
+        .map(|point| (point, format!("f-{}-{}-pair", point.side, point.effect)));
+    let names: Vec<(Point, String)> = names.collect();
+    let lose = async |point, name| {
+        let own = Story::begin(story.stage, name).await?;
+        let lost = frozen_in_the_gap(&own, point).await;
+        Waiting::of(lost, own, point).await
+    };
+    side_by_side(&names, lose, |point| may_ask(point, Claim::Old)).await
 }
 
-/// One after the other they stand still; the minutes pass side by side.
-async fn frozen_in_the_gap(story: &Story<'_>, point: Point, turns: &Mutex<()>) -> Result<()> {
-    let turn = turns.lock().await;
+async fn frozen_in_the_gap(story: &Story<'_>, point: Point) -> Result<(TestCa, Spent)> {
     let mut pair = Pair::begin(story).await?;
     let told = async {
-        let ca = pair.reach(story, point, Claim::Old).await?;
+        let ca = pair.reach(story, Stops::alone(point), Claim::Old).await?;
         let ca = ca.context("a play without a CA")?;
         let spent = check::spent(story, point, &ca).await?;
         pair.goes_on_with_an_old_claim(story, point, Some(&ca))
@@ -297,12 +412,8 @@ async fn frozen_in_the_gap(story: &Story<'_>, point: Point, turns: &Mutex<()>) -
         anyhow::Ok((ca, spent))
     }
     .await;
-    pair.end().await?;
-    drop(pair);
-    drop(turn);
-    let (ca, spent) = told?;
-    check::waits(story, spent, &ca, AFTER_BACKOFF).await?;
-    whole_at_last(story, point, Claim::Old, &ca).await
+    pair.end(story).await?;
+    told
 }
 
 async fn two_that_lead_between_intent_and_record_place_one_order_or_count_one_as_spent(
@@ -320,21 +431,23 @@ async fn two_that_lead_between_intent_and_record_place_one_order_or_count_one_as
 async fn two_lead_in_the_gap(story: &Story<'_>, point: Point) -> Result<()> {
     let mut pair = Pair::begin(story).await?;
     let told = async {
-        let ca = pair.reach(story, point, Claim::Lasting).await?;
+        let ca = pair
+            .reach(story, Stops::alone(point), Claim::Lasting)
+            .await?;
         let ca = ca.context("a play without a CA")?;
         pair.first.thaw()?;
         // What the two make of it is settled when the first has found the Lease another's.
         pair.first.is(Role::Standby, SOON).await?;
-        whole_at_last(story, point, Claim::Lasting, &ca).await
+        whole_at_last(story, point, &ca).await
     }
     .await;
-    pair.end().await?;
+    pair.end(story).await?;
     told
 }
 
-async fn whole_at_last(story: &Story<'_>, point: Point, claim: Claim, ca: &TestCa) -> Result<()> {
-    let (play, may) = (Play::of(point.effect), may_order(point, claim));
-    check::whole(story, play, Some(ca), AFTER_BACKOFF, may).await?;
+async fn whole_at_last(story: &Story<'_>, point: Point, ca: &TestCa) -> Result<()> {
+    let (play, may) = (Play::of(point.effect), may_ask(point, Claim::Lasting));
+    check::whole(story, play, Some(ca), AFTER_BACKOFF, &may).await?;
     play::end(story, point).await
 }
 

@@ -11,7 +11,7 @@ use evercert_api::{Certificate, Issuer, children};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
-use evercert_e2e::operator::NAMESPACE;
+use evercert_e2e::operator::{INGRESS_CLASS, NAMESPACE};
 use evercert_e2e::story::{SOON, issuer_yaml};
 use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::Point;
@@ -55,6 +55,10 @@ pub(super) enum Play {
     Disown,
     /// The CA refuses the name; then another is asked for.
     Refuse,
+    /// An annotated Ingress asks for the Certificate.
+    Source,
+    /// An Ingress asks for another Certificate no longer.
+    Unask,
     /// Another name is asked for while an authorization is open.
     Abandon,
     /// The first certificate in a cluster without a solver.
@@ -96,6 +100,8 @@ impl Play {
             | Effect::TakeLease
             | Effect::RenewLease => Self::Issue,
             Effect::ReleaseLease => Self::End,
+            Effect::ApplyCertificate => Self::Source,
+            Effect::RemoveCertificate => Self::Unask,
             Effect::KeepNextAccountKey | Effect::ChangeAccountKey | Effect::SettleAccountKey => {
                 Self::Rotate
             }
@@ -135,6 +141,8 @@ impl Play {
             | Self::Delete
             | Self::Copy
             | Self::Disown
+            | Self::Source
+            | Self::Unask
             | Self::Abandon
             | Self::StartSolver
             | Self::StopSolver
@@ -165,9 +173,22 @@ impl Play {
                 no_route_stays(story).await?;
                 make_mortal(story).await?;
             }
+            Self::Unask => {
+                begin(story, &ca, "www").await?;
+                story.ready(SITE, SOON).await?;
+                no_route_stays(story).await?;
+                own_issuer(story).await?;
+                story.apply(&annotated(story, OLD, OLD, OLD)).await?;
+                story.ready(OLD, SOON).await?;
+            }
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
-            Self::Issue | Self::SelfSign | Self::Refuse | Self::StartSolver | Self::End => {}
+            Self::Issue
+            | Self::Source
+            | Self::SelfSign
+            | Self::Refuse
+            | Self::StartSolver
+            | Self::End => {}
         }
         Ok(Some(ca))
     }
@@ -218,6 +239,8 @@ impl Play {
             | Self::Copy
             | Self::Disown
             | Self::Refuse
+            | Self::Source
+            | Self::Unask
             | Self::Abandon
             | Self::StartSolver
             | Self::Leftovers
@@ -267,6 +290,17 @@ impl Play {
                     .await?;
             }
             Self::Refuse => begin(story, ca()?, "blocked").await?,
+            Self::Source => {
+                issuer(story, ca()?).await?;
+                story.apply(&annotated(story, SITE, "ca", "www")).await?;
+            }
+            Self::Unask => {
+                let without = json!({"spec": {"tls": null}});
+                let ingresses = story.api::<Ingress>();
+                ingresses
+                    .patch(OLD, &PatchParams::default(), &Patch::Merge(&without))
+                    .await?;
+            }
             Self::Abandon => {
                 begin(story, ca()?, "other").await?;
                 // Its route is refused: the authorization stays open.
@@ -289,6 +323,9 @@ impl Play {
         if self == Self::Delete {
             return is_gone(story).await;
         }
+        if self == Self::Unask {
+            return is_unasked(story).await;
+        }
         if self == Self::Revoke {
             return revoked::done(story, SITE).await.map(drop);
         }
@@ -304,6 +341,11 @@ impl Play {
 pub(super) async fn end(story: &Story<'_>, point: Point) -> Result<()> {
     let all = ListParams::default();
     let (certificates, issuers) = (story.api::<Certificate>(), story.api::<Issuer>());
+    // Else they ask for their Certificates again.
+    story
+        .api::<Ingress>()
+        .delete_collection(&DeleteParams::default(), &all)
+        .await?;
     certificates
         .delete_collection(&DeleteParams::default(), &all)
         .await?;
@@ -327,12 +369,30 @@ fn quick() -> Pebble {
 }
 
 async fn begin(story: &Story<'_>, ca: &TestCa, label: &str) -> Result<()> {
+    issuer(story, ca).await?;
+    want(story, label).await
+}
+
+async fn issuer(story: &Story<'_>, ca: &TestCa) -> Result<()> {
     let issuer = issuer_yaml("Issuer", "ca", &ca.directory(), &ca.bundle()?);
     let mut issuer: Value = serde_json::from_str(&issuer)?;
     let acme = issuer.pointer_mut("/spec/acme").context("no acme")?;
     acme["email"] = json!("ops@example.test");
-    story.apply(&issuer.to_string()).await?;
-    want(story, label).await
+    story.apply(&issuer.to_string()).await
+}
+
+/// An Ingress that asks for a Certificate of its own name.
+fn annotated(story: &Story<'_>, name: &str, issuer: &str, label: &str) -> String {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": name, "annotations": {"evercert.dev/issuer": issuer}},
+        "spec": {
+            "ingressClassName": INGRESS_CLASS,
+            "tls": [{"hosts": [story.host(label)], "secretName": name}],
+            "defaultBackend": {"service": {"name": "x", "port": {"number": 80}}},
+        },
+    })
+    .to_string()
 }
 
 async fn want(story: &Story<'_>, label: &str) -> Result<()> {
@@ -364,12 +424,32 @@ async fn bereave(story: &Story<'_>) -> Result<()> {
     strip(story).await
 }
 
-/// Another Certificate, whose Secret goes with it.
-async fn make_mortal(story: &Story<'_>) -> Result<()> {
+async fn own_issuer(story: &Story<'_>) -> Result<()> {
     let issuer = json!({
         "apiVersion": "evercert.dev/v1", "kind": "Issuer", "metadata": {"name": OLD}, "spec": {"selfSigned": {}},
     });
-    story.apply(&issuer.to_string()).await?;
+    story.apply(&issuer.to_string()).await
+}
+
+/// The Certificate that nobody asks for any more is gone, its Secret is not; then the rest goes.
+async fn is_unasked(story: &Story<'_>) -> Result<()> {
+    story
+        .wait_for("the Certificate is gone", SOON, async || {
+            let there = story.api::<Certificate>().get_opt(OLD).await?;
+            Ok(there.is_none().then_some(()))
+        })
+        .await?;
+    story.secret(OLD).await?;
+    let gone = DeleteParams::default();
+    story.api::<Issuer>().delete(OLD, &gone).await?;
+    story.api::<Ingress>().delete(OLD, &gone).await?;
+    story.api::<Secret>().delete(OLD, &gone).await?;
+    Ok(())
+}
+
+/// Another Certificate, whose Secret goes with it.
+async fn make_mortal(story: &Story<'_>) -> Result<()> {
+    own_issuer(story).await?;
     story
         .certificate_with(OLD, &[story.host(OLD)], |spec| {
             OLD.clone_into(&mut spec.issuer_ref.name);

@@ -1,13 +1,15 @@
 use evercert_api::Reason;
 use evercert_api::certificate::{KeyAlgorithm, whole_seconds};
 
+use jiff::SignedDuration;
+
 use crate::fault::{FaultClass, Subproblem};
-use crate::observe::{Observed, OrderObservation, Presented, Reach};
-use crate::order::{OrderState, ProofState};
+use crate::observe::{Observed, OrderObservation, Presented, Reach, ReadOrder};
+use crate::order::{OrderState, OrderView, ProofState};
 use crate::plan::fixtures::{
     DAY, at, authorization, challenge_url, due, fault, good, now, observed, order, problem,
 };
-use crate::plan::{Failure, Plan, State, Step, plan};
+use crate::plan::{Failure, Plan, State, Step, later, plan};
 
 fn decide(o: &Observed) -> Plan {
     plan(o, now())
@@ -167,11 +169,7 @@ fn view_older_than_what_the_ca_was_told_is_read_again_not_acted_on() {
             "{state:?}"
         );
         assert!(late.wake > now() && late.wake <= at(1));
-        let stale = told.changed(
-            at(-1)
-                .checked_add(jiff::SignedDuration::from_millis(1))
-                .unwrap(),
-        );
+        let stale = told.changed(at(-1).checked_add(SignedDuration::from_millis(1)).unwrap());
         assert_eq!(decide(&stale).step, Step::Refresh, "{state:?}");
     }
 }
@@ -432,9 +430,7 @@ fn accepted_challenges_are_waited_for() {
     );
     assert_eq!(
         waiting.wake,
-        at(1)
-            .checked_add(jiff::SignedDuration::from_millis(500))
-            .unwrap()
+        at(1).checked_add(SignedDuration::from_millis(500)).unwrap()
     );
 }
 
@@ -496,4 +492,81 @@ fn certificate_that_cannot_be_kept_yet_stays_at_the_ca() {
         (Step::Wait, Reason::SecretNotWritable, at(20))
     );
     assert_eq!(decide(&o.unwritable_since(-30)).step, Step::Store);
+}
+
+/// Reads an order that the CA works on for `work` seconds as the plans say, over restarts, and tells when it was read.
+fn read_until_signed(work: i64, retry_after: Option<i64>, restarts: &[i64]) -> Vec<i64> {
+    let expires = at(7 * DAY);
+    let seen = |now| OrderView {
+        read_at: now,
+        retry_after: retry_after.map(|s| later(now, SignedDuration::from_secs(s))),
+        expires: Some(expires),
+        ..order(if now < at(work) {
+            OrderState::Processing
+        } else {
+            OrderState::Valid
+        })
+    };
+    let finalized = observed().with_order(seen(now())).changed(now());
+    // The answer to finalize is the first.
+    let (mut o, mut now, mut reads) = (finalized, now(), vec![0]);
+    let mut restarts = restarts.iter().map(|s| at(*s)).peekable();
+    for _ in 0..10_000 {
+        let decided = plan(&o, now);
+        if decided.step == Step::Store {
+            return reads;
+        }
+        if decided.step == Step::Wait {
+            assert!(decided.wake > now, "{decided:?}");
+            now = match restarts.next_if(|at| *at < decided.wake) {
+                // What was read is forgotten; what was recorded is not.
+                Some(restart) => {
+                    o.order = OrderObservation::Unread;
+                    o.presented = Presented::No;
+                    restart
+                }
+                None => decided.wake,
+            };
+            continue;
+        }
+        assert_eq!(decided.step, Step::Refresh, "{now}");
+        reads.push(now.duration_since(at(0)).as_secs());
+        o.order = OrderObservation::Read(ReadOrder {
+            view: seen(now),
+            accepted: Vec::new(),
+            changed_at: None,
+        });
+    }
+    panic!("the certificate was never downloaded: {reads:?}");
+}
+
+#[test]
+fn story_5_an_order_of_seventy_minutes_is_read_as_the_ca_says_over_two_restarts_and_downloaded_at_the_end()
+ {
+    let work = 70 * 60;
+    let restarts = [20 * 60 + 7, 45 * 60 + 11];
+    for pause in [10, 60, 1_000, 3_600] {
+        let reads = read_until_signed(work, Some(pause), &restarts);
+        let early = reads.windows(2).filter(|two| two[1] - two[0] < pause);
+        let early: Vec<_> = early.map(|two| two[1]).collect();
+        assert_eq!(
+            early, restarts,
+            "one that has started again looks once: {reads:?}"
+        );
+        let last = *reads.last().unwrap();
+        assert!((work..work + pause).contains(&last), "{reads:?}");
+    }
+    let reads = read_until_signed(work, None, &restarts);
+    let restless = reads
+        .windows(2)
+        .filter(|two| two[0] > 10 && two[1] - two[0] < 5)
+        .map(|two| two[1]);
+    assert!(
+        restless.eq(restarts),
+        "every 5 s at most where the CA does not say: {reads:?}"
+    );
+    assert!(
+        (work..work + 5).contains(reads.last().unwrap()),
+        "{reads:?}"
+    );
 }

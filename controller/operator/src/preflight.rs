@@ -1,0 +1,186 @@
+//! Looks at DNS for Certificates whose order is near. In the background, so that no pass waits for a look; who is looked at is
+//! woken when there is news. Answers are kept for seconds, in memory only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use evercert_api::Certificate;
+use evercert_core::caa::Signing;
+use evercert_core::key::ObjectKey;
+use evercert_core::preflight::{FRESH, Preflight, Trouble, find_strangers, find_wrong};
+use evercert_core::routes::IngressIndex;
+use evercert_probe::{Dns, is_public};
+use futures::channel::mpsc::UnboundedSender;
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::Semaphore;
+
+use crate::choice::METHOD;
+use crate::context::reference;
+use crate::issuer::{Session, Signer};
+
+/// How many Certificates are looked at at the same time.
+const AT_ONCE: usize = 64;
+/// An answer younger than this is not asked for again.
+const RECENT: SignedDuration = SignedDuration::from_secs(20);
+/// A look that has not ended by then was lost.
+const LOST: SignedDuration = SignedDuration::from_secs(30);
+
+/// What is to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question {
+    /// The names, each with the addresses of its Ingress.
+    names: Vec<(String, Vec<IpAddr>)>,
+    account: String,
+    identities: Vec<String>,
+    /// A name that must be there: the CA's.
+    control: Option<String>,
+}
+
+impl Question {
+    /// For the names of `certificate`; `None` where no CA looks at DNS.
+    pub(crate) fn of(
+        certificate: &Certificate,
+        session: Option<&Session>,
+        index: Option<&IngressIndex>,
+        sources: &BTreeMap<String, String>,
+    ) -> Option<Self> {
+        let session = session?;
+        let Signer::Acme { acme, directory } = &session.signer else {
+            return None;
+        };
+        let class = session.ingress_class.as_deref();
+        let entry_points = |name: &String| {
+            let index = index?;
+            let source = sources.get(name).map(String::as_str);
+            let class = index.class_for(source, class, name).ok()?;
+            Some(index.entry_points(&class, name))
+        };
+        let url: Option<http::Uri> = directory.url().parse().ok();
+        let host = url.as_ref().and_then(http::Uri::host);
+        let names = certificate.spec.dns_names.iter();
+        Some(Self {
+            names: names
+                .map(|name| (name.clone(), entry_points(name).unwrap_or_default()))
+                .collect(),
+            account: acme.account_uri().to_owned(),
+            identities: directory.caa_identities().to_vec(),
+            control: host
+                .filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err())
+                .map(str::to_owned),
+        })
+    }
+
+    /// One look at all names, all at once.
+    async fn ask(&self, dns: &Dns) -> Vec<Trouble> {
+        let signing = Signing {
+            identities: &self.identities,
+            account: Some(&self.account),
+            method: METHOD,
+        };
+        let looks = self.names.iter().map(|(name, wanted)| {
+            let (signing, control) = (&signing, self.control.as_deref());
+            async move {
+                let look = dns.look(name, wanted, signing, control).await;
+                let strangers = find_strangers(&look, wanted, is_public);
+                find_wrong(&look, wanted, &strangers).map(|what| Trouble {
+                    name: name.clone(),
+                    what,
+                })
+            }
+        });
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+}
+
+struct Look {
+    question: Question,
+    asked_at: Timestamp,
+    is_running: bool,
+    seen: Option<(Timestamp, Vec<Trouble>)>,
+}
+
+/// The looks of all Certificates.
+#[derive(Clone)]
+pub(crate) struct Preflights {
+    dns: Option<Dns>,
+    looks: Arc<Mutex<HashMap<ObjectKey, Look>>>,
+    room: Arc<Semaphore>,
+    wake: UnboundedSender<ObjectRef<Certificate>>,
+}
+
+impl Preflights {
+    /// Looks by `dns`, and wakes by `wake`.
+    pub(crate) fn new(dns: Option<Dns>, wake: UnboundedSender<ObjectRef<Certificate>>) -> Self {
+        Self {
+            dns,
+            looks: Arc::default(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+            wake,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Look>> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known; begins a look where that is not recent. Waits for nothing. What was wrong counts until it is seen again.
+    pub(crate) fn observe(&self, key: &ObjectKey, question: Question, now: Timestamp) -> Preflight {
+        let Some(dns) = &self.dns else {
+            return Preflight::Unasked;
+        };
+        let mut looks = self.lock();
+        let look = looks.entry(key.clone()).or_insert_with(|| Look {
+            question: question.clone(),
+            asked_at: now,
+            is_running: false,
+            seen: None,
+        });
+        if look.question != question {
+            look.question.clone_from(&question);
+            (look.is_running, look.seen) = (false, None);
+        }
+        let age = |at: Timestamp| now.duration_since(at);
+        let is_recent = look.seen.as_ref().is_some_and(|(at, _)| age(*at) < RECENT);
+        let is_running = look.is_running && age(look.asked_at) < LOST;
+        if !is_recent && !is_running {
+            (look.asked_at, look.is_running) = (now, true);
+            let this = self.clone();
+            let (dns, key) = (dns.clone(), key.clone());
+            tokio::spawn(async move { this.look(&dns, &key, question).await });
+        }
+        match &look.seen {
+            Some((at, troubles)) if age(*at) < FRESH || !troubles.is_empty() => {
+                Preflight::Seen(troubles.clone())
+            }
+            Some(_) | None => Preflight::Looking {
+                since: look.asked_at,
+            },
+        }
+    }
+
+    async fn look(&self, dns: &Dns, key: &ObjectKey, question: Question) {
+        // Nobody closes it.
+        let _room = self.room.acquire().await.ok();
+        let troubles = question.ask(dns).await;
+        let mut looks = self.lock();
+        let Some(look) = looks.get_mut(key).filter(|l| l.question == question) else {
+            return;
+        };
+        let before = look.seen.replace((Timestamp::now(), troubles));
+        look.is_running = false;
+        let is_news = look.seen.as_ref().map(|(_, now)| now) != before.as_ref().map(|(_, was)| was);
+        drop(looks);
+        if is_news {
+            // A closed channel means that the operator is stopping.
+            let _ = self.wake.unbounded_send(reference(key));
+        }
+    }
+
+    /// Nothing is known any more: no order is near.
+    pub(crate) fn forget(&self, key: &ObjectKey) {
+        self.lock().remove(key);
+    }
+}
