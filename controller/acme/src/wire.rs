@@ -159,7 +159,7 @@ impl WireProblem {
             detail: printable(self.detail.as_deref().unwrap_or_default()),
             subproblems: subproblems
                 .map(|s| Subproblem {
-                    identifier: s.identifier.map(|i| printable(&i.value)),
+                    identifier: s.identifier.map(|i| printable(&i.name())),
                     kind: bare_kind(s.kind),
                     detail: printable(s.detail.as_deref().unwrap_or_default()),
                 })

@@ -23,7 +23,7 @@ pub enum NameError {
     #[error("{0:?} is not in its ASCII form: write the IDNA A-labels (xn--…)")]
     NotAscii(String),
     /// The text is an IP address.
-    #[error("{0:?} is an IP address: dnsNames takes host names only")]
+    #[error("{0:?} is an IP address: dnsNames takes host names only, write it into ipAddresses")]
     IpAddress(String),
     /// The text is no IP address.
     #[error("{0:?} is not an IP address: write one such as 192.0.2.1 or 2001:db8::1")]
@@ -88,12 +88,12 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    /// Parses a host name or an IP address, in any of its forms.
+    /// Parses a host name or an IP address, in any of its forms; an IPv4 address as an IPv6 one (RFC 4291 §2.5.5.2) is the former.
     ///
     /// # Errors
     /// [`NameError`] of a text that is neither.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        Ok(match text.parse::<IpAddr>() {
+        Ok(match text.parse::<IpAddr>().map(|a| a.to_canonical()) {
             Ok(address) => Self {
                 text: address.to_string(),
                 address: Some(address),
@@ -113,7 +113,8 @@ impl Identifier {
         let address: IpAddr = text
             .parse()
             .map_err(|_| NameError::NoAddress(text.to_owned()))?;
-        let canonical = address.to_canonical().to_string();
+        let address = address.to_canonical();
+        let canonical = address.to_string();
         if canonical != text {
             return Err(NameError::NotCanonical(text.to_owned(), canonical));
         }
@@ -198,9 +199,21 @@ mod tests {
 
     #[test]
     fn address_is_an_identifier_in_its_canonical_form_only() {
+        // RFC 5952 §4, each rule once.
         for (text, canonical) in [
             ("198.18.0.1", "198.18.0.1"),
+            ("2001:db8::1", "2001:db8::1"),
             ("2001:DB8:0::1", "2001:db8::1"),
+            ("2001:0db8:0000:0000:0000:0000:0000:0001", "2001:db8::1"),
+            ("2001:db8::0:1", "2001:db8::1"),
+            ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+            ("2001:db8::1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+            ("2001:0:0:1:0:0:0:1", "2001:0:0:1::1"),
+            ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+            ("0:0:0:0:0:0:0:0", "::"),
+            ("::198.18.0.1", "::c612:1"),
+            ("::ffff:198.18.0.1", "198.18.0.1"),
+            ("::FFFF:c612:1", "198.18.0.1"),
         ] {
             let parsed = Identifier::parse(text).unwrap();
             assert_eq!(parsed.as_str(), canonical);
@@ -238,6 +251,8 @@ mod tests {
             ("198.18.0.2", Some("198.18.0.2")),
             ("[2001:DB8::1]:80", Some("2001:db8::1")),
             ("[2001:db8:0:0::1]", Some("2001:db8::1")),
+            ("[::1]:80", Some("::1")),
+            ("198.18.0.1:", Some("198.18.0.1")),
             ("2001:db8::1", None),
             ("[2001:db8::1", None),
             ("[2001:db8::1]x", None),

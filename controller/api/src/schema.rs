@@ -38,7 +38,7 @@ pub(crate) fn host_names(list: &mut Schema) {
         Rule::new("self.contains('*') || self == self.lowerAscii()").message("has upper-case letters: write it in lower case"),
         Rule::new("self.matches('^[ -~]*$')").message("is not in its ASCII form: write the IDNA A-labels (xn--...)"),
         Rule::new(r"!self.contains(':') && !self.matches('\\.[0-9]+$')")
-            .message("is an IP address or ends like one: dnsNames takes host names only"),
+            .message("is an IP address or ends like one: dnsNames takes host names only, write an address into ipAddresses"),
         Rule::new("self.contains('.') || self.matches('[*:]')")
             .message("has one label only, and no CA signs that: write the full name, such as www.example.com"),
         // What the rules above refuse passes here.

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use crate::caa::CaaAnswer;
 use crate::fault::{FaultClass, LONGEST_WAIT, Place, classify};
 use crate::need::whole;
-use crate::observe::IssuerObservation;
-use crate::plan::Failure;
+use crate::observe::{Gate, IssuerObservation};
+use crate::plan::{Failure, later};
 use crate::sentence::quote;
 
 /// An issuer that the spec names.
@@ -35,6 +35,8 @@ pub struct Choice {
     pub because: Option<String>,
     /// Why others that stand before it, or all but the first, are not tried.
     pub passed_over: Option<String>,
+    /// The first refused the order, and nobody else can sign: it is not asked again before.
+    pub held: Option<Gate>,
 }
 
 /// Whether a failed attempt makes the issuer give way to the next one that the spec names. It does where this CA, and perhaps no
@@ -129,13 +131,21 @@ pub fn find_refusal(
             return Some(format!("is not ready ({reason}): {}", quote(message)));
         }
     }
-    let refusal = refusals.iter().find(|refusal| {
+    find_refused_order(signatory, refusals, last_issue, now).map(build_refusal)
+}
+
+fn find_refused_order<'a>(
+    signatory: &Signatory,
+    refusals: &'a [RefusalStatus],
+    last_issue: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<&'a RefusalStatus> {
+    refusals.iter().find(|refusal| {
         refusal.issuer == signatory.id
             && refusal.fingerprint == signatory.fingerprint
             && now.duration_since(refusal.time.0) < LONGEST_WAIT
             && last_issue.is_none_or(|issue| refusal.time.0 > issue)
-    })?;
-    Some(build_refusal(refusal))
+    })
 }
 
 /// A refusal, as people read it.
@@ -171,13 +181,20 @@ pub fn choose_issuer(
                     at,
                     because: Some(format!("{} {why}", head.id)),
                     passed_over: join(&reasons),
+                    held: None,
                 };
             }
             Some(why) => reasons.push(format!("{} is not tried: {why}", signatory.id)),
         }
     }
+    let refused = find_refused_order(head, refusals, last_issue, now).map(|refusal| Gate {
+        until: later(refusal.time.0, LONGEST_WAIT),
+        reason: Reason::BackingOff,
+        message: format!("{} {}", head.id, build_refusal(refusal)),
+    });
     Choice {
         passed_over: join(&reasons),
+        held: refused,
         ..Choice::default()
     }
 }

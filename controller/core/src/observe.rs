@@ -43,6 +43,8 @@ pub struct Observed {
     pub gave_way: Option<String>,
     /// Why the issuers that stand before or after it in the spec are not tried.
     pub passed_over: Option<String>,
+    /// It refused the order, and no other issuer can sign: until when it is not asked again.
+    pub held: Option<Gate>,
     /// The TLS Secret.
     pub secret: SecretObservation,
     /// The user's own certificate for times without an issued one.

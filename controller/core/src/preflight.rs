@@ -118,6 +118,22 @@ pub struct NameLook {
 }
 
 impl NameLook {
+    /// Of an IP address, which is where it is, and which CAA records say nothing about.
+    #[must_use]
+    pub fn of_address(address: IpAddr) -> Self {
+        let (ipv4, ipv6) = match address {
+            IpAddr::V4(_) => (vec![address], Vec::new()),
+            IpAddr::V6(_) => (Vec::new(), vec![address]),
+        };
+        Self {
+            ipv4: Answer::Addresses(ipv4),
+            ipv6: Answer::Addresses(ipv6),
+            alias: None,
+            caa: CaaAnswer::Allowed,
+            listeners: Vec::new(),
+        }
+    }
+
     fn addresses(answer: &Answer) -> &[IpAddr] {
         match answer {
             Answer::Addresses(addresses) => addresses,
@@ -140,6 +156,9 @@ impl NameLook {
     }
 }
 
+/// The most addresses of one name that are asked who listens there; with more of them nothing is known.
+const MOST_ASKED: usize = 8;
+
 /// The addresses of a look that are none of `wanted`, where these are worth a comparison: the Ingress's addresses are known, all
 /// of them, and both they and the name's are addresses of the internet, as `is_public` tells. A load balancer behind a router has
 /// a private one, and a name with a private one is this network's own view.
@@ -153,8 +172,15 @@ pub fn find_strangers(
     let comparable = !wanted.is_empty()
         && wanted.len() < MOST_KEPT
         && wanted.iter().chain(&found).all(|a| is_public(*a));
-    let strangers = found.into_iter().filter(|a| !wanted.contains(a));
-    strangers.filter(|_| comparable).collect()
+    let mut strangers = found;
+    strangers.retain(|a| comparable && !wanted.contains(a));
+    // Whoever writes the zone does not send this process to half the internet.
+    strangers.truncate(if strangers.len() > MOST_ASKED {
+        0
+    } else {
+        MOST_ASKED
+    });
+    strangers
 }
 
 /// What is definitely wrong, if anything is. `strangers` are those of [`find_strangers`].
@@ -165,7 +191,7 @@ pub fn find_strangers(
 /// | neither has a record | | yes |
 /// | no address, SERVFAIL | | yes |
 /// | no address, no answer | | no: it is not known |
-/// | all are strangers | every one refuses port 80 | yes |
+/// | all are strangers, as an IP address of the spec may be | every one refuses port 80 | yes |
 /// | all are strangers | somebody, or nobody answers from here | no: a proxy may stand before the Ingress |
 /// | A leads to the Ingress, all of AAAA are strangers | the Ingress has an IPv6 address, or nobody listens there | yes: CAs try IPv6 first |
 /// | the same | somebody | no: the way over IPv6 may be another one |
@@ -269,6 +295,12 @@ impl fmt::Display for Trouble {
             Wrong::ServerFailure => write!(
                 f,
                 "the DNS servers of {name} fail (SERVFAIL): look at the zone's delegation, its servers and its DNSSEC signatures"
+            ),
+            Wrong::Elsewhere { wanted, .. } if name.parse::<IpAddr>().is_ok() => write!(
+                f,
+                "{name} is no address of the cluster's entry point ({}), and nobody listens there on port 80: remove it from \
+                 spec.ipAddresses, or make it lead to the entry point",
+                join(wanted)
             ),
             Wrong::Elsewhere { found, wanted } => write!(
                 f,

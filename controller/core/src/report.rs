@@ -1,229 +1,30 @@
 //! What a pass reports: the status after it, computed from what was observed, planned and done.
 
+mod change;
+
 use evercert_api::Reason;
-use evercert_api::certificate::{
-    AttemptOutcome, AttemptStatus, CertificateStatus, FailureStatus, OrderStatus, RefusalStatus,
-    RenewalInfoStatus, whole_seconds,
-};
+use evercert_api::certificate::{CertificateStatus, whole_seconds};
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, PROFILE_PENDING, RATE_LIMITED, READY,
     RENEW_BEFORE_CLAMPED, REVOCATION_PENDING, STALLED,
 };
 use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::backoff::next_attempt;
-use crate::choice::{build_refusal, gives_way};
+pub use self::change::{Basis, Change, Ending, apply_change, apply_earlier_change};
+use crate::choice::build_refusal;
 use crate::fallback::describe;
-use crate::fault::FaultClass;
-use crate::need::{find_need, whole, whole_up};
+use crate::need::{find_need, whole};
 use crate::observe::{
     CHECKING_ACCOUNT, IssuerObservation, Observed, SELF_SIGNED, SecretObservation,
 };
-use crate::plan::{Failure, Plan, State};
+use crate::plan::{Plan, State};
 use crate::preflight::{Preflight, find_shared_domain};
 use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
 use crate::revocation::{build_note, build_pending};
 use crate::sentence::quote;
-
-/// How many attempts the history holds.
-const HISTORY: usize = 10;
-/// The longest message of an attempt in the history, in characters.
-const LONGEST_MESSAGE: usize = 1000;
-
-/// What became of a step, as far as the status must know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// Nothing that the status records.
-    None,
-    /// An order was placed.
-    Placed(OrderStatus),
-    /// The order was given up, or its certificate was stored.
-    Cleared(Ending),
-    /// The attempt failed.
-    Failed(Failure),
-    /// The CA was asked when to renew.
-    Polled(RenewalInfoStatus),
-    /// A certificate was revoked; the sentence.
-    Revoked(String),
-}
-
-/// How an attempt ended that did not fail.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ending {
-    /// In which way.
-    pub outcome: AttemptOutcome,
-    /// The word.
-    pub reason: Reason,
-    /// The sentence.
-    pub message: String,
-}
-
-impl Ending {
-    /// Its certificate was stored.
-    #[must_use]
-    pub fn issued(message: impl Into<String>) -> Self {
-        Self {
-            outcome: AttemptOutcome::Issued,
-            reason: Reason::Issued,
-            message: message.into(),
-        }
-    }
-
-    /// It was given up.
-    #[must_use]
-    pub fn abandoned(message: impl Into<String>) -> Self {
-        Self {
-            outcome: AttemptOutcome::Abandoned,
-            reason: Reason::OrderAbandoned,
-            message: message.into(),
-        }
-    }
-}
-
-/// What a step was planned for, where it differs from what is observed when its outcome is written down.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Basis {
-    /// What a person wanted: [`Observed::fingerprint`].
-    fingerprint: String,
-    /// The URL of the order that was under way.
-    order: Option<String>,
-}
-
-impl Basis {
-    /// Of a step that is planned for `o`.
-    #[must_use]
-    pub fn of(o: &Observed) -> Self {
-        Self {
-            fingerprint: o.fingerprint(),
-            order: o.status.order.as_ref().map(|order| order.url.clone()),
-        }
-    }
-}
-
-/// Merges what a step did, which was planned for `o`, onto `status`. Idempotent, so that it can be merged again after a conflict.
-pub fn apply_change(o: &Observed, status: &mut CertificateStatus, change: &Change, now: Timestamp) {
-    merge(o, status, change, None, now);
-}
-
-/// Merges what a step did before `o` was observed. A failure is one of what was wanted then, and whatever a person has changed
-/// since ends its wait; an order that was begun since, by another leader, stays.
-pub fn apply_earlier_change(
-    o: &Observed,
-    status: &mut CertificateStatus,
-    change: &Change,
-    basis: &Basis,
-    at: Timestamp,
-) {
-    let begun_since = status
-        .order
-        .take_if(|order| basis.order.as_ref() != Some(&order.url));
-    merge(o, status, change, Some(basis), at);
-    if begun_since.is_some() && !matches!(change, Change::Placed(_)) {
-        status.order = begun_since;
-    }
-}
-
-fn merge(
-    o: &Observed,
-    status: &mut CertificateStatus,
-    change: &Change,
-    basis: Option<&Basis>,
-    now: Timestamp,
-) {
-    match change {
-        Change::None => {}
-        Change::Placed(order) => status.order = Some(order.clone()),
-        Change::Cleared(Ending {
-            outcome,
-            reason,
-            message,
-        }) => {
-            status.order = None;
-            note_attempt(status, *outcome, *reason, message, now);
-        }
-        Change::Polled(info) => status.renewal_info = Some(info.clone()),
-        Change::Revoked(message) => {
-            note_attempt(
-                status,
-                AttemptOutcome::Revoked,
-                Reason::Revoked,
-                message,
-                now,
-            );
-        }
-        // A write that went through unanswered: it is there already.
-        Change::Failed(_)
-            if o.status
-                .last_failure
-                .as_ref()
-                .is_some_and(|f| f.time == whole_seconds(now)) =>
-        {
-            status.order = None;
-        }
-        Change::Failed(failure) => {
-            let attempts = o.status.failed_attempts.unwrap_or(0).saturating_add(1);
-            let (reason, message) = (failure.reason, &failure.message);
-            note_attempt(status, AttemptOutcome::Failed, reason, message, now);
-            status.order = None;
-            let fingerprint = basis.map_or_else(|| o.fingerprint(), |b| b.fingerprint.clone());
-            if !o.spec.alternate_issuer_refs.is_empty() && gives_way(failure) {
-                let issuer = o.issuer_id();
-                status.refusals.retain(|refusal| refusal.issuer != issuer);
-                status.refusals.push(RefusalStatus {
-                    issuer,
-                    time: whole_seconds(now),
-                    message: failure.message.clone(),
-                    fingerprint: fingerprint.clone(),
-                });
-            }
-            status.failed_attempts = Some(attempts);
-            status.next_attempt_time = Some(Time(whole_up(next_attempt(
-                &o.key,
-                attempts,
-                &failure.fault,
-                now,
-            ))));
-            status.last_failure = Some(FailureStatus {
-                time: whole_seconds(now),
-                reason: failure.reason.as_str().to_owned(),
-                message: failure.message.clone(),
-                fingerprint: Some(fingerprint),
-                permanent: failure.fault.class == FaultClass::Permanent,
-            });
-        }
-    }
-}
-
-/// Puts an attempt that has ended at the head of the history, once.
-fn note_attempt(
-    status: &mut CertificateStatus,
-    outcome: AttemptOutcome,
-    reason: Reason,
-    message: &str,
-    now: Timestamp,
-) {
-    let attempt = AttemptStatus {
-        time: whole_seconds(now),
-        outcome,
-        reason: reason.as_str().to_owned(),
-        message: cut(message),
-    };
-    if status.history.first() != Some(&attempt) {
-        status.history.insert(0, attempt);
-        status.history.truncate(HISTORY);
-    }
-}
-
-/// At most so much of a sentence as ten of them may take in an object.
-fn cut(message: &str) -> String {
-    match message.char_indices().nth(LONGEST_MESSAGE) {
-        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
-        None => message.to_owned(),
-    }
-}
 
 /// The status that says what was observed and is planned. `Ready` comes from the Secret, never from the row.
 #[must_use]

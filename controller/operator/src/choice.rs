@@ -5,7 +5,7 @@ use evercert_api::{Certificate, keys};
 use evercert_core::caa::{CaaAnswer, Signing};
 use evercert_core::choice::{Choice, Signatory, choose_issuer, find_refusal};
 use evercert_core::key::ObjectKey;
-use evercert_core::observe::{IssuerObservation, build_fingerprint};
+use evercert_core::observe::{Gate, IssuerObservation, build_fingerprint};
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -29,6 +29,8 @@ pub(crate) struct Chosen {
     pub(crate) because: Option<String>,
     /// Why no other one is tried, where the first cannot issue.
     pub(crate) passed_over: Option<String>,
+    /// Until when the first is not asked again.
+    pub(crate) held: Option<Gate>,
 }
 
 /// Chooses: while an order is under way the issuer that it was placed with, else by [`choose_issuer`]; a certificate was last issued
@@ -76,6 +78,7 @@ pub(crate) async fn choose(
             at,
             because: find_why(&all, at, refusals, last_issue, now),
             passed_over: None,
+            held: None,
         }
     } else {
         let first = all.first().filter(|_| all.len() > 1);
@@ -89,7 +92,7 @@ pub(crate) async fn choose(
                 let session = session.as_ref();
                 let policy = check_issuer_policy(key, certificate, reference, session, context);
                 signatory.policy = policy.map(|refusal| refusal.message);
-                signatory.caa = ask(context, session, &spec.dns_names).await;
+                signatory.caa = ask(context, session, &spec.names()).await;
             }
         }
         choose_issuer(&all, refusals, last_issue, now)
@@ -112,6 +115,7 @@ pub(crate) async fn choose(
         others: others.collect(),
         because: choice.because,
         passed_over: choice.passed_over,
+        held: choice.held,
     }
 }
 

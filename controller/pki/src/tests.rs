@@ -309,6 +309,28 @@ fn addresses_are_asked_for_and_read_as_addresses() {
 }
 
 #[test]
+fn the_common_name_is_never_an_address() {
+    let signed = |list: &[&str], marking| {
+        let (from, to) = (at("2026-01-01T00:00:00Z"), at("2026-04-01T00:00:00Z"));
+        let pem = self_signed(new_key().as_bytes(), &names(list), from, to, marking).unwrap();
+        let facts = read_leaf(pem.as_bytes()).unwrap();
+        assert_eq!(facts.names, list);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let leaf = pem.parse_x509().unwrap();
+        let mut names = leaf.subject().iter_common_name();
+        names.next().unwrap().as_str().unwrap().to_owned()
+    };
+    let own = |list: &[&str]| signed(list, Marking::SelfSignedIssuer);
+    assert_eq!(own(&["198.18.0.2", "a.example"]), "a.example");
+    for list in [&["198.18.0.2"][..], &["198.18.0.2", "2001:db8::1"]] {
+        for marking in [Marking::SelfSignedIssuer, Marking::Fallback] {
+            let name = signed(list, marking);
+            assert!(name.parse::<std::net::IpAddr>().is_err(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_fallback_carries_a_name_that_nobody_takes_for_a_ca() {
     let key = generate_key(&spec(KeyAlgorithm::Rsa, 2048)).unwrap();
     let pem = self_signed_now(&key, &["a.example"]);

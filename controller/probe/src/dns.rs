@@ -15,6 +15,7 @@ use hickory_resolver::net::{DnsError as Negative, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::address::is_public;
@@ -72,7 +73,8 @@ impl Dns {
     }
 
     /// Looks at `name`, whose Ingress is at `wanted`. All questions at once; at most some seconds. Where servers fail, `control`,
-    /// another name that must be there, tells whether they fail for every name: then nothing is known.
+    /// another name that must be there, tells whether they fail for every name: then nothing is known. An IP address is where it
+    /// is: DNS is not asked about it.
     pub async fn look(
         &self,
         name: &str,
@@ -80,17 +82,9 @@ impl Dns {
         signing: &Signing<'_>,
         control: Option<&str>,
     ) -> NameLook {
-        let (ipv4, ipv6, caa) = tokio::join!(
-            self.addresses(name, RecordType::A),
-            self.addresses(name, RecordType::AAAA),
-            self.check_caa(name, signing),
-        );
-        let mut look = NameLook {
-            ipv4,
-            ipv6,
-            alias: None,
-            caa,
-            listeners: Vec::new(),
+        let mut look = match name.parse() {
+            Ok(address) => NameLook::of_address(address),
+            Err(_) => self.look_up(name, signing).await,
         };
         if look.found().is_empty() {
             let fails = look.ipv4 == Answer::ServerFailure || look.ipv6 == Answer::ServerFailure;
@@ -104,6 +98,21 @@ impl Dns {
         let strangers = find_strangers(&look, wanted, is_public);
         look.listeners = join_all(strangers.into_iter().map(find_listener)).await;
         look
+    }
+
+    async fn look_up(&self, name: &str, signing: &Signing<'_>) -> NameLook {
+        let (ipv4, ipv6, caa) = tokio::join!(
+            self.addresses(name, RecordType::A),
+            self.addresses(name, RecordType::AAAA),
+            self.check_caa(name, signing),
+        );
+        NameLook {
+            ipv4,
+            ipv6,
+            alias: None,
+            caa,
+            listeners: Vec::new(),
+        }
     }
 
     async fn addresses(&self, name: &str, kind: RecordType) -> Answer {
@@ -146,8 +155,14 @@ impl Dns {
     }
 }
 
+/// So many connections are tried at a time, whatever the zones of all names say.
+static CONNECTIONS: Semaphore = Semaphore::const_new(32);
+
 /// Who listens on port 80 of an address of the internet.
 async fn find_listener(address: IpAddr) -> (IpAddr, Listener) {
+    let Ok(_one_of_few) = CONNECTIONS.acquire().await else {
+        return (address, Listener::Silent);
+    };
     let connecting = TcpStream::connect((address, 80));
     let listener = match timeout(PER_CONNECTION, connecting).await {
         Ok(Ok(_)) => Listener::There,

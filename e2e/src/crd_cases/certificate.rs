@@ -143,7 +143,7 @@ fn names() -> Vec<Case> {
     cases.extend(addresses.map(|bad| {
         name_case(
             bad,
-            "is an IP address or ends like one: dnsNames takes host names only",
+            "is an IP address or ends like one: dnsNames takes host names only, write an address into ipAddresses",
         )
     }));
     let no_address = [

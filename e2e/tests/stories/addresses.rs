@@ -1,13 +1,18 @@
 //! Certificates for IP addresses (RFC 8738): proved at the address itself.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
+use evercert_api::certificate::{Profile, ProfilePolicy};
 use evercert_api::{Certificate, condition, keys};
 use evercert_cluster::address::INGRESS;
-use evercert_e2e::Story;
 use evercert_e2e::leaf::Leaf;
+use evercert_e2e::scripted::{Limits, Settings, Validation};
 use evercert_e2e::story::SOON;
+use evercert_e2e::{Story, dns};
 use k8s_openapi::api::core::v1::Secret;
 
+use crate::dns_preflight::{ingress, waits};
 use crate::issue::{data, no_route_stays};
 use crate::midway::never_failed;
 use crate::{Tale, tales};
@@ -16,6 +21,8 @@ pub(crate) fn tales() -> Vec<Tale> {
     tales![
         an_address_is_proved_at_itself_alone_and_beside_a_name,
         a_fallback_stands_in_for_addresses_that_nobody_can_prove,
+        a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_proved_with_it,
+        an_address_that_is_not_the_entry_points_holds_the_order_back_until_it_is,
     ]
 }
 
@@ -101,6 +108,81 @@ async fn a_fallback_stands_in_for_addresses_that_nobody_can_prove(story: Story<'
         )
         .await?;
     Ok(())
+}
+
+async fn a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_proved_with_it(
+    story: Story<'_>,
+) -> Result<()> {
+    let (host, ipv6) = (story.host("www"), "2001:db8::2");
+    let entry = SocketAddr::new(INGRESS.parse()?, 80);
+    // The world has no IPv6: the CA comes to the ingress controller, and asks for the address in brackets.
+    let places = [host.clone(), INGRESS.to_owned(), format!("[{ipv6}]")];
+    let ca = story
+        .scripted_ca(Settings {
+            validation: Validation::At(places.map(|name| (name, entry)).into()),
+            limits: Limits::none(),
+            ..Settings::lets_encrypt()
+        })
+        .await?;
+    let wanting = async |profile: Option<&str>| -> Result<()> {
+        story
+            .certificate_with("address", std::slice::from_ref(&host), |spec| {
+                spec.ip_addresses = vec![ipv6.to_owned(), INGRESS.to_owned()];
+                spec.profile = profile.map(|name| Profile {
+                    name: name.to_owned(),
+                    policy: ProfilePolicy::Required,
+                });
+            })
+            .await
+            .map(drop)
+    };
+    wanting(None).await?;
+    let words = "an IP address may need a profile of its own";
+    let told = story
+        .condition_says("address", condition::READY, words, SOON)
+        .await?;
+    ensure!(
+        told.contains(INGRESS) && told.contains("spec.profile") && told.contains("Next attempt"),
+        "{told}"
+    );
+    let count = ca.count();
+    ensure!(count.orders == 1 && count.placed == 0, "{}", ca.journal());
+
+    wanting(Some("shortlived")).await?;
+    story.ready("address", SOON).await?;
+    let names = names_in(&story.secret("address").await?)?;
+    ensure!(names == [INGRESS, ipv6, host.as_str()], "{names:?}");
+    let count = ca.count();
+    ensure!(
+        count.orders == 2 && count.certificates == 1,
+        "{}",
+        ca.journal()
+    );
+    no_route_stays(&story).await
+}
+
+async fn an_address_that_is_not_the_entry_points_holds_the_order_back_until_it_is(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    ingress(&story, &story.host("www")).await?;
+    let wanting = async |address: &str| -> Result<()> {
+        story
+            .certificate_with("site", &[], |spec| {
+                spec.ip_addresses = vec![address.to_owned()];
+            })
+            .await
+            .map(drop)
+    };
+    wanting(dns::NOWHERE).await?;
+    let words = [dns::NOWHERE, INGRESS, "remove it from spec.ipAddresses"];
+    waits(&story, &words).await?;
+    ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
+    wanting(INGRESS).await?;
+    story.ready("site", SOON).await?;
+    let count = ca.count()?;
+    ensure!(count.orders == 1 && count.certificates == 1, "{count:?}");
+    never_failed(&story, "site").await
 }
 
 /// The names of the leaf in a Secret.

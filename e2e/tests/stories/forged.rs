@@ -47,7 +47,7 @@ async fn a_forged_status_serves_nothing_and_asks_nothing(story: Story<'_>) -> Re
         .await?;
     // Its name leads nowhere, so that the Certificate waits with no order of its own.
     let host = story.host("mine");
-    dns::point(&host, &[dns::NOWHERE])?;
+    dns::point(&host, &[dns::NOBODY])?;
     story.certificate("mine", &[host]).await?;
     story
         .until(

@@ -13,6 +13,8 @@ use evercert_api::Identifier;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::GeneralName;
 
 pub(crate) use revocation::certificate_is_revoked_by_its_account_and_a_second_time_counts_as_done;
 
@@ -81,6 +83,7 @@ macro_rules! adapter_tests {
         $crate::suite::adapter_tests!(
             $authority:
             ten_names_go_from_order_to_chain,
+            addresses_are_ordered_as_identifiers_of_their_own_type,
             key_finds_its_account_again,
             another_process_finishes_an_order_by_its_url,
             order_of_another_account_is_gone,
@@ -209,6 +212,52 @@ pub(crate) async fn ten_names_go_from_order_to_chain<A: Authority>() {
     let again = acme.certificate(&order.url, now()).await.unwrap();
     assert_eq!(again.pem, chain);
     assert_eq!(ca.count(Counted::NewOrderRequests), 1);
+}
+
+/// RFC 8738.
+pub(crate) async fn addresses_are_ordered_as_identifiers_of_their_own_type<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let acme = account(&ca).await;
+    let all = ["2001:db8::1", "www.example.test", "198.18.0.2"];
+    let order = acme
+        .new_order(OrderRequest::of(&names(&all)), now())
+        .await
+        .unwrap();
+    let view = acme.read_order(&order.url, now()).await.unwrap();
+    assert!(view.is_for(&names(&all)), "{view:?}");
+    let mut proved: Vec<&str> = view
+        .authorizations
+        .iter()
+        .map(|a| a.name.as_str())
+        .collect();
+    proved.sort_unstable();
+    assert_eq!(proved, ["198.18.0.2", "2001:db8::1", "www.example.test"]);
+
+    let chain = issue(&*acme, &order.url, &all).await;
+    let (_, pem) = parse_x509_pem(chain.as_bytes()).unwrap();
+    let leaf = pem.parse_x509().unwrap();
+    let extension = leaf.subject_alternative_name().unwrap().unwrap();
+    let mut found: Vec<String> = extension
+        .value
+        .general_names
+        .iter()
+        .map(|name| match name {
+            GeneralName::IPAddress(bytes) => format!("{} bytes", bytes.len()),
+            GeneralName::DNSName(name) => (*name).to_owned(),
+            other => panic!("{other}"),
+        })
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, ["16 bytes", "4 bytes", "www.example.test"]);
+    let common_names = leaf.subject().iter_common_name();
+    let mut texts = common_names.filter_map(|name| name.as_str().ok());
+    assert!(
+        texts.all(|name| name == "www.example.test"),
+        "{:?}",
+        leaf.subject()
+    );
 }
 
 pub(crate) async fn key_finds_its_account_again<A: Authority>() {

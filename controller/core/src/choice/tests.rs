@@ -214,6 +214,23 @@ fn a_refusal_counts_for_a_day_and_until_spec_or_issuer_change_or_another_has_sig
 }
 
 #[test]
+fn a_first_that_has_refused_is_not_asked_again_for_a_day_though_nobody_else_can_sign() {
+    let until = now() + SignedDuration::from_hours(24);
+    let both = [refused("a"), refused("b")];
+    let starting = not_ready("b", "Starting");
+    for (b, refusals) in [(ready("b"), &both[..]), (starting, &both[..1])] {
+        let choice = choose(&[ready("a"), b], refusals);
+        let held = choice.held.unwrap();
+        assert_eq!((choice.at, held.until), (0, until));
+        assert!(held.message.contains("Issuer/a refused at 2"), "{held:?}");
+    }
+    assert_eq!(choose(&[ready("a"), ready("b")], &both[..1]).held, None);
+    assert_eq!(choose(&[ready("a"), ready("b")], &both[1..]).held, None);
+    let alone = choose(&[ready("a")], &both);
+    assert_eq!(alone.held, None, "its backoff is what it waits for");
+}
+
+#[test]
 fn whoever_cannot_sign_or_must_not_is_passed_over_with_the_reason() {
     let forbidden = Signatory {
         caa: Some(CaaAnswer::Forbidden("the CAA records forbid it".into())),

@@ -95,6 +95,7 @@ pub(crate) fn observed() -> Observed {
         dns: Preflight::default(),
         gave_way: None,
         passed_over: None,
+        held: None,
         intent: None,
         gate: None,
         limit: None,

@@ -7,7 +7,7 @@
 //!         · a revocation asked for → note what is in place
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
-//! start   nothing violated and one to be revoked → revoke · nothing violated → settle · suspended · issuer · name · profile · backing off · gate · limit · Secret not writable · key
+//! start   nothing violated and one to be revoked → revoke · nothing violated → settle · suspended · issuer · name · profile · backing off · refused by all · gate · limit · Secret not writable · key
 //!         · no route · solver · Secret not tried → dry run · slot
 //!         → place
 //! ```
@@ -292,6 +292,7 @@ const GATES: &[Row] = &[
     start::plan_profile,
     start::plan_lost_intent,
     start::plan_backoff,
+    start::plan_held,
     start::plan_gate,
     start::plan_limit,
     start::plan_unwritable_secret,

@@ -14,7 +14,7 @@ use super::fixtures::{
     DAY, at, certificate, due, expired, fallback, foreign, good, now, observed, order, tls,
 };
 use super::model::{Decide, World};
-use super::properties::{facts, instant, secret};
+use super::properties::any::{facts, instant, secret};
 use super::{Plan, Step, later, plan};
 use crate::adopt::find_obstacle;
 use crate::cases::config;

@@ -241,6 +241,21 @@ pub(super) fn plan_lost_intent(o: &Observed, now: Timestamp) -> Option<Plan> {
     ))
 }
 
+/// The first issuer refused, and so did each other that could sign: a choice that falls back to it is no change by a person.
+pub(super) fn plan_held(o: &Observed, now: Timestamp) -> Option<Plan> {
+    let held = o.held.as_ref().filter(|held| now < held.until)?;
+    let message = format!("{}. Next attempt at {}", held.message, whole(held.until));
+    Some(blocked(
+        "refused by all",
+        o,
+        held.reason,
+        with_passed_over(o, message),
+        // What keeps the others from being tried may end without anybody saying so.
+        held.until.min(later(now, LOOK_AGAIN)),
+        now,
+    ))
+}
+
 /// The last attempt failed, and nothing that a person can change has changed since.
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
@@ -363,7 +378,7 @@ pub(super) fn plan_dns(o: &Observed, now: Timestamp) -> Option<Plan> {
         told.push(format!("{} more names", troubles.len() - MOST_TOLD));
     }
     let message = format!(
-        "{}. No order is placed before: DNS is looked at again every 30 s, and at {} the order is placed all the same",
+        "{}. No order is placed before: it is looked at again every 30 s, and at {} the order is placed all the same",
         told.join("; "),
         whole(until)
     );
@@ -487,6 +502,7 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
         plan_refused_name,
         plan_profile,
         plan_backoff,
+        plan_held,
         plan_gate,
         plan_limit,
         plan_unwritable_secret,

@@ -57,6 +57,17 @@ fn the_name_that_is_not_there_the_one_without_address_and_servers_that_fail_are_
 }
 
 #[test]
+fn a_name_with_very_many_addresses_sends_nobody_there() {
+    let many = |n: u8| -> Vec<IpAddr> { (1..=n).map(|i| [203, 0, 113, i].into()).collect() };
+    let wanted = ips(&[HERE]);
+    let asked = |n| {
+        let look = answered(Answer::Addresses(many(n)), Answer::Addresses(Vec::new()));
+        find_strangers(&look, &wanted, |_| true).len()
+    };
+    assert_eq!((asked(1), asked(8), asked(9)), (1, 8, 0));
+}
+
+#[test]
 fn only_addresses_where_certainly_nobody_leads_on_to_the_ingress_are_wrong() {
     use Listener::{Refused, Silent, There};
     let elsewhere = || wrong(look(&[THERE], &[]), &[HERE], Refused);
@@ -80,6 +91,25 @@ fn only_addresses_where_certainly_nobody_leads_on_to_the_ingress_are_wrong() {
     ];
     for (ipv4, ipv6, wanted) in fine {
         assert_eq!(wrong(look(ipv4, ipv6), wanted, Refused), None, "{ipv4:?}");
+    }
+}
+
+#[test]
+fn an_address_is_wrong_where_it_is_none_of_the_entry_points_and_nobody_listens() {
+    for (address, others) in [(THERE, HERE), (THERE_V6, HERE_V6), (THERE_V6, HERE)] {
+        let look = NameLook::of_address(address.parse().unwrap());
+        assert_eq!(wrong(look.clone(), &[address], Listener::Refused), None);
+        assert_eq!(wrong(look.clone(), &[others], Listener::There), None);
+        assert_eq!(wrong(look.clone(), &[], Listener::Refused), None);
+        let what = wrong(look, &[others], Listener::Refused).unwrap();
+        let name = address.to_owned();
+        assert_eq!(
+            Trouble { name, what }.to_string(),
+            format!(
+                "{address} is no address of the cluster's entry point ({others}), and nobody listens there on port 80: remove it \
+                 from spec.ipAddresses, or make it lead to the entry point"
+            )
+        );
     }
 }
 

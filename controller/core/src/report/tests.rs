@@ -1,5 +1,7 @@
 use evercert_api::Reason;
-use evercert_api::certificate::{CertificateStatus, IssuerKind, IssuerRef};
+use evercert_api::certificate::{
+    AttemptOutcome, CertificateStatus, IssuerKind, IssuerRef, RefusalStatus,
+};
 use evercert_api::condition::{
     self, FALLBACK_IN_USE, ISSUING, PAUSED, READY, RENEW_BEFORE_CLAMPED, STALLED,
 };
@@ -7,13 +9,13 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::facts::Damage;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultClass};
 use crate::observe::{Marks, Observed};
 use crate::order::OrderState;
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, fault, good, now, observed, order, order_status,
 };
-use crate::plan::{fixtures, plan};
+use crate::plan::{Failure, fixtures, plan};
 
 fn report(o: &Observed, now: Timestamp) -> CertificateStatus {
     build_status(o, &plan(o, now), now)
@@ -313,6 +315,30 @@ fn an_order_that_another_leader_has_begun_stays_when_the_end_of_the_one_before_i
         apply_earlier_change(&then, &mut status, &change, &Basis::of(&then), now());
         assert_eq!(status.order, None);
     }
+}
+
+#[test]
+fn a_refusal_that_is_recorded_late_is_that_of_the_issuer_that_was_asked() {
+    let other = |name: &str| IssuerRef {
+        name: name.into(),
+        kind: IssuerKind::Issuer,
+    };
+    let mut first = observed();
+    first.spec.alternate_issuer_refs = vec![other("b")];
+    let mut second = first.clone();
+    second.chosen = Some(other("b"));
+    assert_ne!(first.issuer_id(), second.issuer_id());
+    let mut failed = failure(FaultClass::Permanent);
+    failed.reason = Reason::Rejected;
+    failed.fault.problem = None;
+    let failed = Change::Failed(failed);
+    let mut status = first.status.clone();
+    apply_change(&first, &mut status, &failed, at(-60));
+    let back = Observed { status, ..first };
+    let mut status = back.status.clone();
+    apply_earlier_change(&back, &mut status, &failed, &Basis::of(&second), now());
+    let by: Vec<&str> = status.refusals.iter().map(|r| r.issuer.as_str()).collect();
+    assert_eq!(by, [back.issuer_id(), second.issuer_id()]);
 }
 
 #[test]

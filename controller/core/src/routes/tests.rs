@@ -625,3 +625,25 @@ fn address_gets_a_rule_without_host_for_its_one_path_only() {
         }
     }
 }
+
+#[test]
+fn entry_points_of_an_address_are_those_of_every_ingress_of_the_class() {
+    let served = |class, hosts: &[Option<&str>], at| {
+        with_address(user_ingress("shop", Some(class), hosts), &[at])
+    };
+    let ingresses = [
+        served("web", &[Some("a.example")], "198.18.0.2"),
+        served("web", &[Some("*.example")], "2001:db8::2"),
+        served("web", &[None], "198.18.0.2"),
+        served("other", &[Some("a.example")], "198.18.0.3"),
+    ];
+    let index = IngressIndex::new(&ingresses, &[class("web", false), class("other", false)]);
+    let of = |class: &str, name| {
+        let found = index.entry_points(&RouteClass(class.to_owned()), name);
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(of("web", "198.18.0.9"), ["198.18.0.2", "2001:db8::2"]);
+    assert_eq!(of("other", "2001:db8::9"), ["198.18.0.3"]);
+    assert_eq!(of("web", "a.example"), ["198.18.0.2"]);
+    assert!(of("none", "198.18.0.9").is_empty());
+}

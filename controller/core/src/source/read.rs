@@ -61,7 +61,12 @@ pub(super) fn read(
         Ok(Some(issuer)) => Some(issuer),
         Ok(None) => {
             say_homeless(&annotations, said);
-            return Stance::Silent;
+            // Without the option that let it ask, its Certificate is not taken away: a slip must not end a renewal.
+            return if annotations.asks_by_an_option() {
+                Stance::Aside
+            } else {
+                Stance::Silent
+            };
         }
         Err(sentence) => {
             said.push((Reason::AnnotationInvalid, sentence));
@@ -163,6 +168,12 @@ impl<'a> Annotations<'a> {
         }
         let asks = self.get(TLS_ACME) == Some("true");
         Ok(self.config.default_issuer.clone().filter(|_| asks))
+    }
+
+    /// Whether it asks in words that are heeded by an option of the operator only.
+    fn asks_by_an_option(&self) -> bool {
+        let theirs = ["issuer", "cluster-issuer"].map(|word| format!("{CERT_MANAGER}{word}"));
+        self.get(TLS_ACME) == Some("true") || theirs.iter().any(|key| self.get(key).is_some())
     }
 
     fn issuer_of(&self, prefix: &str, kind: IssuerKind) -> Result<Option<IssuerRef>, String> {

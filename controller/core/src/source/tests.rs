@@ -359,6 +359,33 @@ fn hosts_that_are_addresses_are_addresses_of_the_certificate() {
 }
 
 #[test]
+fn an_option_that_falls_away_takes_no_certificate_away() {
+    let tls = json!([entry("tls", &["a.b"])]);
+    let options = SourceConfig {
+        dialects: [Dialect::CertManager].into(),
+        default_issuer: Some(IssuerRef {
+            name: "ca".into(),
+            kind: IssuerKind::Issuer,
+        }),
+        ..SourceConfig::default()
+    };
+    for asks in [
+        json!({"cert-manager.io/issuer": "ca"}),
+        json!({"cert-manager.io/cluster-issuer": "ca"}),
+        json!({"kubernetes.io/tls-acme": "true"}),
+    ] {
+        let ingresses = [ingress("site", 1, &asks, &tls)];
+        let made = plan(&ingresses, &[], &options);
+        assert_eq!(names(&made), ["tls"], "{asks}");
+        let without = plan(&ingresses, &all_applied(&made), &SourceConfig::default());
+        assert_eq!(without, SourcePlan::default(), "{asks}");
+        let silent = [ingress("site", 1, &json!({}), &tls)];
+        let gone = plan(&silent, &all_applied(&made), &SourceConfig::default());
+        assert_eq!(gone.remove.len(), 1, "a person took it away");
+    }
+}
+
+#[test]
 fn an_entry_that_has_become_unusable_keeps_its_certificate() {
     let config = SourceConfig::default();
     let good = json!([entry("tls", &["a.b"])]);

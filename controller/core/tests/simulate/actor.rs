@@ -163,6 +163,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         dns: Preflight::default(),
         gave_way: None,
         passed_over: None,
+        held: None,
         intent: None,
         gate: None,
         limit: None,

@@ -18,14 +18,16 @@ fn row(o: &Observed) -> &'static str {
 
 #[test]
 fn missing_or_damaged_secret_is_restored_from_the_companion() {
-    for o in [
-        observed(),
-        observed().with_damage(Damage::MissingData),
-        observed().with_damage(Damage::InvalidCertificate),
-        observed().with_damage(Damage::InvalidKeyPair),
-        observed().with_certificate(expired()),
-        observed().with_fallback(fallback()),
-    ] {
+    let states: &[fn() -> Observed] = &[
+        || observed(),
+        || observed().with_damage(Damage::MissingData),
+        || observed().with_damage(Damage::InvalidCertificate),
+        || observed().with_damage(Damage::InvalidKeyPair),
+        || observed().with_certificate(expired()),
+        || observed().with_fallback(fallback()),
+    ];
+    for o in states {
+        let o = o();
         let plan = plan(&o.with_last_good(good()), now());
         assert_eq!(
             (plan.step, plan.say.reason),

@@ -4,7 +4,7 @@ use evercert_api::condition;
 
 use crate::facts::KeyKind;
 use crate::lanes::Candidate;
-use crate::observe::{Marks, Observed, SolverState};
+use crate::observe::{Gate, Marks, Observed, SolverState};
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
 };
@@ -533,18 +533,42 @@ fn a_fallback_does_not_wait_for_dns() {
 }
 
 #[test]
+fn an_issuer_that_refused_and_is_chosen_again_for_want_of_another_is_not_ordered_from() {
+    let mut o = ready().with_fallback(fallback()).backing_off_until(600);
+    let failure = o.status.last_failure.as_mut().unwrap();
+    failure.fingerprint = Some("of another issuer".into());
+    assert_eq!(decide(&o).row, "slot granted");
+    o.held = Some(Gate {
+        until: at(DAY),
+        reason: Reason::BackingOff,
+        message: "Issuer/a refused".into(),
+    });
+    o.passed_over = Some("Issuer/b is not tried: it has refused".into());
+    let plan = decide(&o);
+    assert_eq!((plan.row, plan.step), ("refused by all", Step::Wait));
+    assert!(plan.wake < at(DAY), "another may be ready sooner");
+    for words in ["Issuer/a refused. Next attempt at", "Issuer/b is not tried"] {
+        assert!(plan.say.message.contains(words), "{}", plan.say.message);
+    }
+    o.held.as_mut().unwrap().until = now();
+    assert_eq!(decide(&o).row, "slot granted");
+}
+
+#[test]
 fn an_order_is_near_when_only_its_preparations_stand_before_it() {
     let mut unprepared = ready().without_slot();
     unprepared.companion.pending_key = None;
     assert!(is_order_near(&unprepared, now()));
-    for far in [
-        ready().with_certificate(good()),
-        ready().gated_until(60),
-        ready().limited_until(60),
-        ready().backing_off_until(60),
-        ready().with_issuer_not_ready(),
-        ready().suspended(),
-    ] {
+    let all_far: &[fn() -> Observed] = &[
+        || ready().with_certificate(good()),
+        || ready().gated_until(60),
+        || ready().limited_until(60),
+        || ready().backing_off_until(60),
+        || ready().with_issuer_not_ready(),
+        || ready().suspended(),
+    ];
+    for far in all_far {
+        let far = far();
         assert!(!is_order_near(&far, now()));
     }
 }
