@@ -84,8 +84,7 @@ fn names() -> Vec<Case> {
             "spec",
             CEL,
             &json!({"dnsNames": many[..60], "ipAddresses": addresses(41)}),
-            "spec.ipAddresses: Invalid value: \"object\": with dnsNames there are more than 100: a certificate has 100 names and addresses \
-             at most",
+            "spec.ipAddresses: Invalid value: with dnsNames there are more than 100: a certificate has 100 names and addresses at most",
         ),
         case(
             "spec.ipAddresses",

@@ -22,7 +22,7 @@ pub(crate) fn tales() -> Vec<Tale> {
         an_address_is_proved_at_itself_alone_and_beside_a_name,
         a_fallback_stands_in_for_addresses_that_nobody_can_prove,
         a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_proved_with_it,
-        an_address_that_is_not_the_entry_points_holds_the_order_back_until_it_is,
+        an_address_that_is_not_the_entry_points_holds_the_order_back_until_it_is_gone,
     ]
 }
 
@@ -113,10 +113,10 @@ async fn a_fallback_stands_in_for_addresses_that_nobody_can_prove(story: Story<'
 async fn a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_proved_with_it(
     story: Story<'_>,
 ) -> Result<()> {
-    let (host, ipv6) = (story.host("www"), "2001:db8::2");
+    let (host, ipv4, ipv6) = (story.host("www"), dns::NOBODY, "2001:db8::2");
     let entry = SocketAddr::new(INGRESS.parse()?, 80);
-    // The world has no IPv6: the CA comes to the ingress controller, and asks for the address in brackets.
-    let places = [host.clone(), INGRESS.to_owned(), format!("[{ipv6}]")];
+    // The CA comes to the ingress controller for all of them, and asks for the IPv6 address, which the world has not, in brackets.
+    let places = [host.clone(), ipv4.to_owned(), format!("[{ipv6}]")];
     let ca = story
         .scripted_ca(Settings {
             validation: Validation::At(places.map(|name| (name, entry)).into()),
@@ -127,7 +127,7 @@ async fn a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_pro
     let wanting = async |profile: Option<&str>| -> Result<()> {
         story
             .certificate_with("address", std::slice::from_ref(&host), |spec| {
-                spec.ip_addresses = vec![ipv6.to_owned(), INGRESS.to_owned()];
+                spec.ip_addresses = vec![ipv6.to_owned(), ipv4.to_owned()];
                 spec.profile = profile.map(|name| Profile {
                     name: name.to_owned(),
                     policy: ProfilePolicy::Required,
@@ -142,7 +142,7 @@ async fn a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_pro
         .condition_says("address", condition::READY, words, SOON)
         .await?;
     ensure!(
-        told.contains(INGRESS) && told.contains("spec.profile") && told.contains("Next attempt"),
+        told.contains(ipv4) && told.contains("spec.profile") && told.contains("Next attempt"),
         "{told}"
     );
     let count = ca.count();
@@ -151,7 +151,7 @@ async fn a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_pro
     wanting(Some("shortlived")).await?;
     story.ready("address", SOON).await?;
     let names = names_in(&story.secret("address").await?)?;
-    ensure!(names == [INGRESS, ipv6, host.as_str()], "{names:?}");
+    ensure!(names == [ipv4, ipv6, host.as_str()], "{names:?}");
     let count = ca.count();
     ensure!(
         count.orders == 2 && count.certificates == 1,
@@ -161,24 +161,25 @@ async fn a_ca_that_signs_addresses_with_one_profile_only_is_said_and_ipv6_is_pro
     no_route_stays(&story).await
 }
 
-async fn an_address_that_is_not_the_entry_points_holds_the_order_back_until_it_is(
+async fn an_address_that_is_not_the_entry_points_holds_the_order_back_until_it_is_gone(
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
     ingress(&story, &story.host("www")).await?;
-    let wanting = async |address: &str| -> Result<()> {
+    let host = story.host("www");
+    let wanting = async |addresses: &[&str]| -> Result<()> {
         story
-            .certificate_with("site", &[], |spec| {
-                spec.ip_addresses = vec![address.to_owned()];
+            .certificate_with("site", std::slice::from_ref(&host), |spec| {
+                spec.ip_addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
             })
             .await
             .map(drop)
     };
-    wanting(dns::NOWHERE).await?;
+    wanting(&[dns::NOWHERE]).await?;
     let words = [dns::NOWHERE, INGRESS, "remove it from spec.ipAddresses"];
     waits(&story, &words).await?;
     ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
-    wanting(INGRESS).await?;
+    wanting(&[]).await?;
     story.ready("site", SOON).await?;
     let count = ca.count()?;
     ensure!(count.orders == 1 && count.certificates == 1, "{count:?}");
