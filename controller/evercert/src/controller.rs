@@ -16,6 +16,8 @@ use crate::source::SourceArgs;
 
 /// Renewals of a shorter one would be a load, and a busy machine would lose it.
 const SHORTEST_CLAIM: Duration = Duration::from_secs(2);
+/// Longer it would look as if it had been forgotten.
+const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Args, Debug)]
 pub(crate) struct ControllerArgs {
@@ -109,6 +111,17 @@ pub(crate) struct ControllerArgs {
     )]
     solver_idle: Idle,
 
+    /// How long a path that no challenge needs any more may stay, 0s to 1m: the ends of many orders are then one write
+    #[arg(
+        long,
+        env = "EVERCERT_ROUTE_PATIENCE",
+        value_name = "DURATION",
+        default_value = "3s",
+        value_parser = parse_patience,
+        help_heading = "Solver"
+    )]
+    route_patience: Duration,
+
     /// The Lease in the operator's namespace: of several processes that name the same one, its holder acts, the others stand by
     #[arg(
         long,
@@ -172,6 +185,16 @@ fn parse_idle(text: &str) -> Result<Idle, String> {
         })
 }
 
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    if text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    parse_duration(text)
+        .and_then(|patience| Duration::try_from(patience).ok())
+        .filter(|patience| *patience <= LONGEST_PATIENCE)
+        .ok_or_else(|| "write whole seconds from 0s to 1m".to_owned())
+}
+
 /// As a Lease takes it (k8s.io/api/coordination/v1), in a header, too.
 fn parse_identity(text: &str) -> Result<String, String> {
     let is_good = (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -221,6 +244,7 @@ fn build_config(args: &ControllerArgs) -> Config {
         concurrency: args.concurrency,
         max_orders: usize::from(args.max_orders),
         dns_servers: args.dns_servers.clone(),
+        route_patience: args.route_patience,
         user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
         health_listen: args.health_listen,
         lease: LeaseConfig {
@@ -281,6 +305,16 @@ mod tests {
         for bad in ["0s", "10", "never"] {
             let refusal = idle(&["--solver-idle", bad]).unwrap_err();
             assert!(refusal.contains("write a duration above zero"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_route_may_stay_three_seconds_unless_told_otherwise() {
+        let patience = |more: &[&str]| config(more).map(|config| config.route_patience);
+        assert_eq!(patience(&[]), Ok(Duration::from_secs(3)));
+        assert_eq!(patience(&["--route-patience", "0s"]), Ok(Duration::ZERO));
+        for bad in ["61s", "3", "-1s"] {
+            assert!(patience(&["--route-patience", bad]).is_err(), "{bad}");
         }
     }
 

@@ -149,6 +149,7 @@ fn config(idle: Option<Duration>) -> Config {
         concurrency: 1,
         max_orders: 1,
         dns_servers: Vec::new(),
+        route_patience: Duration::from_secs(3),
         user_agent: String::new(),
         health_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease: LeaseConfig {
