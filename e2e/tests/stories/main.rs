@@ -143,6 +143,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(unstorable::tales())
             .one_by_one(annotated::others::with_options())
             .one_by_one(dns_preflight::without_operator())
+            .one_by_one(adoption::without_operator())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())
@@ -156,7 +157,6 @@ fn groups() -> Vec<Group> {
             .one_by_one(outage::tales())
             .ending(ending::after_outages()),
         Group::new("load")
-            .alone()
             .one_by_one(crowds::tales())
             .one_by_one(neighbours::tales()),
         // Nothing beside what it counts.

@@ -239,4 +239,3 @@ async fn inventory(story: &Story<'_>, play: Play) -> Result<()> {
 async fn ledger_of(story: &Story<'_>, ca: &TestCa) -> Result<Ledger> {
     ledger::read(&story.stage.client, Some(&ca.directory())).await
 }
-

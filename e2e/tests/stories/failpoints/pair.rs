@@ -19,7 +19,7 @@ use kube::api::DeleteParams;
 
 use super::check::{May, Spent};
 use super::play::Play;
-use super::{Waiting, check, is_gap, orders, play, side_by_side};
+use super::{Waiting, check, comes_by_itself, is_gap, orders, play, side_by_side};
 use crate::{Tale, tales};
 
 /// How those go on that stood still.
@@ -158,6 +158,9 @@ async fn told(story: Story<'_>, stops: Stops, claim: Claim) -> Result<()> {
             Claim::Old if stops.second.is_some() => pair.the_first_leads_again(&story).await?,
             Claim::Old => {}
         }
+        if goes_last(point, claim) {
+            play.go(&story, ca.as_ref()).await?;
+        }
         play.mend(&story).await?;
         check::whole(&story, play, ca.as_ref(), SOON, &may_ask(point, claim)).await?;
         if claim == Claim::Old {
@@ -184,6 +187,11 @@ async fn told(story: Story<'_>, stops: Stops, claim: Claim) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) => Err(story.with_evidence(anyhow!("{error:#}")).await),
     }
+}
+
+/// Whether the play begins only when one of the two goes on. A claim that lasts is renewed long after an order is over.
+fn goes_last(point: Point, claim: Claim) -> bool {
+    comes_by_itself(point) && claim == Claim::Old
 }
 
 /// What the CA may be asked for.
@@ -250,7 +258,9 @@ impl<'a> Pair<'a> {
                 Ok(there.then_some(()))
             })
             .await?;
-        play.go(story, ca.as_ref()).await?;
+        if !goes_last(point, claim) {
+            play.go(story, ca.as_ref()).await?;
+        }
         if play == Play::End {
             self.first.ready().await?;
             self.first.ask_to_end()?;
