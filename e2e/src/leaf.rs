@@ -1,5 +1,7 @@
 //! What a certificate says, as a test compares it.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ pub struct Leaf {
     pub subject: String,
     /// The issuer's distinguished name.
     pub issuer: String,
-    /// The DNS names of the subject alternative name, sorted.
+    /// The DNS names and IP addresses of the subject alternative name, sorted.
     pub names: Vec<String>,
     /// Start of validity.
     pub not_before: Timestamp,
@@ -49,8 +51,10 @@ impl Leaf {
         for extension in certificate.extensions() {
             if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
                 for name in &san.general_names {
-                    if let GeneralName::DNSName(name) = name {
-                        names.push((*name).to_owned());
+                    match name {
+                        GeneralName::DNSName(name) => names.push((*name).to_owned()),
+                        GeneralName::IPAddress(bytes) => names.push(read_address(bytes)?),
+                        _ => {}
                     }
                 }
             }
@@ -115,6 +119,14 @@ impl Leaf {
         rcgen::KeyPair::from_pem(text)
             .is_ok_and(|key| key.subject_public_key_info() == self.public_key)
     }
+}
+
+fn read_address(bytes: &[u8]) -> Result<String> {
+    let address = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes)?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(bytes)?),
+    };
+    Ok(address.to_string())
 }
 
 /// In lower case, without separators.

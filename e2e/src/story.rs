@@ -309,6 +309,7 @@ pub fn spec(secret: &str, names: &[String]) -> CertificateSpec {
     CertificateSpec {
         secret_name: secret.to_owned(),
         dns_names: names.to_vec(),
+        ip_addresses: Vec::new(),
         issuer_ref: IssuerRef {
             name: "ca".into(),
             kind: evercert_api::certificate::IssuerKind::Issuer,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use evercert_api::DnsName;
+use evercert_api::Identifier as Name;
 use evercert_core::fault::{Fault, FaultClass, Place};
 use evercert_core::order::{AuthorizationView, ChallengeView, OrderState, OrderView};
 use evercert_core::revocation::RevocationReason;
@@ -215,13 +215,17 @@ impl Acme for AcmeAccount {
         now: Timestamp,
     ) -> Result<OrderView, Fault> {
         let attempt = self.directory.attempt("newOrder", Place::NewOrder, now);
-        let mut wanted: Vec<&str> = request.names.iter().map(DnsName::as_str).collect();
+        let mut wanted: Vec<&Name> = request.names.iter().collect();
         wanted.sort_unstable();
         wanted.dedup();
         let identifiers: Vec<Identifier> = wanted
             .iter()
-            .map(|n| Identifier::Dns((*n).to_owned()))
+            .map(|name| match name.address() {
+                Some(address) => Identifier::Ip(address),
+                None => Identifier::Dns(name.as_str().to_owned()),
+            })
             .collect();
+        let wanted: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
         let replaced = request
             .replaces
             .filter(|_| self.directory.offers_renewal_info())

@@ -1,7 +1,7 @@
 //! The port: what Evercert asks of a CA for one account.
 
 use async_trait::async_trait;
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
 use evercert_core::revocation::RevocationReason;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 #[derive(Debug, Clone, Copy)]
 pub struct OrderRequest<'a> {
     /// The names.
-    pub names: &'a [DnsName],
+    pub names: &'a [Identifier],
     /// The identifier of the certificate that the new one replaces (RFC 9773 §5); left out where the CA offers no renewal
     /// information.
     pub replaces: Option<&'a str>,
@@ -22,7 +22,7 @@ pub struct OrderRequest<'a> {
 impl<'a> OrderRequest<'a> {
     /// For `names`, and nothing else.
     #[must_use]
-    pub fn of(names: &'a [DnsName]) -> Self {
+    pub fn of(names: &'a [Identifier]) -> Self {
         Self {
             names,
             replaces: None,

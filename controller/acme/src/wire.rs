@@ -1,6 +1,7 @@
 //! What a CA answers, as JSON (RFC 8555 §7.1), read with tolerance: unknown fields and missing optional ones are no error.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use evercert_core::fault::{Problem, Subproblem};
 use evercert_core::order::{OrderState, ProofState};
@@ -158,7 +159,7 @@ impl WireProblem {
             detail: printable(self.detail.as_deref().unwrap_or_default()),
             subproblems: subproblems
                 .map(|s| Subproblem {
-                    identifier: s.identifier.map(|i| printable(&i.value)),
+                    identifier: s.identifier.map(|i| printable(&i.name())),
                     kind: bare_kind(s.kind),
                     detail: printable(s.detail.as_deref().unwrap_or_default()),
                 })
@@ -192,10 +193,11 @@ impl WireOrder {
 
 impl WireIdentifier {
     pub(crate) fn name(&self) -> String {
-        if self.kind == "dns" {
-            self.value.clone()
-        } else {
-            format!("{}:{}", self.kind, self.value)
+        let is_address = self.value.parse::<IpAddr>();
+        match (self.kind.as_str(), is_address) {
+            ("dns", Err(_)) => self.value.clone(),
+            ("ip", Ok(address)) => address.to_string(),
+            _ => format!("{}:{}", self.kind, self.value),
         }
     }
 }

@@ -40,6 +40,14 @@ use crate::{duration, lenient, schema};
 )]
 #[x_kube(crates(kube_core = "::kube_core"))]
 #[x_kube(
+    validation = Rule::new("(has(self.dnsNames) && size(self.dnsNames) > 0) || (has(self.ipAddresses) && size(self.ipAddresses) > 0)")
+        .message("list the host names of the certificate, or its addresses in ipAddresses, 1 to 100 in all")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".dnsNames"),
+    validation = Rule::new("!has(self.dnsNames) || !has(self.ipAddresses) || size(self.dnsNames) + size(self.ipAddresses) <= 100")
+        .message("with dnsNames there are more than 100: a certificate has 100 names and addresses at most")
+        .reason(Reason::FieldValueInvalid)
+        .field_path(".ipAddresses"),
     validation = Rule::new("!has(self.renewBefore) || !has(self.renewBeforePercentage)")
         .message("renewBefore and renewBeforePercentage exclude each other: keep one of them")
         .reason(Reason::FieldValueForbidden)
@@ -55,15 +63,18 @@ pub struct CertificateSpec {
     #[schemars(length(max = 253))]
     #[x_kube(validation = schema::object_name())]
     pub secret_name: String,
-    /// The host names of the certificate: 1 to 100, lower case, IDNA A-labels, no wildcards (HTTP-01 cannot prove them).
+    /// The host names of the certificate: lower case, IDNA A-labels, no wildcards (HTTP-01 cannot prove them). With ipAddresses, 1 to
+    /// 100 in all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), transform = schema::host_names)]
-    #[x_kube(
-        merge_strategy = ListMerge::Set,
-        validation = Rule::new("size(self) > 0")
-            .message("list the host names of the certificate, 1 to 100 of them")
-            .reason(Reason::FieldValueRequired)
-    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub dns_names: Vec<String>,
+    /// The IP addresses of the certificate, IPv4 and IPv6, each in its canonical form. Let's Encrypt signs them with the profile
+    /// `shortlived` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), transform = schema::addresses)]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub ip_addresses: Vec<String>,
     /// Who signs.
     pub issuer_ref: IssuerRef,
     /// Who signs when the issuer of `issuerRef` refuses for good, in this order; the way back is taken at the next renewal.
@@ -552,6 +563,20 @@ pub enum AttemptOutcome {
 }
 
 impl CertificateSpec {
+    /// Every name and address, sorted, each once.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .dns_names
+            .iter()
+            .chain(&self.ip_addresses)
+            .cloned()
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// Every issuer that may sign, in the order in which they are tried.
     pub fn issuer_refs(&self) -> impl Iterator<Item = &IssuerRef> {
         std::iter::once(&self.issuer_ref).chain(&self.alternate_issuer_refs)

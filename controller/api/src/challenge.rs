@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::names::DnsName;
+use crate::names::Identifier;
 
 /// The longest token that is believed; real ones have 22 to 64 characters.
 const TOKEN_CAP: usize = 256;
@@ -13,7 +13,7 @@ const KEY_AUTHORIZATION_CAP: usize = TOKEN_CAP + 1 + 43;
 /// from a token outside of the RFC's alphabet, so a hostile CA has no way into a path or an answer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpenChallenge {
-    host: DnsName,
+    host: Identifier,
     token: String,
     key_authorization: String,
 }
@@ -42,7 +42,7 @@ impl OpenChallenge {
     /// # Errors
     /// [`ChallengeError`] when the token or the key authorization breaks the RFC.
     pub fn new(
-        host: DnsName,
+        host: Identifier,
         token: &str,
         key_authorization: &str,
     ) -> Result<Self, ChallengeError> {
@@ -64,7 +64,7 @@ impl OpenChallenge {
 
     /// The name that the CA asks.
     #[must_use]
-    pub fn host(&self) -> &DnsName {
+    pub fn host(&self) -> &Identifier {
         &self.host
     }
 
@@ -99,7 +99,7 @@ pub fn parse_challenges(json: &str) -> Result<Vec<OpenChallenge>, ChallengeListE
     let entries: Vec<Entry> = serde_json::from_str(json)?;
     let parse = |e: &Entry| {
         OpenChallenge::new(
-            DnsName::parse(&e.host).ok()?,
+            Identifier::parse(&e.host).ok()?,
             &e.token,
             &e.key_authorization,
         )
@@ -138,7 +138,7 @@ mod tests {
 
     fn challenge(host: &str, token: &str) -> OpenChallenge {
         OpenChallenge::new(
-            DnsName::parse(host).unwrap(),
+            Identifier::parse(host).unwrap(),
             token,
             &format!("{token}.thumb-print_1"),
         )
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn tokens_outside_of_the_alphabet_never_become_a_challenge() {
-        let host = || DnsName::parse("a.example").unwrap();
+        let host = || Identifier::parse("a.example").unwrap();
         for token in [
             "",
             "a/b",

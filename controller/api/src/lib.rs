@@ -17,5 +17,5 @@ mod schema;
 
 pub use certificate::{Certificate, CertificateSpec, CertificateStatus};
 pub use issuer::{ClusterIssuer, ClusterIssuerSpec, Issuer, IssuerSpec, IssuerStatus};
-pub use names::DnsName;
+pub use names::{DnsName, Identifier};
 pub use reason::Reason;

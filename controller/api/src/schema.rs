@@ -38,7 +38,7 @@ pub(crate) fn host_names(list: &mut Schema) {
         Rule::new("self.contains('*') || self == self.lowerAscii()").message("has upper-case letters: write it in lower case"),
         Rule::new("self.matches('^[ -~]*$')").message("is not in its ASCII form: write the IDNA A-labels (xn--...)"),
         Rule::new(r"!self.contains(':') && !self.matches('\\.[0-9]+$')")
-            .message("is an IP address or ends like one: dnsNames takes host names only"),
+            .message("is an IP address or ends like one: dnsNames takes host names only, write an address into ipAddresses"),
         Rule::new("self.contains('.') || self.matches('[*:]')")
             .message("has one label only, and no CA signs that: write the full name, such as www.example.com"),
         // What the rules above refuse passes here.
@@ -49,10 +49,23 @@ pub(crate) fn host_names(list: &mut Schema) {
     check_items(list, 253, rules);
 }
 
-/// Each item is a host name, or `*.suffix` for every name below a suffix.
+/// Each item is an IP address in its canonical form, so that a set has each address once.
+pub(crate) fn addresses(list: &mut Schema) {
+    let rules = [
+        Rule::new("isIP(self)").message(
+            "is not an IP address: write one such as 192.0.2.1 or 2001:db8::1, without port, brackets, zone or network",
+        ),
+        Rule::new("!isIP(self) || ip.isCanonical(self)")
+            .message("is not in its canonical form: write it in lower case, with '::' for the longest run of zeros and no zero in front"),
+    ];
+    check_items(list, 39, rules);
+}
+
+/// Each item is a host name, an IP address or network, or `*.suffix` for every name below a suffix.
 pub(crate) fn allowed_names(list: &mut Schema) {
-    let rule = Rule::new(format!(r"self.matches('^(\\*\\.)?{}$')", cel(LABELS))).message(
-        "must be a host name in lower case, or *.suffix for every name below a suffix; to allow every name, leave allowedNames out",
+    let rule = Rule::new(format!(r"self.matches('^(\\*\\.)?{}$') || isIP(self) || isCIDR(self)", cel(LABELS))).message(
+        "must be a host name in lower case, *.suffix for every name below a suffix, an IP address, or a network such as 192.0.2.0/24; to \
+         allow every name, leave allowedNames out",
     );
     check_items(list, 255, [rule]);
 }

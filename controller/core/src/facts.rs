@@ -38,7 +38,7 @@ pub struct CertificateFacts {
     pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
-    /// The DNS names of the subject alternative name extension, sorted, lower case.
+    /// The DNS names in lower case and the IP addresses in their canonical form of the subject alternative name extension, sorted.
     pub names: Vec<String>,
     /// The public key's kind.
     pub key: KeyKind,
@@ -69,11 +69,14 @@ impl CertificateFacts {
     /// Whether the certificate covers every one of `names` (exact names, or a wildcard one label up, RFC 6125 §6.4.3).
     pub fn covers<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
         names.into_iter().all(|name| {
+            // No wildcard stands for a part of an address.
+            let is_name = name.parse::<std::net::IpAddr>().is_err();
             self.names.iter().any(|have| {
                 have == name
-                    || have.strip_prefix("*.").is_some_and(|suffix| {
-                        name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
-                    })
+                    || is_name
+                        && have.strip_prefix("*.").is_some_and(|suffix| {
+                            name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
+                        })
             })
         })
     }
@@ -86,5 +89,18 @@ impl std::fmt::Display for KeyKind {
             Self::Rsa(bits) => write!(f, "RSA {bits}"),
             Self::Other => f.write_str("of an unknown algorithm"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::fixtures::certificate;
+
+    #[test]
+    fn wildcard_covers_names_and_never_an_address() {
+        let c = certificate("01", &["*.18.0.2", "198.18.0.3", "2001:db8::1"], 0, 1);
+        assert!(c.covers(["198.18.0.3", "2001:db8::1", "a.18.0.2"]));
+        assert!(!c.covers(["198.18.0.2"]));
+        assert!(!c.covers(["2001:db8::2"]));
     }
 }

@@ -322,10 +322,7 @@ impl Observed {
     /// The wanted names, sorted, without duplicates.
     #[must_use]
     pub fn wanted_names(&self) -> Vec<String> {
-        let mut names = self.spec.dns_names.clone();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.spec.names()
     }
 
     /// The issuer that is to sign, whether it exists or not.

@@ -1,6 +1,6 @@
 //! An order as read at the CA (RFC 8555 §7.1.3 to §7.1.5): the operator's view of it, never what a status says.
 
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use jiff::Timestamp;
 
 use crate::fault::Problem;
@@ -61,7 +61,7 @@ pub enum ProofState {
 pub struct AuthorizationView {
     /// The authorization's URL.
     pub url: String,
-    /// The host name.
+    /// The host name or IP address.
     pub name: String,
     /// Its state.
     pub state: ProofState,
@@ -87,8 +87,8 @@ pub struct ChallengeView {
 impl OrderView {
     /// Whether the order is for exactly `names`.
     #[must_use]
-    pub fn is_for(&self, names: &[DnsName]) -> bool {
-        let mut wanted: Vec<&str> = names.iter().map(DnsName::as_str).collect();
+    pub fn is_for(&self, names: &[Identifier]) -> bool {
+        let mut wanted: Vec<&str> = names.iter().map(Identifier::as_str).collect();
         wanted.sort_unstable();
         wanted.dedup();
         self.names.iter().map(String::as_str).eq(wanted)

@@ -1,6 +1,7 @@
 //! Who may have a name (design §3): the policy of a ClusterIssuer, and names that another namespace holds.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use evercert_api::Reason;
 use evercert_api::issuer::PolicyRule;
@@ -85,7 +86,14 @@ pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> b
         })
 }
 
+/// An address is allowed by itself or by its network, never by a suffix.
 fn allows(rule: &PolicyRule, name: &str) -> bool {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        let holds = |allowed: &String| {
+            allowed.parse() == Ok(address) || is_in_network(address, allowed) == Some(true)
+        };
+        return rule.allowed_names.is_empty() || rule.allowed_names.iter().any(holds);
+    }
     rule.allowed_names.is_empty()
         || rule.allowed_names.iter().any(|allowed| {
             allowed == name
@@ -93,6 +101,25 @@ fn allows(rule: &PolicyRule, name: &str) -> bool {
                     .strip_prefix('*')
                     .is_some_and(|suffix| name.ends_with(suffix) && name.len() > suffix.len())
         })
+}
+
+/// Whether a network such as `192.0.2.0/24` holds an address; `None` when it is none.
+fn is_in_network(address: IpAddr, network: &str) -> Option<bool> {
+    let (base, length) = network.split_once('/')?;
+    let (base, length): (IpAddr, u32) = (base.parse().ok()?, length.parse().ok()?);
+    let (base, address, width) = match (base, address) {
+        (IpAddr::V4(base), IpAddr::V4(address)) => (
+            u128::from(base.to_bits()),
+            u128::from(address.to_bits()),
+            32,
+        ),
+        (IpAddr::V6(base), IpAddr::V6(address)) => (base.to_bits(), address.to_bits(), 128),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return Some(false),
+    };
+    let free = u32::checked_sub(width, length)?;
+    // All bits are free in a network of every address.
+    let prefix = |bits: u128| bits.checked_shr(free).unwrap_or(0);
+    Some(prefix(base) == prefix(address))
 }
 
 /// Who holds a host name: an Ingress or a Certificate of some namespace.
@@ -155,6 +182,32 @@ mod tests {
             allowed_names: names.iter().map(|n| (*n).to_owned()).collect(),
             max_certificates: most,
         }
+    }
+
+    #[test]
+    fn address_is_allowed_by_itself_or_its_network_and_never_by_a_suffix() {
+        let allowed =
+            |names: &[&str], name: &str| check(&[rule(None, names, None)], name, 0).is_none();
+        assert!(allowed(&[], "198.18.0.2"));
+        assert!(allowed(&["198.18.0.2"], "198.18.0.2"));
+        assert!(allowed(&["198.18.0.0/15"], "198.19.255.255"));
+        assert!(allowed(&["0.0.0.0/0"], "198.18.0.2"));
+        assert!(allowed(&["2001:db8::/32"], "2001:db8:1::1"));
+        assert!(
+            allowed(&["2001:DB8:0::1"], "2001:db8::1"),
+            "however it is written"
+        );
+        for names in [
+            "*.18.0.2",
+            "198.18.0.3",
+            "198.18.0.0/31",
+            "::/0",
+            "198.18.0.2/33",
+            "a/8",
+        ] {
+            assert!(!allowed(&[names], "198.18.0.2"), "{names}");
+        }
+        assert!(!allowed(&["2001:db8::/32"], "2001:db9::1"));
     }
 
     fn check(policy: &[PolicyRule], name: &str, others: usize) -> Option<String> {

@@ -118,6 +118,22 @@ pub struct NameLook {
 }
 
 impl NameLook {
+    /// Of an IP address, which is where it is, and which CAA records say nothing about.
+    #[must_use]
+    pub fn of_address(address: IpAddr) -> Self {
+        let (ipv4, ipv6) = match address {
+            IpAddr::V4(_) => (vec![address], Vec::new()),
+            IpAddr::V6(_) => (Vec::new(), vec![address]),
+        };
+        Self {
+            ipv4: Answer::Addresses(ipv4),
+            ipv6: Answer::Addresses(ipv6),
+            alias: None,
+            caa: CaaAnswer::Allowed,
+            listeners: Vec::new(),
+        }
+    }
+
     fn addresses(answer: &Answer) -> &[IpAddr] {
         match answer {
             Answer::Addresses(addresses) => addresses,
@@ -175,7 +191,7 @@ pub fn find_strangers(
 /// | neither has a record | | yes |
 /// | no address, SERVFAIL | | yes |
 /// | no address, no answer | | no: it is not known |
-/// | all are strangers | every one refuses port 80 | yes |
+/// | all are strangers, as an IP address of the spec may be | every one refuses port 80 | yes |
 /// | all are strangers | somebody, or nobody answers from here | no: a proxy may stand before the Ingress |
 /// | A leads to the Ingress, all of AAAA are strangers | the Ingress has an IPv6 address, or nobody listens there | yes: CAs try IPv6 first |
 /// | the same | somebody | no: the way over IPv6 may be another one |
@@ -279,6 +295,12 @@ impl fmt::Display for Trouble {
             Wrong::ServerFailure => write!(
                 f,
                 "the DNS servers of {name} fail (SERVFAIL): look at the zone's delegation, its servers and its DNSSEC signatures"
+            ),
+            Wrong::Elsewhere { wanted, .. } if name.parse::<IpAddr>().is_ok() => write!(
+                f,
+                "{name} is no address of the cluster's entry point ({}), and nobody listens there on port 80: remove it from \
+                 spec.ipAddresses, or make it lead to the entry point",
+                join(wanted)
             ),
             Wrong::Elsewhere { found, wanted } => write!(
                 f,

@@ -1,6 +1,7 @@
 //! Which of a CA's profiles is ordered (draft-ietf-acme-profiles).
 
 use evercert_api::certificate::ProfilePolicy;
+use evercert_api::issuer::directory_url;
 
 use crate::observe::{IssuerObservation, Observed};
 use crate::sentence::list;
@@ -50,6 +51,30 @@ pub fn find_profile(o: &Observed) -> Choice<'_> {
     }
 }
 
+/// The profile with which Let's Encrypt signs IP addresses, and with no other.
+const FOR_ADDRESSES: &str = "shortlived";
+
+/// Why an order for IP addresses would be refused, where the CA is known to sign them with one profile only.
+#[must_use]
+pub fn find_refused_addresses(o: &Observed) -> Option<String> {
+    let IssuerObservation::Ready(issuer) = &o.issuer else {
+        return None;
+    };
+    let is_lets_encrypt = ["LetsEncrypt", "LetsEncryptStaging"]
+        .iter()
+        .any(|name| directory_url(name) == issuer.directory);
+    if o.spec.ip_addresses.is_empty()
+        || !is_lets_encrypt
+        || find_profile(o).ordered() == Some(FOR_ADDRESSES)
+    {
+        return None;
+    }
+    Some(format!(
+        "Let's Encrypt signs IP addresses with the profile {FOR_ADDRESSES} only: set spec.profile.name to {FOR_ADDRESSES}, or remove \
+         spec.ipAddresses"
+    ))
+}
+
 /// Which field wants `profile`, and what the CA offers instead.
 #[must_use]
 pub fn build_not_offered(o: &Observed, profile: &str) -> String {
@@ -93,6 +118,33 @@ mod tests {
             policy,
         });
         o.offering_profiles(&["classic", "tlsserver"], None)
+    }
+
+    #[test]
+    fn addresses_are_ordered_at_lets_encrypt_with_the_one_profile_that_it_signs_them_with() {
+        let directory = directory_url("LetsEncrypt");
+        let wanting_addresses = |profile: &str| {
+            let mut o = wanting(profile, ProfilePolicy::Preferred)
+                .with_issuer("Issuer/ca", directory)
+                .offering_profiles(&["classic", "shortlived"], None);
+            o.spec.ip_addresses = vec!["198.18.0.2".into()];
+            o
+        };
+        let held = told(&wanting_addresses("classic"), STALLED).unwrap();
+        assert!(
+            held.status == "True" && held.message.contains("set spec.profile.name to shortlived"),
+            "{held:?}"
+        );
+        assert_eq!(
+            plan(&wanting_addresses("shortlived"), now()).step,
+            Step::PlaceOrder
+        );
+        let mut names = wanting_addresses("classic");
+        names.spec.ip_addresses.clear();
+        assert_eq!(plan(&names, now()).step, Step::PlaceOrder);
+        let elsewhere =
+            wanting_addresses("classic").with_issuer("Issuer/ca", "https://ca.example/directory");
+        assert_eq!(find_refused_addresses(&elsewhere), None);
     }
 
     fn told(o: &Observed, kind: &str) -> Option<Condition> {

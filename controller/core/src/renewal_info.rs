@@ -201,8 +201,7 @@ pub fn find_replaced(o: &Observed) -> Option<&str> {
     find_window(o, facts)?;
     let is_its = secret.marks.directory.as_ref() == Some(&issuer.directory);
     let shares = o
-        .spec
-        .dns_names
+        .wanted_names()
         .iter()
         .any(|name| facts.names.contains(name));
     let id = facts.renewal_id.as_deref();

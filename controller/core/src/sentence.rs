@@ -127,7 +127,8 @@ pub fn find_remedy(kind: &str) -> Option<&'static str> {
         }
         "caa" => "allow this CA in the name's CAA record",
         "rejectedIdentifier" | "unsupportedIdentifier" => {
-            "this CA will not sign that name: remove it from dnsNames, or use another issuer"
+            "this CA will not sign that name: remove it from dnsNames or ipAddresses, or use another issuer; an IP address may need a \
+             profile of its own (spec.profile)"
         }
         "externalAccountRequired" => {
             "get a key id and a MAC key for an external account binding from the CA, and name them in \

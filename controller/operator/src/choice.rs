@@ -92,7 +92,7 @@ pub(crate) async fn choose(
                 let session = session.as_ref();
                 let policy = check_issuer_policy(key, certificate, reference, session, context);
                 signatory.policy = policy.map(|refusal| refusal.message);
-                signatory.caa = ask(context, session, &spec.dns_names).await;
+                signatory.caa = ask(context, session, &spec.names()).await;
             }
         }
         choose_issuer(&all, refusals, last_issue, now)

@@ -177,12 +177,10 @@ pub(crate) async fn forget_gone(mut gone: UnboundedReceiver<Certificate>, contex
         context.orphans.look();
         context.news.note(&key.namespace);
         // Another Certificate may have waited for the Secret or a name.
+        let names = certificate.spec.names();
         context.wake_certificates(|spec, namespace| {
             (namespace == key.namespace && spec.secret_name == certificate.spec.secret_name)
-                || spec
-                    .dns_names
-                    .iter()
-                    .any(|n| certificate.spec.dns_names.contains(n))
+                || spec.names().iter().any(|n| names.contains(n))
         });
     }
 }

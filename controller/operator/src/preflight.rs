@@ -60,11 +60,13 @@ impl Question {
         };
         let url: Option<http::Uri> = directory.url().parse().ok();
         let host = url.as_ref().and_then(http::Uri::host);
-        let names = certificate.spec.dns_names.iter();
+        let with_entry_points = |name: String| {
+            let wanted = entry_points(&name).unwrap_or_default();
+            (name, wanted)
+        };
+        let names = certificate.spec.names();
         Some(Self {
-            names: names
-                .map(|name| (name.clone(), entry_points(name).unwrap_or_default()))
-                .collect(),
+            names: names.into_iter().map(with_entry_points).collect(),
             account: acme.account_uri().to_owned(),
             identities: directory.caa_identities().to_vec(),
             control: host

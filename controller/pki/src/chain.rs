@@ -1,6 +1,6 @@
 //! What a CA sends, checked before it is stored (RFC 8555 §7.4.2, §9.1).
 
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_core::facts::CertificateFacts;
 use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
@@ -33,7 +33,7 @@ pub enum ChainError {
     #[error("the certificate from the CA is not for {missing}: its names are {have}")]
     MissingName {
         /// The first name that is wanting.
-        missing: DnsName,
+        missing: Identifier,
         /// The names that it has, joined by commas.
         have: String,
     },
@@ -67,7 +67,7 @@ pub fn find_root(chain_pem: &[u8]) -> Option<String> {
 pub fn check_chain(
     chain_pem: &[u8],
     key_pem: &[u8],
-    names: &[DnsName],
+    names: &[Identifier],
     now: Timestamp,
 ) -> Result<CertificateFacts, ChainError> {
     let chain = pem::certificates(chain_pem).ok_or(ChainError::NotPem)?;

@@ -1,5 +1,7 @@
 //! A certificate's facts, and whether a key belongs to it.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -81,13 +83,7 @@ pub(crate) fn read_facts(der: &CertificateDer<'static>) -> Option<CertificateFac
             .value
             .general_names
             .iter()
-            .filter_map(|name| {
-                if let GeneralName::DNSName(name) = name {
-                    Some(name.to_ascii_lowercase())
-                } else {
-                    None
-                }
-            })
+            .filter_map(read_name)
             .collect(),
         None => Vec::new(),
     };
@@ -107,6 +103,22 @@ pub(crate) fn read_facts(der: &CertificateDer<'static>) -> Option<CertificateFac
         self_signed,
         stands_in: self_signed && is_fallback_name(certificate.subject()),
     })
+}
+
+/// A host name or an IP address; a host name that looks like an address is neither.
+fn read_name(name: &GeneralName<'_>) -> Option<String> {
+    if let GeneralName::DNSName(name) = name {
+        let is_address = name.parse::<IpAddr>().is_ok();
+        return (!is_address).then(|| name.to_ascii_lowercase());
+    }
+    let GeneralName::IPAddress(bytes) = name else {
+        return None;
+    };
+    let address = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?),
+    };
+    Some(address.to_string())
 }
 
 fn is_fallback_name(subject: &X509Name<'_>) -> bool {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use jiff::Timestamp;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -54,7 +54,7 @@ pub enum SignError {
 ///
 /// # Errors
 /// [`SignError::Key`], [`SignError::NoName`] or [`SignError::Signing`].
-pub fn build_csr(key_pem: &[u8], names: &[DnsName]) -> Result<Vec<u8>, SignError> {
+pub fn build_csr(key_pem: &[u8], names: &[Identifier]) -> Result<Vec<u8>, SignError> {
     let pair = key::read(key_pem)?;
     let params = build_params(names, DistinguishedName::new())?;
     let request = params
@@ -70,13 +70,14 @@ pub fn build_csr(key_pem: &[u8], names: &[DnsName]) -> Result<Vec<u8>, SignError
 /// [`SignError`].
 pub fn self_signed(
     key_pem: &[u8],
-    names: &[DnsName],
+    names: &[Identifier],
     not_before: Timestamp,
     not_after: Timestamp,
     marking: Marking,
 ) -> Result<String, SignError> {
     let pair = key::read(key_pem)?;
-    let common_name = match (marking, names.first()) {
+    let first = names.iter().find(|name| name.address().is_none());
+    let common_name = match (marking, first) {
         (Marking::Fallback, _) => FALLBACK_NAME,
         (Marking::SelfSignedIssuer, Some(name)) if name.as_str().len() <= COMMON_NAME_CAP => {
             name.as_str()
@@ -107,7 +108,7 @@ pub fn self_signed(
 }
 
 fn build_params(
-    names: &[DnsName],
+    names: &[Identifier],
     subject: DistinguishedName,
 ) -> Result<CertificateParams, SignError> {
     if names.is_empty() {
@@ -117,7 +118,10 @@ fn build_params(
     params.distinguished_name = subject;
     params.subject_alt_names = names
         .iter()
-        .map(|name| name.as_str().try_into().map(SanType::DnsName))
+        .map(|name| match name.address() {
+            Some(address) => Ok(SanType::IpAddress(address)),
+            None => name.as_str().try_into().map(SanType::DnsName),
+        })
         .collect::<Result<_, _>>()
         .map_err(SignError::Signing)?;
     Ok(params)

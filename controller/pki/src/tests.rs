@@ -5,19 +5,21 @@ use crate::{
     check_chain, find_root, generate_account_key, generate_key, key_kind, read_leaf, read_pair,
     self_signed,
 };
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_api::certificate::{KeyAlgorithm, PrivateKey};
 use evercert_core::facts::{CertificateFacts, Damage, KeyKind};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509CertificationRequest};
+use x509_parser::prelude::{
+    FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest,
+};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn names(list: &[&str]) -> Vec<DnsName> {
-    list.iter().map(|n| DnsName::parse(n).unwrap()).collect()
+fn names(list: &[&str]) -> Vec<Identifier> {
+    list.iter().map(|n| Identifier::parse(n).unwrap()).collect()
 }
 
 fn spec(algorithm: KeyAlgorithm, size: u16) -> PrivateKey {
@@ -276,6 +278,56 @@ fn a_request_has_the_names_and_an_empty_subject() {
         .collect();
     assert_eq!(found, list.map(|n| format!("DNSName({n})")));
     assert!(build_csr(key.as_bytes(), &[]).is_err());
+}
+
+#[test]
+fn addresses_are_asked_for_and_read_as_addresses() {
+    let list = ["198.18.0.2", "2001:db8::1", "a.example"];
+    let key = new_key();
+    let der = build_csr(key.as_bytes(), &names(&list)).unwrap();
+    let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
+    assert_eq!(request.certification_request_info.subject.iter().count(), 0);
+    let mut found = Vec::new();
+    for extension in request.requested_extensions().unwrap() {
+        if let ParsedExtension::SubjectAlternativeName(san) = extension {
+            found.extend(san.general_names.iter().map(|name| match name {
+                GeneralName::IPAddress(bytes) => format!("address of {} bytes", bytes.len()),
+                other => other.to_string(),
+            }));
+        }
+    }
+    assert_eq!(
+        found,
+        [
+            "address of 4 bytes",
+            "address of 16 bytes",
+            "DNSName(a.example)"
+        ]
+    );
+    let facts = read_leaf(self_signed_now(&key, &list).as_bytes()).unwrap();
+    assert_eq!(facts.names, list);
+}
+
+#[test]
+fn the_common_name_is_never_an_address() {
+    let signed = |list: &[&str], marking| {
+        let (from, to) = (at("2026-01-01T00:00:00Z"), at("2026-04-01T00:00:00Z"));
+        let pem = self_signed(new_key().as_bytes(), &names(list), from, to, marking).unwrap();
+        let facts = read_leaf(pem.as_bytes()).unwrap();
+        assert_eq!(facts.names, list);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let leaf = pem.parse_x509().unwrap();
+        let mut names = leaf.subject().iter_common_name();
+        names.next().unwrap().as_str().unwrap().to_owned()
+    };
+    let own = |list: &[&str]| signed(list, Marking::SelfSignedIssuer);
+    assert_eq!(own(&["198.18.0.2", "a.example"]), "a.example");
+    for list in [&["198.18.0.2"][..], &["198.18.0.2", "2001:db8::1"]] {
+        for marking in [Marking::SelfSignedIssuer, Marking::Fallback] {
+            let name = signed(list, marking);
+            assert!(name.parse::<std::net::IpAddr>().is_err(), "{name}");
+        }
+    }
 }
 
 #[test]

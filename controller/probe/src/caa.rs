@@ -1,5 +1,6 @@
 //! CAA records as a CA would find them (RFC 8659 §3): the closest ancestor that has some, with CNAMEs followed.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use evercert_core::caa::{CaaAnswer, CaaRecord, Signing, check_caa};
@@ -19,8 +20,12 @@ fn parent(name: &str) -> Option<&str> {
 
 impl Dns {
     /// Whether the CAA records for `name`, which is no wildcard, let the CA sign. [`CaaAnswer::Unknown`] where DNS gives no
-    /// definite answer within 3 s: a CA would look for itself. All ancestors are asked at once.
+    /// definite answer within 3 s: a CA would look for itself. All ancestors are asked at once. CAA records are about domain names
+    /// only (RFC 8659 §3): an IP address is allowed.
     pub async fn check_caa(&self, name: &str, signing: &Signing<'_>) -> CaaAnswer {
+        if name.parse::<IpAddr>().is_ok() {
+            return CaaAnswer::Allowed;
+        }
         match timeout(IN_ALL, self.climb(name, signing)).await {
             Ok(answer) => answer,
             Err(_) => CaaAnswer::Unknown(format!("no answer within {IN_ALL:?}")),

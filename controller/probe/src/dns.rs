@@ -73,7 +73,8 @@ impl Dns {
     }
 
     /// Looks at `name`, whose Ingress is at `wanted`. All questions at once; at most some seconds. Where servers fail, `control`,
-    /// another name that must be there, tells whether they fail for every name: then nothing is known.
+    /// another name that must be there, tells whether they fail for every name: then nothing is known. An IP address is where it
+    /// is: DNS is not asked about it.
     pub async fn look(
         &self,
         name: &str,
@@ -81,17 +82,9 @@ impl Dns {
         signing: &Signing<'_>,
         control: Option<&str>,
     ) -> NameLook {
-        let (ipv4, ipv6, caa) = tokio::join!(
-            self.addresses(name, RecordType::A),
-            self.addresses(name, RecordType::AAAA),
-            self.check_caa(name, signing),
-        );
-        let mut look = NameLook {
-            ipv4,
-            ipv6,
-            alias: None,
-            caa,
-            listeners: Vec::new(),
+        let mut look = match name.parse() {
+            Ok(address) => NameLook::of_address(address),
+            Err(_) => self.look_up(name, signing).await,
         };
         if look.found().is_empty() {
             let fails = look.ipv4 == Answer::ServerFailure || look.ipv6 == Answer::ServerFailure;
@@ -105,6 +98,21 @@ impl Dns {
         let strangers = find_strangers(&look, wanted, is_public);
         look.listeners = join_all(strangers.into_iter().map(find_listener)).await;
         look
+    }
+
+    async fn look_up(&self, name: &str, signing: &Signing<'_>) -> NameLook {
+        let (ipv4, ipv6, caa) = tokio::join!(
+            self.addresses(name, RecordType::A),
+            self.addresses(name, RecordType::AAAA),
+            self.check_caa(name, signing),
+        );
+        NameLook {
+            ipv4,
+            ipv6,
+            alias: None,
+            caa,
+            listeners: Vec::new(),
+        }
     }
 
     async fn addresses(&self, name: &str, kind: RecordType) -> Answer {

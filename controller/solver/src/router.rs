@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use evercert_api::keys::CHALLENGE_PATH;
+use evercert_api::names;
 
 use crate::answers::Answers;
 
@@ -32,7 +33,7 @@ async fn answer_challenge(
 ) -> Response {
     // The path as it came, not decoded: a token needs no escapes.
     let token = uri.path().strip_prefix(CHALLENGE_PATH).unwrap_or_default();
-    let Some(host) = parse_host(&uri, &headers) else {
+    let Some(host) = find_host(&uri, &headers) else {
         return refuse();
     };
     let Some(key_authorization) = answers.find(&host, token) else {
@@ -72,20 +73,14 @@ const PLAIN: [(header::HeaderName, &str); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
 
-/// The host asked for, without port and trailing dot, in lower case (RFC 9112 §3.2: the target's own host goes first, and two
+/// The host asked for, a name or an address, as its challenge has it (RFC 9112 §3.2: the target's own host goes first, and two
 /// Host headers are none).
-fn parse_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+fn find_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let mut given = headers.get_all(header::HOST).iter();
     let authority = match (uri.authority(), given.next(), given.next()) {
         (Some(authority), _, None) => authority.as_str(),
         (None, Some(host), None) => host.to_str().ok()?,
         _ => return None,
     };
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        Some(_) => return None,
-        None => authority,
-    };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    Some(host.to_ascii_lowercase())
+    names::parse_host(authority)
 }

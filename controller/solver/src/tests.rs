@@ -9,7 +9,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_api::challenge::{OpenChallenge, serialize_challenges};
 use futures::StreamExt;
 use http_body_util::BodyExt;
@@ -24,7 +24,7 @@ use crate::{Answers, Config, health_router, router};
 
 fn challenge(host: &str, token: &str) -> OpenChallenge {
     OpenChallenge::new(
-        DnsName::parse(host).unwrap(),
+        Identifier::parse(host).unwrap(),
         token,
         &format!("{token}.thumb"),
     )
@@ -84,6 +84,32 @@ async fn host_and_token_of_an_open_challenge_get_its_key_authorization() {
         "text/plain; charset=utf-8"
     );
     assert_eq!(answer.headers()["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn address_is_answered_for_however_its_host_header_is_written() {
+    let router = answering(&[
+        challenge("198.18.0.2", "tok-4"),
+        challenge("2001:db8::1", "tok-6"),
+    ]);
+    let path = |token: &str| format!("/.well-known/acme-challenge/{token}");
+    for (host, token, status) in [
+        ("198.18.0.2", "tok-4", StatusCode::OK),
+        ("198.18.0.2:80", "tok-4", StatusCode::OK),
+        ("198.18.0.2", "tok-6", StatusCode::NOT_FOUND),
+        ("[2001:db8::1]", "tok-6", StatusCode::OK),
+        ("[2001:DB8:0::1]:80", "tok-6", StatusCode::OK),
+        ("[2001:db8::2]", "tok-6", StatusCode::NOT_FOUND),
+        ("2001:db8::1", "tok-6", StatusCode::NOT_FOUND),
+    ] {
+        let answer = ask(&router, request(host, &path(token))).await;
+        assert_eq!(answer.0, status, "{host}");
+    }
+    let absolute = Request::get(format!("http://[2001:db8::1]:80{}", path("tok-6")))
+        .header("host", "x.example")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(ask(&router, absolute).await.1, "tok-6.thumb");
 }
 
 #[tokio::test]

@@ -47,6 +47,21 @@ pub(super) fn bad() -> Vec<Case> {
     cases
 }
 
+/// So many addresses.
+fn addresses(many: u32) -> Vec<String> {
+    (0..many).map(|n| format!("198.18.7.{n}")).collect()
+}
+
+fn address_case(bad: &str, why: &str) -> Case {
+    let says = format!("spec.ipAddresses[1]: Invalid value: {bad:?}: {why}");
+    case(
+        "spec.ipAddresses[]",
+        CEL,
+        &json!({"ipAddresses": ["198.18.0.1", bad]}),
+        &says,
+    )
+}
+
 fn names() -> Vec<Case> {
     let many: Vec<String> = (0..101).map(|n| format!("n{n}.example.com")).collect();
     let not_a_name = "is not a host name: labels of letters, digits and inner hyphens, 63 at most each, joined by single dots, \
@@ -55,15 +70,39 @@ fn names() -> Vec<Case> {
     let mut cases = vec![
         case(
             "spec",
-            "required dnsNames",
+            CEL,
             &json!({"dnsNames": null}),
-            "spec.dnsNames: Required value",
+            "spec.dnsNames: Required value: list the host names of the certificate, or its addresses in ipAddresses, 1 to 100 in all",
         ),
         case(
-            "spec.dnsNames",
+            "spec",
             CEL,
-            &json!({"dnsNames": []}),
-            "spec.dnsNames: Required value: list the host names of the certificate, 1 to 100 of them",
+            &json!({"dnsNames": [], "ipAddresses": []}),
+            "spec.dnsNames: Required value: list the host names of the certificate, or its addresses in ipAddresses, 1 to 100 in all",
+        ),
+        case(
+            "spec",
+            CEL,
+            &json!({"dnsNames": many[..60], "ipAddresses": addresses(41)}),
+            "spec.ipAddresses: Invalid value: with dnsNames there are more than 100: a certificate has 100 names and addresses at most",
+        ),
+        case(
+            "spec.ipAddresses",
+            "maxItems",
+            &json!({"ipAddresses": addresses(101)}),
+            "spec.ipAddresses: Too many: 101: must have at most 100 items",
+        ),
+        case(
+            "spec.ipAddresses",
+            "x-kubernetes-list-type",
+            &json!({"ipAddresses": ["198.18.0.1", "2001:db8::1", "198.18.0.1"]}),
+            "spec.ipAddresses[2]: Duplicate value: \"198.18.0.1\"",
+        ),
+        case(
+            "spec.ipAddresses[]",
+            "maxLength",
+            &json!({"ipAddresses": ["0".repeat(40)]}),
+            "spec.ipAddresses[0]: Too long: may not be more than 39 bytes",
         ),
         case(
             "spec.dnsNames",
@@ -104,7 +143,28 @@ fn names() -> Vec<Case> {
     cases.extend(addresses.map(|bad| {
         name_case(
             bad,
-            "is an IP address or ends like one: dnsNames takes host names only",
+            "is an IP address or ends like one: dnsNames takes host names only, write an address into ipAddresses",
+        )
+    }));
+    let no_address = [
+        "www.example.com",
+        "198.18.0.1:80",
+        "[2001:db8::1]",
+        "10.0.0.0/8",
+        "fe80::1%eth0",
+        "198.18.0.256",
+        "::ffff:198.18.0.1",
+    ];
+    cases.extend(no_address.map(|bad| {
+        address_case(
+            bad,
+            "is not an IP address: write one such as 192.0.2.1 or 2001:db8::1, without port, brackets, zone or network",
+        )
+    }));
+    cases.extend(["2001:DB8::1", "2001:db8:0:0::1"].map(|bad| {
+        address_case(
+            bad,
+            "is not in its canonical form: write it in lower case, with '::' for the longest run of zeros and no zero in front",
         )
     }));
     let malformed = [
@@ -456,6 +516,8 @@ pub(super) fn good() -> Vec<Value> {
         json!({}),
         json!({"dnsNames": ["a.b", "xn--bcher-kva.example", "1.example", "a.1b", longest]}),
         json!({"dnsNames": many, "secretName": long("s.", 253)}),
+        json!({"dnsNames": null, "ipAddresses": ["198.18.0.2", "2001:db8::1", "fe80::1", "127.0.0.1"]}),
+        json!({"dnsNames": many[..50], "ipAddresses": addresses(50)}),
         json!({"renewBefore": "15s"}),
         json!({"renewBefore": "999999h999999m999999s"}),
         json!({"renewBeforePercentage": 66, "fallback": {"mode": "None"}, "issuerRef": {"kind": "ClusterIssuer"}}),

@@ -349,8 +349,8 @@ fn policy(
 
 /// The cases of a ClusterIssuer's policy.
 pub(super) fn bad_policies() -> Vec<Case> {
-    let name = "must be a host name in lower case, or *.suffix for every name below a suffix; to allow every name, leave \
-                allowedNames out";
+    let name = "must be a host name in lower case, *.suffix for every name below a suffix, an IP address, or a network such as \
+                192.0.2.0/24; to allow every name, leave allowedNames out";
     let most = "must be 1 to 1000000; to allow none, let no rule select the namespace";
     let many: Vec<String> = (0..101).map(|n| format!("n{n}.example.com")).collect();
     let rules: Vec<Value> = (0..41).map(|n| json!({"maxCertificates": n + 1})).collect();
@@ -402,6 +402,7 @@ pub(super) fn bad_policies() -> Vec<Case> {
             "Example.com",
             "",
             "*.example.com.",
+            "2001:db8::/129",
         ]
         .map(|bad| {
             let says = format!("spec.policy[0].allowedNames[0]: Invalid value: {bad:?}: {name}");
@@ -476,6 +477,7 @@ pub(super) fn good_policies() -> Vec<Value> {
         json!([]),
         json!([{}]),
         json!([{"allowedNames": ["local", "*.local"], "maxCertificates": 1}]),
+        json!([{"allowedNames": ["198.18.0.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/32"]}]),
         json!(rules),
     ]
     .map(|rules| object("ClusterIssuer", &merged(&base(), &under("policy", rules))))

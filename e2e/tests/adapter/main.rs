@@ -13,7 +13,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use evercert_acme::DirectoryConfig;
-use evercert_e2e::scripted::{ExternalAccounts, ScriptedCa, Settings, Validation};
+use evercert_e2e::scripted::{ExternalAccounts, Profile, ScriptedCa, Settings, Validation};
 use suite::{Authority, CAA_IDENTITY, Counted, EXTERNAL_ACCOUNT, Nothing, Shape};
 
 suite::adapter_tests!(ScriptedCa);
@@ -32,6 +32,10 @@ impl Authority for ScriptedCa {
             alternate_chains: shape.alternates,
             refused_names: shape.blocked.iter().map(|&name| name.to_owned()).collect(),
             caa_identities: vec![CAA_IDENTITY.to_owned()],
+            default_profile: Profile {
+                addresses: true,
+                ..Profile::default()
+            },
             ..Settings::default()
         };
         Some(Self::start(settings).await.unwrap())

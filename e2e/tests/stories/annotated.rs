@@ -256,6 +256,10 @@ async fn the_examples_lead_to_certificates(story: Story<'_>) -> Result<()> {
         .apply(&read("certificate.yaml")?.replace("shop-tls", "own-tls"))
         .await?;
     story.ready("shop", SOON).await?;
+    // This issuer has no profiles.
+    let address = read("address.yaml")?.replace("policy: Required", "policy: Preferred");
+    story.apply(&address).await?;
+    story.ready("address", SOON).await?;
     Ok(())
 }
 

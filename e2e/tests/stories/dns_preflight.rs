@@ -128,7 +128,7 @@ async fn certificate(story: &Story<'_>, host: &str) -> Result<Certificate> {
 }
 
 /// Waits until the Certificate says all of these words, and that DNS is what it waits for.
-async fn waits(story: &Story<'_>, words: &[&str]) -> Result<Certificate> {
+pub(crate) async fn waits(story: &Story<'_>, words: &[&str]) -> Result<Certificate> {
     let says_all = |certificate: &Certificate| {
         condition::find(conditions_of(certificate), READY).is_some_and(|ready| {
             ready.reason == Reason::DNSNotReady.as_str()
@@ -172,7 +172,7 @@ async fn held(
 }
 
 /// A user's Ingress for `host`, whose status has the address of the world's ingress controller.
-async fn ingress(story: &Story<'_>, host: &str) -> Result<()> {
+pub(crate) async fn ingress(story: &Story<'_>, host: &str) -> Result<()> {
     let ingress = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "site"},
         "spec": {"ingressClassName": INGRESS_CLASS, "rules": [{"host": host, "http": {"paths": [{

@@ -7,6 +7,7 @@
 mod account_key;
 mod account_keys;
 mod accounts;
+mod addresses;
 mod adoption;
 mod alternates;
 mod annotated;
@@ -98,6 +99,7 @@ fn groups() -> Vec<Group> {
         quota::tales(),
         foreign::tales(),
         adoption::tales(),
+        addresses::tales(),
         contested::tales(),
         extras::tales(),
         own_fallback::tales(),

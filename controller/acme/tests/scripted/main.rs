@@ -14,7 +14,7 @@ mod requests;
 mod support;
 
 use evercert_acme::{Acme, OrderRequest};
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_core::fault::Fault;
 use evercert_core::order::OrderView;
 
@@ -23,8 +23,11 @@ use support::now;
 /// The name that is ordered.
 const NAME: &str = "www.example.test";
 
-fn names(texts: &[&str]) -> Vec<DnsName> {
-    texts.iter().map(|t| DnsName::parse(t).unwrap()).collect()
+fn names(texts: &[&str]) -> Vec<Identifier> {
+    texts
+        .iter()
+        .map(|t| Identifier::parse(t).unwrap())
+        .collect()
 }
 
 /// An order for it.

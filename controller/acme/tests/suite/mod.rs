@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use evercert_acme::{
     Acme, ConnectError, Directory, DirectoryConfig, ExternalAccount, OrderRequest,
 };
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_core::fault::FaultClass;
 use evercert_core::order::{OrderState, OrderView, ProofState};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::GeneralName;
 
 pub(crate) use revocation::certificate_is_revoked_by_its_account_and_a_second_time_counts_as_done;
 
@@ -81,6 +83,7 @@ macro_rules! adapter_tests {
         $crate::suite::adapter_tests!(
             $authority:
             ten_names_go_from_order_to_chain,
+            addresses_are_ordered_as_identifiers_of_their_own_type,
             key_finds_its_account_again,
             another_process_finishes_an_order_by_its_url,
             order_of_another_account_is_gone,
@@ -116,8 +119,11 @@ pub(crate) async fn account(ca: &impl Authority) -> Arc<dyn Acme> {
         .unwrap()
 }
 
-pub(crate) fn names(texts: &[&str]) -> Vec<DnsName> {
-    texts.iter().map(|t| DnsName::parse(t).unwrap()).collect()
+pub(crate) fn names(texts: &[&str]) -> Vec<Identifier> {
+    texts
+        .iter()
+        .map(|t| Identifier::parse(t).unwrap())
+        .collect()
 }
 
 /// A request for `names` with a key of its own, DER.
@@ -206,6 +212,41 @@ pub(crate) async fn ten_names_go_from_order_to_chain<A: Authority>() {
     let again = acme.certificate(&order.url, now()).await.unwrap();
     assert_eq!(again.pem, chain);
     assert_eq!(ca.count(Counted::NewOrderRequests), 1);
+}
+
+/// RFC 8738. One family at a time: Pebble, which compares the addresses of an order with those of a request in the order of their
+/// bytes, has those of an IPv4 address in two lengths.
+pub(crate) async fn addresses_are_ordered_as_identifiers_of_their_own_type<A: Authority>() {
+    let Some(ca) = A::start(&Shape::default()).await else {
+        return;
+    };
+    let acme = account(&ca).await;
+    for (address, length) in [("198.18.0.2", 4), ("2001:db8::1", 16)] {
+        let all = [address, "www.example.test"];
+        let order = acme
+            .new_order(OrderRequest::of(&names(&all)), now())
+            .await
+            .unwrap();
+        let view = acme.read_order(&order.url, now()).await.unwrap();
+        assert!(view.is_for(&names(&all)), "{view:?}");
+        let authorizations = view.authorizations.iter();
+        let mut proved: Vec<&str> = authorizations.map(|a| a.name.as_str()).collect();
+        proved.sort_unstable();
+        assert_eq!(proved, all);
+
+        let chain = issue(&*acme, &order.url, &all).await;
+        let (_, pem) = parse_x509_pem(chain.as_bytes()).unwrap();
+        let leaf = pem.parse_x509().unwrap();
+        let extension = leaf.subject_alternative_name().unwrap().unwrap();
+        let found = extension.value.general_names.iter().map(|name| match name {
+            GeneralName::IPAddress(bytes) => format!("{} bytes", bytes.len()),
+            GeneralName::DNSName(name) => (*name).to_owned(),
+            other => panic!("{other}"),
+        });
+        let mut found: Vec<String> = found.collect();
+        found.sort_unstable();
+        assert_eq!(found, [format!("{length} bytes"), all[1].to_owned()]);
+    }
 }
 
 pub(crate) async fn key_finds_its_account_again<A: Authority>() {

@@ -54,6 +54,7 @@ pub(crate) fn observed() -> Observed {
         spec: CertificateSpec {
             secret_name: "site-tls".into(),
             dns_names: names(),
+            ip_addresses: Vec::new(),
             issuer_ref: IssuerRef {
                 name: "ca".into(),
                 kind: IssuerKind::Issuer,

@@ -1,6 +1,6 @@
 //! Rows that end a pass before anything of the certificate is looked at.
 
-use evercert_api::{DnsName, Reason};
+use evercert_api::{DnsName, Identifier, Reason};
 use jiff::Timestamp;
 
 use super::{Plan, RECHECK, RESYNC, State, Step, later};
@@ -43,23 +43,27 @@ pub(super) fn plan_give_up(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// A spec that the schema let through and that cannot be fulfilled all the same.
 pub(super) fn plan_invalid_spec(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let error = match o
-        .spec
-        .dns_names
-        .iter()
-        .find_map(|n| DnsName::parse(n).err())
-    {
-        Some(error) => error.to_string(),
-        None if o.spec.dns_names.is_empty() => {
-            "the list is empty: list at least one host name".to_owned()
-        }
-        None => return None,
+    let (names, addresses) = (&o.spec.dns_names, &o.spec.ip_addresses);
+    let bad_name = names.iter().find_map(|n| DnsName::parse(n).err());
+    let bad_address = || {
+        addresses
+            .iter()
+            .find_map(|n| Identifier::parse_address(n).err())
+    };
+    let message = if let Some(error) = bad_name {
+        format!("spec.dnsNames: {error}")
+    } else if let Some(error) = bad_address() {
+        format!("spec.ipAddresses: {error}")
+    } else if names.is_empty() && addresses.is_empty() {
+        "spec.dnsNames: the list is empty: list at least one host name, or an address in ipAddresses".to_owned()
+    } else {
+        return None;
     };
     Some(Plan::wait(
         "spec invalid",
         State::Stalled,
         Reason::InvalidSpec,
-        format!("spec.dnsNames: {error}"),
+        message,
         later(now, RESYNC),
     ))
 }

@@ -1,7 +1,7 @@
 //! Rows of an order under way, read from the CA and never from a status.
 
 use evercert_api::certificate::OrderStatus;
-use evercert_api::{DnsName, Reason};
+use evercert_api::{Identifier, Reason};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -174,11 +174,10 @@ fn plan_failed_read(fault: &Fault, at: Timestamp, times: u32, now: Timestamp) ->
 
 fn plan_read(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp) -> Plan {
     let view = &read.view;
-    let wanted: Vec<DnsName> = o
-        .spec
-        .dns_names
+    let wanted: Vec<Identifier> = o
+        .wanted_names()
         .iter()
-        .filter_map(|n| DnsName::parse(n).ok())
+        .filter_map(|n| Identifier::parse(n).ok())
         .collect();
     if !view.is_for(&wanted) {
         let message = format!(

@@ -12,7 +12,7 @@ use crate::observe::{
     IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
 use crate::preflight::{HOLD, PATIENCE, Preflight};
-use crate::profile::{Choice, build_not_offered, find_profile};
+use crate::profile::{Choice, build_not_offered, find_profile, find_refused_addresses};
 use crate::renewal::plan_renewal_after;
 use crate::renewal_info::next_poll;
 use crate::template::find_bad_key;
@@ -171,13 +171,14 @@ pub(super) fn plan_refused_name(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// The spec requires a profile that the CA does not offer.
 pub(super) fn plan_profile(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let Choice::Nothing(profile) = find_profile(o) else {
-        return None;
+    let message = match (find_profile(o), find_refused_addresses(o)) {
+        (Choice::Nothing(profile), _) => format!(
+            "{}. Name one of these, or set spec.profile.policy to Preferred. It is looked at again when either changes",
+            build_not_offered(o, profile)
+        ),
+        (_, Some(why)) => format!("{why}. It is looked at again when either changes"),
+        (_, None) => return None,
     };
-    let message = format!(
-        "{}. Name one of these, or set spec.profile.policy to Preferred. It is looked at again when either changes",
-        build_not_offered(o, profile)
-    );
     let wake = later(now, RESYNC);
     Some(blocked(
         "profile",
@@ -377,7 +378,7 @@ pub(super) fn plan_dns(o: &Observed, now: Timestamp) -> Option<Plan> {
         told.push(format!("{} more names", troubles.len() - MOST_TOLD));
     }
     let message = format!(
-        "{}. No order is placed before: DNS is looked at again every 30 s, and at {} the order is placed all the same",
+        "{}. No order is placed before: it is looked at again every 30 s, and at {} the order is placed all the same",
         told.join("; "),
         whole(until)
     );

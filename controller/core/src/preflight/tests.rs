@@ -95,6 +95,25 @@ fn only_addresses_where_certainly_nobody_leads_on_to_the_ingress_are_wrong() {
 }
 
 #[test]
+fn an_address_is_wrong_where_it_is_none_of_the_entry_points_and_nobody_listens() {
+    for (address, others) in [(THERE, HERE), (THERE_V6, HERE_V6), (THERE_V6, HERE)] {
+        let look = NameLook::of_address(address.parse().unwrap());
+        assert_eq!(wrong(look.clone(), &[address], Listener::Refused), None);
+        assert_eq!(wrong(look.clone(), &[others], Listener::There), None);
+        assert_eq!(wrong(look.clone(), &[], Listener::Refused), None);
+        let what = wrong(look, &[others], Listener::Refused).unwrap();
+        let name = address.to_owned();
+        assert_eq!(
+            Trouble { name, what }.to_string(),
+            format!(
+                "{address} is no address of the cluster's entry point ({others}), and nobody listens there on port 80: remove it \
+                 from spec.ipAddresses, or make it lead to the entry point"
+            )
+        );
+    }
+}
+
+#[test]
 fn ipv6_that_does_not_agree_with_ipv4_is_stale_unless_somebody_answers_there() {
     use Listener::{Refused, Silent, There};
     let stale = |wanted: &[&str], listener| {

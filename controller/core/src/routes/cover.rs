@@ -1,6 +1,6 @@
 //! Which user's Ingress covers a name, and in which class.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -31,6 +31,8 @@ pub struct IngressIndex {
     wildcard: HashMap<String, Vec<Holder>>,
     /// Rules without host, and default backends.
     every: Vec<Holder>,
+    /// The addresses of all Ingresses, by class.
+    addresses: BTreeMap<Option<RouteClass>, BTreeSet<IpAddr>>,
 }
 
 /// An Ingress that has a rule for a host.
@@ -94,6 +96,10 @@ impl IngressIndex {
             class,
             addresses: addresses(ingress),
         };
+        self.addresses
+            .entry(holder.class.clone())
+            .or_default()
+            .extend(&holder.addresses);
         if spec.default_backend.is_some() {
             self.every.push(holder.clone());
         }
@@ -150,7 +156,12 @@ impl IngressIndex {
         let of = |holders: &[Holder]| -> BTreeSet<RouteClass> {
             holders.iter().filter_map(|h| h.class.clone()).collect()
         };
-        let mut serving = of(self.exact(name));
+        let is_address = name.parse::<IpAddr>().is_ok();
+        let mut serving = of(if is_address {
+            &self.every
+        } else {
+            self.exact(name)
+        });
         if serving.is_empty() {
             serving = of(self.wildcard(name));
         }
@@ -177,9 +188,18 @@ impl IngressIndex {
         ))
     }
 
-    /// Addresses in the status of the Ingresses that cover `name` in `class`, at most [`ENTRY_POINTS`].
+    /// Addresses in the status of the Ingresses that cover `name` in `class`, at most [`ENTRY_POINTS`]. An IP address, which no rule
+    /// is for, is compared with the addresses of every Ingress of the class.
     #[must_use]
     pub fn entry_points(&self, class: &RouteClass, name: &str) -> Vec<IpAddr> {
+        if name.parse::<IpAddr>().is_ok() {
+            let in_class = self
+                .addresses
+                .iter()
+                .filter(|(c, _)| c.as_ref().is_none_or(|c| c == class));
+            let all: BTreeSet<IpAddr> = in_class.flat_map(|(_, found)| found).copied().collect();
+            return all.into_iter().take(ENTRY_POINTS).collect();
+        }
         self.cover(class, name).entry_points
     }
 
@@ -190,6 +210,7 @@ impl IngressIndex {
 
     /// The exact host, else the wildcard one label up, else a rule without host; the exact name where nothing covers it.
     pub(super) fn cover(&self, class: &RouteClass, name: &str) -> Cover {
+        let is_address = name.parse::<IpAddr>().is_ok();
         let in_class = |holders: &[Holder]| -> Option<Vec<IpAddr>> {
             let mut found = false;
             let mut addresses: Vec<IpAddr> = Vec::new();
@@ -207,6 +228,13 @@ impl IngressIndex {
             found.then_some(addresses)
         };
         let exact = || Some(name.to_owned());
+        if is_address {
+            // The host of a rule is never an address.
+            return Cover {
+                host: None,
+                entry_points: in_class(&self.every).unwrap_or_default(),
+            };
+        }
         if let Some(entry_points) = in_class(self.exact(name)) {
             return Cover {
                 host: exact(),
@@ -236,6 +264,7 @@ impl IngressIndex {
     fn wildcard(&self, name: &str) -> &[Holder] {
         let suffix = name.split_once('.').map(|(_, rest)| rest);
         suffix
+            .filter(|_| name.parse::<IpAddr>().is_err())
             .and_then(|s| self.wildcard.get(s))
             .map_or(&[], Vec::as_slice)
     }

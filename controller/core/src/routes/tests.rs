@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use k8s_openapi::api::networking::v1::IngressClass;
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::*;
 
 fn challenge(host: &str, token: &str) -> OpenChallenge {
     let key_authorization = format!("{token}.thumb");
-    OpenChallenge::new(DnsName::parse(host).unwrap(), token, &key_authorization).unwrap()
+    OpenChallenge::new(Identifier::parse(host).unwrap(), token, &key_authorization).unwrap()
 }
 
 fn certificate(key: &str, open: &[(&str, &str)]) -> CertificateChallenges {
@@ -581,4 +581,69 @@ fn the_order_of_the_input_does_not_matter() {
     open.reverse();
     open[1].challenges.reverse();
     assert_eq!(plan(&open, &[], &[]).namespaces, first.namespaces);
+}
+
+#[test]
+fn address_gets_a_rule_without_host_for_its_one_path_only() {
+    let open = [certificate(
+        "shop/site",
+        &[("198.18.0.2", "one"), ("2001:db8::1", "two")],
+    )];
+    let served = with_address(user_ingress("shop", Some("web"), &[None]), &["198.18.0.2"]);
+    // A wildcard whose suffix looks like a part of an address, in another class.
+    let other = user_ingress("shop", Some("other"), &[Some("*.18.0.2")]);
+    let classes = [class("web", false), class("other", false)];
+    let plan = plan(&open, &[served, other], &classes);
+    let routes = &plan.certificates[&ObjectKey::new("shop", "site")];
+    assert_eq!(routes.refused, None);
+    let paths: Vec<_> = routes
+        .paths
+        .iter()
+        .map(|p| (p.host.as_deref(), p.path.as_str()))
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            (None, "/.well-known/acme-challenge/one"),
+            (None, "/.well-known/acme-challenge/two")
+        ]
+    );
+    assert!(
+        routes
+            .paths
+            .iter()
+            .all(|p| p.entry_points == ["198.18.0.2".parse::<IpAddr>().unwrap()])
+    );
+    let ingress = &plan.namespaces["shop"].ingresses[0];
+    let spec = ingress.spec.as_ref().unwrap();
+    assert_eq!(spec.ingress_class_name.as_deref(), Some("web"));
+    assert!(spec.default_backend.is_none());
+    for rule in spec.rules.iter().flatten() {
+        assert_eq!(rule.host, None);
+        for path in &rule.http.as_ref().unwrap().paths {
+            assert_eq!(path.path_type, "Exact");
+        }
+    }
+}
+
+#[test]
+fn entry_points_of_an_address_are_those_of_every_ingress_of_the_class() {
+    let served = |class, hosts: &[Option<&str>], at| {
+        with_address(user_ingress("shop", Some(class), hosts), &[at])
+    };
+    let ingresses = [
+        served("web", &[Some("a.example")], "198.18.0.2"),
+        served("web", &[Some("*.example")], "2001:db8::2"),
+        served("web", &[None], "198.18.0.2"),
+        served("other", &[Some("a.example")], "198.18.0.3"),
+    ];
+    let index = IngressIndex::new(&ingresses, &[class("web", false), class("other", false)]);
+    let of = |class: &str, name| {
+        let found = index.entry_points(&RouteClass(class.to_owned()), name);
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(of("web", "198.18.0.9"), ["198.18.0.2", "2001:db8::2"]);
+    assert_eq!(of("other", "2001:db8::9"), ["198.18.0.3"]);
+    assert_eq!(of("web", "a.example"), ["198.18.0.2"]);
+    assert!(of("none", "198.18.0.9").is_empty());
 }

@@ -386,6 +386,7 @@ pub(super) fn blank(issuer_ref: IssuerRef) -> CertificateSpec {
     CertificateSpec {
         secret_name: String::new(),
         dns_names: Vec::new(),
+        ip_addresses: Vec::new(),
         issuer_ref,
         alternate_issuer_refs: Vec::new(),
         private_key: None,

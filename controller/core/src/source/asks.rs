@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evercert_api::{DnsName, Reason};
+use evercert_api::{Identifier, Reason};
 use k8s_openapi::api::networking::v1::{Ingress, IngressTLS};
 
 use super::read::{Reading, Said};
@@ -79,7 +79,7 @@ fn parse_hosts(entry: &IngressTLS, secret: &str, said: &mut Said) -> BTreeSet<St
     }
     let mut names = BTreeSet::new();
     for host in hosts {
-        match DnsName::parse(host) {
+        match Identifier::parse(host) {
             Ok(name) => drop(names.insert(name.to_string())),
             Err(error) => said.push((Reason::HostLeftOut, format!("Secret {secret}: {error}"))),
         }

@@ -1,6 +1,7 @@
 //! What becomes of the Certificate for one Secret.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use evercert_api::condition::{self, STALLED};
 use evercert_api::{Certificate, CertificateSpec, Reason};
@@ -54,7 +55,8 @@ pub(super) fn decide(
         }
     }
     secret.clone_into(&mut spec.secret_name);
-    spec.dns_names = ask.names.iter().cloned().collect();
+    let is_address = |name: &String| name.parse::<IpAddr>().is_ok();
+    (spec.ip_addresses, spec.dns_names) = ask.names.iter().cloned().partition(is_address);
     let of = |index: &usize| askers.get(*index);
     let owners: Vec<OwnerReference> = ask
         .askers
@@ -200,6 +202,7 @@ fn owned_by(asker: &Asker<'_>, controls: bool) -> OwnerReference {
 fn is_in_step(existing: &Certificate, wanted: &Certificate) -> bool {
     let mut spec = existing.spec.clone();
     spec.dns_names.sort_unstable();
+    spec.ip_addresses.sort_unstable();
     let key = |o: &OwnerReference| (o.uid.clone(), o.controller == Some(true));
     let there: BTreeSet<_> = owners(existing).map(key).collect();
     spec == wanted.spec && there == owners(wanted).map(key).collect()

@@ -334,6 +334,31 @@ fn hosts_that_cannot_be_certified_are_left_out_and_the_others_are_not() {
 }
 
 #[test]
+fn hosts_that_are_addresses_are_addresses_of_the_certificate() {
+    let tls = json!([
+        entry("both", &["a.b", "198.18.0.7", "2001:DB8::1"]),
+        entry("alone", &["198.18.0.8"]),
+    ]);
+    let ingresses = [ingress("site", 1, &issuer(), &tls)];
+    let config = SourceConfig::default();
+    let made = plan(&ingresses, &[], &config);
+    let both = spec(&made, "both");
+    assert_eq!(both.dns_names, ["a.b"]);
+    assert_eq!(both.ip_addresses, ["198.18.0.7", "2001:db8::1"]);
+    let alone = spec(&made, "alone");
+    assert!(alone.dns_names.is_empty() && alone.ip_addresses == ["198.18.0.8"]);
+    let mut there = all_applied(&made);
+    for certificate in &mut there {
+        certificate.spec.ip_addresses.reverse();
+    }
+    assert_eq!(
+        plan(&ingresses, &there, &config),
+        SourcePlan::default(),
+        "a set has no order"
+    );
+}
+
+#[test]
 fn an_option_that_falls_away_takes_no_certificate_away() {
     let tls = json!([entry("tls", &["a.b"])]);
     let options = SourceConfig {

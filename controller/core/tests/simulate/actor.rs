@@ -116,6 +116,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
     let spec = CertificateSpec {
         secret_name: "tls".into(),
         dns_names: names,
+        ip_addresses: Vec::new(),
         issuer_ref: IssuerRef {
             name: "ca".into(),
             kind: IssuerKind::ClusterIssuer,

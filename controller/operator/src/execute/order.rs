@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use evercert_acme::Acme;
 use evercert_api::challenge::OpenChallenge;
-use evercert_api::{DnsName, Reason};
+use evercert_api::names::host_header;
+use evercert_api::{Identifier, Reason};
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::lanes::Candidate;
 use evercert_core::observe::{OrderObservation, Reach, ReadOrder};
@@ -207,7 +208,7 @@ pub(super) fn present(gathered: &Gathered, context: &Context) {
         .open_challenges()
         .filter(|_| is_for && read.view.state == OrderState::Pending)
         .filter_map(|(a, c)| {
-            let host = DnsName::parse(&a.name).ok()?;
+            let host = Identifier::parse(&a.name).ok()?;
             OpenChallenge::new(host, &c.token, &c.key_authorization).ok()
         })
         .collect();
@@ -254,7 +255,7 @@ pub(super) async fn probe(gathered: &mut Gathered, names: &[String], context: &C
                     evercert_probe::ask(
                         &entry,
                         80,
-                        &a.name,
+                        &host_header(&a.name),
                         &c.token,
                         &c.key_authorization,
                         options.clone(),

@@ -1,7 +1,7 @@
 //! Effects on the TLS Secret and its companion. A Secret that does not exist is created, never applied over: whoever was
 //! faster keeps what is theirs; one that exists is replaced only as it was read.
 
-use evercert_api::{DnsName, Reason, keys};
+use evercert_api::{Identifier, Reason, keys};
 use evercert_core::adopt::build_adopted;
 use evercert_core::circuit::{FieldManager, find_writer};
 use evercert_core::facts::CertificateFacts;
@@ -392,12 +392,12 @@ pub(super) fn pending_key(gathered: &Gathered) -> Option<Vec<u8>> {
 }
 
 /// The wanted names, parsed.
-pub(super) fn names(gathered: &Gathered) -> Vec<DnsName> {
+pub(super) fn names(gathered: &Gathered) -> Vec<Identifier> {
     gathered
         .observed
         .wanted_names()
         .iter()
-        .filter_map(|n| DnsName::parse(n).ok())
+        .filter_map(|n| Identifier::parse(n).ok())
         .collect()
 }
 
@@ -410,7 +410,7 @@ pub(super) fn pair_of(secret: &Secret) -> KeyPairPem {
 
 fn sign(
     key: &PrivateKeyPem,
-    names: &[DnsName],
+    names: &[Identifier],
     now: Timestamp,
     marking: Marking,
 ) -> Result<Vec<u8>, Error> {

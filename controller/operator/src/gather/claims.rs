@@ -97,7 +97,8 @@ pub(super) fn find_unroutable(
     }
     let index = context.projections.index()?;
     let class = session.ingress_class.as_deref();
-    let mut names = certificate.spec.dns_names.iter();
+    let names = certificate.spec.names();
+    let mut names = names.iter();
     let sources = find_sources(certificate, context);
     names.find_map(|name| {
         let source = sources.get(name).map(String::as_str);
@@ -142,8 +143,7 @@ pub(crate) fn check_issuer_policy(
         .filter(|c| age(c) < age(certificate))
         .count();
     let (labels, _) = labels_of(namespace, context);
-    let mut wanted = certificate.spec.dns_names.clone();
-    wanted.sort();
+    let wanted = certificate.spec.names();
     check_policy(policy, namespace, &labels, &wanted, others)
 }
 
@@ -190,9 +190,9 @@ pub(super) fn find_refusal(
                 c.metadata.namespace.as_deref(),
                 c.metadata.creation_timestamp.as_ref(),
             );
-            c.spec
-                .dns_names
-                .iter()
+            let (names, addresses) = (c.spec.dns_names.iter(), c.spec.ip_addresses.iter());
+            names
+                .chain(addresses)
                 .map(move |host| (namespace, host.as_str(), since.map(|Time(at)| *at)))
         });
     // An Ingress that came after this Certificate does not take a name away that is in place. An older Certificate does:

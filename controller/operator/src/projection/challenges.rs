@@ -107,7 +107,7 @@ fn text<'a>(config_map: &'a Value, key: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use evercert_api::DnsName;
+    use evercert_api::Identifier;
 
     use super::*;
 
@@ -117,7 +117,7 @@ mod tests {
         open: &[(&str, &str)],
     ) -> CertificateChallenges {
         let challenge = |(host, token): &(&str, &str)| {
-            let host = DnsName::parse(host).unwrap();
+            let host = Identifier::parse(host).unwrap();
             OpenChallenge::new(host, token, &format!("{token}.thumb")).unwrap()
         };
         CertificateChallenges {

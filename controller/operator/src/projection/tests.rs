@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_api::challenge::OpenChallenge;
 use evercert_core::key::ObjectKey;
 use evercert_core::lease::Candidacy;
@@ -176,7 +176,7 @@ fn open(certificate: &str, hosts: &[&str]) -> CertificateChallenges {
             host.replace('.', "_")
         );
         let answer = format!("{token}.thumb");
-        OpenChallenge::new(DnsName::parse(host).unwrap(), &token, &answer).unwrap()
+        OpenChallenge::new(Identifier::parse(host).unwrap(), &token, &answer).unwrap()
     };
     CertificateChallenges {
         key: key(certificate),

@@ -1,5 +1,5 @@
 use super::*;
-use evercert_api::DnsName;
+use evercert_api::Identifier;
 use evercert_api::certificate::PrivateKey;
 use evercert_pki::Marking;
 
@@ -9,7 +9,7 @@ fn pair() -> KeyPairPem {
 
 fn pair_of(marking: Marking) -> KeyPairPem {
     let key = evercert_pki::generate_key(&PrivateKey::default()).unwrap();
-    let names = [DnsName::parse("a.example").unwrap()];
+    let names = [Identifier::parse("a.example").unwrap()];
     let (from, to) = (
         "2026-01-01T00:00:00Z".parse().unwrap(),
         "2027-01-01T00:00:00Z".parse().unwrap(),

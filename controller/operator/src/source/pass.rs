@@ -222,7 +222,7 @@ async fn write(
                     reason: Reason::CertificateMade,
                     sentence: format!(
                         "Certificate {name} is for {}",
-                        wish.certificate.spec.dns_names.join(", ")
+                        wish.certificate.spec.names().join(", ")
                     ),
                 }));
             }

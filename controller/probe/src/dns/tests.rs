@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use evercert_core::caa::CaaAnswer;
 use tokio::net::UdpSocket;
 
 use super::*;
@@ -84,4 +85,30 @@ async fn a_server_that_never_answers_tells_nothing_within_some_seconds() {
     let seen = seen.unwrap_or_else(|_| panic!("no end within {bound:?}"));
     println!("without an answer: {:?}", begun.elapsed());
     assert_eq!((seen.ipv4, seen.ipv6), (Answer::Unknown, Answer::Unknown));
+}
+
+#[tokio::test]
+async fn dns_is_asked_nothing_about_an_address() {
+    let asked = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dns = Dns::new(&[asked.local_addr().unwrap()]).unwrap();
+    let identities = ["ca.example".to_owned()];
+    let signing = Signing {
+        identities: &identities,
+        account: None,
+        method: "http-01",
+    };
+    for address in [THERE, "2001:db8::1".parse().unwrap()] {
+        let look = look(&dns, &address.to_string(), Some("ca.example")).await;
+        assert_eq!((look.found(), look.alias.clone()), (vec![address], None));
+        let caa = dns.check_caa(&address.to_string(), &signing).await;
+        assert_eq!((caa, &look.caa), (CaaAnswer::Allowed, &CaaAnswer::Allowed));
+    }
+    let question = asked.try_recv(&mut [0; 1024]);
+    assert!(question.is_err(), "{question:?}");
+    // It counts: a name is asked about.
+    let asking = tokio::spawn(async move { look(&dns, "www.example", None).await });
+    let bound = Duration::from_secs(20);
+    let question = timeout(bound, asked.recv(&mut [0; 1024])).await;
+    asking.abort();
+    assert!(matches!(question, Ok(Ok(1..))), "{question:?}");
 }

@@ -35,6 +35,37 @@ fn spec_that_no_ca_can_fulfil_stalls_and_names_the_remedy() {
 }
 
 #[test]
+fn address_that_no_ca_can_fulfil_stalls_and_names_the_field_and_the_remedy() {
+    for (names, addresses, words) in [
+        (
+            &["a.example"][..],
+            &["a.example"][..],
+            "spec.ipAddresses: \"a.example\" is not an IP address",
+        ),
+        (
+            &[],
+            &["198.18.0.1", "2001:DB8::1"],
+            "spec.ipAddresses: \"2001:DB8::1\" is not in its canonical form: write 2001:db8::1",
+        ),
+        (
+            &["198.18.0.1"],
+            &["198.18.0.1"],
+            "spec.dnsNames: \"198.18.0.1\" is an IP address",
+        ),
+        (&[], &[], "or an address in ipAddresses"),
+    ] {
+        let mut o = observed().with_names(names);
+        o.spec.ip_addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
+        let plan = plan(&o, now());
+        assert_eq!((plan.row, plan.say.state), ("spec invalid", State::Stalled));
+        assert!(plan.say.message.contains(words), "{}", plan.say.message);
+    }
+    let mut alone = observed().with_names(&[]);
+    alone.spec.ip_addresses = vec!["198.18.0.1".into(), "2001:db8::1".into()];
+    assert_ne!(plan(&alone, now()).row, "spec invalid");
+}
+
+#[test]
 fn secret_of_another_certificate_stalls_and_is_looked_at_again() {
     let mut o = observed();
     o.secret_owner = Some("shop".into());
