@@ -11,7 +11,7 @@ help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt build level +tools +image clippy docs generated unit +world +plane stories demo
+	@.ci/parts setup fmt build level +tools +image clippy docs generated +world +plane unit stories demo
 
 check:
 	@.ci/parts fmt clippy build generated unit

@@ -16,6 +16,8 @@ use crate::source::SourceArgs;
 
 /// Renewals of a shorter one would be a load, and a busy machine would lose it.
 const SHORTEST_CLAIM: Duration = Duration::from_secs(2);
+/// Longer it would look as if it had been forgotten.
+const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 
 /// A CA revokes within a day what it has to.
 const LONGEST_SPREAD: Duration = Duration::from_hours(24);
@@ -125,6 +127,17 @@ pub(crate) struct ControllerArgs {
     )]
     solver_idle: Idle,
 
+    /// How long a path that no challenge needs any more may stay, 0s to 1m: the ends of many orders are then one write
+    #[arg(
+        long,
+        env = "EVERCERT_ROUTE_PATIENCE",
+        value_name = "DURATION",
+        default_value = "3s",
+        value_parser = parse_patience,
+        help_heading = "Solver"
+    )]
+    route_patience: Duration,
+
     /// The Lease in the operator's namespace: of several processes that name the same one, its holder acts, the others stand by
     #[arg(
         long,
@@ -200,6 +213,16 @@ fn parse_spread(text: &str) -> Result<Duration, String> {
         })
 }
 
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    if text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    parse_duration(text)
+        .and_then(|patience| Duration::try_from(patience).ok())
+        .filter(|patience| *patience <= LONGEST_PATIENCE)
+        .ok_or_else(|| "write whole seconds from 0s to 1m".to_owned())
+}
+
 /// As a Lease takes it (k8s.io/api/coordination/v1), in a header, too.
 fn parse_identity(text: &str) -> Result<String, String> {
     let is_good = (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -250,6 +273,7 @@ fn build_config(args: &ControllerArgs) -> Config {
         max_orders: usize::from(args.max_orders),
         renewal_spread: args.renewal_spread,
         dns_servers: args.dns_servers.clone(),
+        route_patience: args.route_patience,
         user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
         health_listen: args.health_listen,
         lease: LeaseConfig {
@@ -328,6 +352,16 @@ mod tests {
                 refusal.contains("24h at most") || refusal.contains("unexpected argument"),
                 "{refusal}"
             );
+        }
+    }
+
+    #[test]
+    fn a_route_may_stay_three_seconds_unless_told_otherwise() {
+        let patience = |more: &[&str]| config(more).map(|config| config.route_patience);
+        assert_eq!(patience(&[]), Ok(Duration::from_secs(3)));
+        assert_eq!(patience(&["--route-patience", "0s"]), Ok(Duration::ZERO));
+        for bad in ["61s", "3", "-1s"] {
+            assert!(patience(&["--route-patience", bad]).is_err(), "{bad}");
         }
     }
 

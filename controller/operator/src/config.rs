@@ -30,6 +30,8 @@ pub struct Config {
     pub user_agent: String,
     /// Where `/healthz` and `/readyz` are served.
     pub health_listen: SocketAddr,
+    /// How long a path or a route that no challenge needs any more may stay, so that the ends of many orders are one write.
+    pub route_patience: Duration,
     /// The Lease that says which of several processes acts.
     pub lease: LeaseConfig,
 }

@@ -166,7 +166,7 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::KeepCopy
         | Step::MendCompanion
         | Step::DropPendingKey
-        | Step::Adopt
+        | Step::Adopt { .. }
         | Step::MendMarks
         | Step::PollRenewalInfo
         | Step::PrepareKey

@@ -8,6 +8,8 @@ use evercert_api::{Certificate, children, keys};
 use evercert_e2e::Story;
 use evercert_e2e::foreign::Pair;
 use evercert_e2e::story::SOON;
+use evercert_operator::effect::Effect;
+use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -28,6 +30,11 @@ pub(crate) fn tales() -> Vec<Tale> {
         a_secret_that_cert_manager_claims_is_adopted_when_its_certificate_is_gone,
         a_users_own_certificate_over_a_fallback_is_kept_and_a_stripped_mark_is_put_back,
     ]
+}
+
+/// With the operator ended.
+pub(crate) fn without_operator() -> Vec<Tale> {
+    tales![what_was_just_adopted_is_kept_already]
 }
 
 async fn a_good_certificate_of_somebody_else_is_adopted_without_an_order(
@@ -66,6 +73,48 @@ async fn a_good_certificate_of_somebody_else_is_adopted_without_an_order(
         .api::<Secret>()
         .delete("site", &DeleteParams::default())
         .await?;
+    let back: Secret = story
+        .until("site", "the Secret is whole", SOON, |secret| {
+            usable(secret).is_some()
+        })
+        .await?;
+    holds(&back, &theirs)?;
+    story.ready("site", SOON).await?;
+    ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
+    Ok(())
+}
+
+/// Nothing that happens once a Secret says that it is ours takes the certificate away.
+async fn what_was_just_adopted_is_kept_already(story: Story<'_>) -> Result<()> {
+    let ca = story.ca().await?;
+    let host = story.host("www");
+    let theirs = Pair::issue(std::slice::from_ref(&host), QUARTER)?;
+    story
+        .apply(&theirs.secret("site", &json!({})).to_string())
+        .await?;
+    let mut operator = story.stage.operator.lock().await;
+    operator.kill()?;
+    let adopted = Point {
+        effect: Effect::AdoptSecret,
+        side: Side::After,
+        nth: 1,
+        stop: Stop::Kill,
+    };
+    operator.restart_with(&[(VARIABLE, &adopted.to_string())])?;
+    story.certificate("site", &[host]).await?;
+    operator.ended(SOON).await?;
+    let secrets = story.api::<Secret>();
+    ensure!(
+        secrets
+            .get("site")
+            .await?
+            .labels()
+            .contains_key(keys::SECRET_ROLE_LABEL),
+        "it does not say whose it is"
+    );
+    secrets.delete("site", &DeleteParams::default()).await?;
+    operator.restart()?;
+    operator.ready().await?;
     let back: Secret = story
         .until("site", "the Secret is whole", SOON, |secret| {
             usable(secret).is_some()

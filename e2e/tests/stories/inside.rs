@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use evercert_cluster::World;
@@ -115,8 +116,12 @@ impl Scene {
     async fn tell(&self, tale: &Tale) -> Result<()> {
         self.stage.operator.lock().await.ensure_ready().await?;
         let namespace = namespace(tale.name());
-        tale.tell(Story::begin(&self.stage, &namespace).await?)
-            .await
+        let began = Instant::now();
+        let told = tale
+            .tell(Story::begin(&self.stage, &namespace).await?)
+            .await;
+        println!("{:>6.1} s  {}", began.elapsed().as_secs_f64(), tale.name());
+        told
     }
 
     fn note(&self, change: impl FnOnce(&mut Outcome)) -> Result<(), Failed> {

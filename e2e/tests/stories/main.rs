@@ -71,7 +71,7 @@ use group::{Act, Asked, Group, Tale};
 const GROUP: &str = "EVERCERT_STORIES_GROUP";
 
 /// Stories that wait most of the time; more of them at once would only make the machine slow.
-const SIDE_BY_SIDE: usize = 4;
+const SIDE_BY_SIDE: usize = 8;
 
 /// The group whose stories leave each other alone: what they cost is told at the very end.
 const SHARED: &str = "shared";
@@ -120,23 +120,19 @@ fn groups() -> Vec<Group> {
             .one_by_one(first::tales())
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
     ];
-    // In one of three worlds a minute of backoff passes, so fewer of the other cases are played there.
+    // In one of the worlds a minute of backoff passes, so fewer of the other cases are played there.
     let mut known = failpoints::tales();
-    let few: Vec<Tale> = known.drain(..known.len() / 5).collect();
+    let few: Vec<Tale> = known.drain(..known.len() / 3).collect();
     let gap = Group::new("failpoints-gap")
         .one_by_one(failpoints::of_the_gap())
         .one_by_one(failpoints::pair::of_the_gap());
     let mut failpoints = vec![gap.one_by_one(few)];
-    failpoints.extend(Group::spread("failpoints", 2, known));
     let pairs = failpoints::pair::tales();
-    failpoints.extend(Group::spread("failpoints-pair", 3, pairs));
+    failpoints.extend(Group::spread("failpoints-pair", 2, pairs));
+    failpoints.push(Group::new("failpoints").one_by_one(known));
     let failpoints = failpoints.into_iter();
-    groups.extend(failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes())));
+    let failpoints = failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes()));
     groups.extend([
-        // The API server is stopped, frozen, started again.
-        Group::new("control-plane")
-            .one_by_one(outage::tales())
-            .ending(ending::after_outages()),
         // The operator is killed, or a pod.
         Group::new("operator")
             .one_by_one(crash::tales())
@@ -149,13 +145,20 @@ fn groups() -> Vec<Group> {
             .one_by_one(unstorable::tales())
             .one_by_one(annotated::others::with_options())
             .one_by_one(dns_preflight::without_operator())
+            .one_by_one(adoption::without_operator())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())
             .one_by_one(accounts::without_operator()),
+    ]);
+    groups.extend(failpoints);
+    groups.extend([
         Group::new("memory").one_by_one(memory::tales()),
+        // The API server is stopped, frozen, started again.
+        Group::new("control-plane")
+            .one_by_one(outage::tales())
+            .ending(ending::after_outages()),
         Group::new("load")
-            .alone()
             .one_by_one(crowds::tales())
             .one_by_one(neighbours::tales()),
         // Nothing beside what it counts.

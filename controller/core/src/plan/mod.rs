@@ -75,7 +75,10 @@ pub enum Step {
     /// Have the companion owned by this Certificate.
     MendCompanion,
     /// Take over a Secret that somebody else made and nobody claims: label and annotations are put on it.
-    Adopt,
+    Adopt {
+        /// Whether its certificate is kept in the companion first: it may be deleted as soon as it is said to be ours.
+        keep_copy: bool,
+    },
     /// Put the label and the annotations of the TLS Secret, and what follows from the spec, in step.
     MendMarks,
     /// Ask the CA when the certificate in place should be renewed (RFC 9773).
@@ -128,7 +131,7 @@ impl Step {
             | Self::KeepCopy
             | Self::DropPendingKey
             | Self::MendCompanion
-            | Self::Adopt
+            | Self::Adopt { .. }
             | Self::MendMarks
             | Self::PrepareKey
             | Self::TryWrite

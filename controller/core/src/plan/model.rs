@@ -214,8 +214,12 @@ impl World {
                     o.companion.last_good = facts.map(|f| (f, secret.marks.clone()));
                 }
             }
-            Step::Adopt => {
+            Step::Adopt { keep_copy } => {
                 if let SecretObservation::Foreign(foreign) = o.secret.clone() {
+                    if *keep_copy {
+                        let facts = foreign.content.clone().ok();
+                        o.companion.last_good = facts.map(|facts| (facts, Marks::default()));
+                    }
                     o.secret = SecretObservation::Ours(TlsSecret {
                         content: foreign.content,
                         marks: Marks::default(),

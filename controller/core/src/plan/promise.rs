@@ -468,6 +468,6 @@ fn story_27_every_state_of_the_secret_under_every_state_of_the_issuance() {
     assert_eq!(find_obstacle(&observed(), &adoptable, now()), None);
     assert_eq!(
         plan(&failing().with_foreign(adoptable), at(0)).step,
-        Step::Adopt
+        Step::Adopt { keep_copy: true }
     );
 }

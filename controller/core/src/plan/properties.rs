@@ -81,7 +81,7 @@ proptest! {
         let writes = matches!(step, Step::WriteFallback { .. } | Step::Restore | Step::Store | Step::SelfSign | Step::MendMarks);
         let foreign = matches!(o.secret, SecretObservation::Foreign(_) | SecretObservation::WrongType(_));
         prop_assert!(!(writes && foreign));
-        if step == Step::Adopt {
+        if matches!(step, Step::Adopt { .. }) {
             let SecretObservation::Foreign(secret) = &o.secret else {
                 return Err(TestCaseError::fail("it is not somebody else's"));
             };

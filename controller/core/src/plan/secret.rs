@@ -81,7 +81,7 @@ pub(super) fn plan_fallback(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// Somebody else's Secret holds a good certificate for the names, and nobody claims it.
 pub(super) fn plan_adopt(o: &Observed, now: Timestamp) -> Option<Plan> {
-    let SecretObservation::Foreign(_) = &o.secret else {
+    let SecretObservation::Foreign(foreign) = &o.secret else {
         return None;
     };
     if let Some(wait) = start::plan_unwritable_secret(o, now) {
@@ -91,9 +91,11 @@ pub(super) fn plan_adopt(o: &Observed, now: Timestamp) -> Option<Plan> {
         "Secret {} holds a good certificate for the names, and nobody claims it: it is taken over as it is",
         o.spec.secret_name
     );
+    let kept = foreign.content.as_ref();
+    let keep_copy = kept.is_ok_and(|facts| start::lacks_copy(o, facts, now));
     let mut plan = Plan::act(
         "adoptable",
-        Step::Adopt,
+        Step::Adopt { keep_copy },
         Reason::SecretAdopted,
         message,
         now,

@@ -98,7 +98,7 @@ pub(super) fn plan_settle(o: &Observed, now: Timestamp) -> Option<Plan> {
 }
 
 /// Whether the companion has nothing that would do in place of what the Secret holds.
-fn lacks_copy(o: &Observed, in_place: &CertificateFacts, now: Timestamp) -> bool {
+pub(super) fn lacks_copy(o: &Observed, in_place: &CertificateFacts, now: Timestamp) -> bool {
     let Some((kept, marks)) = &o.companion.last_good else {
         return true;
     };

@@ -126,7 +126,7 @@ async fn take(
         Step::WriteFallback { cause } => {
             secret::write_fallback(gathered, cause, context, now).await?
         }
-        Step::Adopt => secret::adopt(gathered, context, now).await?,
+        Step::Adopt { keep_copy } => secret::adopt(*keep_copy, gathered, context, now).await?,
         Step::MendMarks => secret::mend_marks(gathered, context, now).await?,
         Step::TryWrite => secret::try_write(gathered, context, now).await?,
         Step::PrepareKey => key::prepare_key(gathered, context).await?,

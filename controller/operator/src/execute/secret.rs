@@ -118,12 +118,18 @@ async fn make_fallback(gathered: &Gathered, now: Timestamp) -> Result<KeyPairPem
     })
 }
 
-/// Takes over a Secret that somebody else made: its content stays as it is.
+/// Takes over a Secret that somebody else made: its content stays as it is. A copy in the companion comes first.
 pub(super) async fn adopt(
+    keep_copy: bool,
     gathered: &mut Gathered,
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
+    if let Some(secret) = gathered.secret.as_ref().filter(|_| keep_copy) {
+        let pair = pair_of(secret);
+        let change = CompanionChange::LastGood(&pair, &Marks::default());
+        write_companion(gathered, &change, Effect::KeepCopy, context).await?;
+    }
     write_tls(
         gathered,
         &Content::Marks(&Marks::default(), None),

@@ -13,8 +13,6 @@ use crate::apply::ApplyError;
 
 /// The least time between two writes of one object.
 pub(super) const GAP: Duration = Duration::from_millis(500);
-/// How long a change that keeps no challenge from being answered may wait for company.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long the garbage collector may take before what it should have removed is removed.
 pub(super) const ORPHAN_PATIENCE: Duration = Duration::from_secs(20);
 /// The first pause after a refused write, doubled each time.
@@ -62,8 +60,8 @@ struct Failure {
 /// How an object should be.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Goal<'a> {
-    /// As this.
-    Present(&'a Desired),
+    /// As this; a change that keeps no challenge from being answered may wait so long for company.
+    Present(&'a Desired, Duration),
     /// Gone, after a patience.
     Absent(Duration),
 }
@@ -150,7 +148,7 @@ impl Tracked {
     /// When the object is to be written (or deleted) next; `None` when it is as it should be.
     pub(super) fn due(&mut self, kind: Kind, goal: Goal<'_>, now: Instant) -> Option<Instant> {
         let patience = match goal {
-            Goal::Present(desired) => {
+            Goal::Present(desired, patience) => {
                 let found = self.seen.as_ref().map(|s| differences(&desired.body, s));
                 if self.is_settled(desired, found.as_deref()) {
                     self.waiting_since = None;
@@ -159,7 +157,7 @@ impl Tracked {
                 }
                 match (&self.seen, found) {
                     (Some(seen), Some(found)) if !is_urgent(kind, &desired.body, seen, &found) => {
-                        PATIENCE
+                        patience
                     }
                     _ => Duration::ZERO,
                 }
@@ -177,7 +175,7 @@ impl Tracked {
         let mut due = since + patience;
         if let Some(last) = self.last_write {
             due = due.max(last + GAP);
-            if let Goal::Present(desired) = goal
+            if let Goal::Present(desired, _) = goal
                 && self.mends > 0
                 && self.applied.as_ref().is_some_and(|(a, _)| a == desired)
             {
@@ -186,7 +184,7 @@ impl Tracked {
         }
         if let Some(failure) = &self.failure {
             let desired = match goal {
-                Goal::Present(desired) => Some(desired),
+                Goal::Present(desired, _) => Some(desired),
                 Goal::Absent(_) => None,
             };
             let changed = failure.desired.as_ref() != desired;
@@ -203,7 +201,7 @@ impl Tracked {
 
     /// A write begins.
     pub(super) fn start(&mut self, goal: Goal<'_>, now: Instant) {
-        if let Goal::Present(desired) = goal {
+        if let Goal::Present(desired, _) = goal {
             let mends = self.applied.as_ref().is_some_and(|(a, _)| a == desired);
             let peace = self.last_write.is_none_or(|last| last + PEACE < now);
             self.mends = match (mends, peace) {
@@ -213,7 +211,7 @@ impl Tracked {
             };
         }
         self.under_way = Some(match goal {
-            Goal::Present(desired) => Write::Apply(desired.clone()),
+            Goal::Present(desired, _) => Write::Apply(desired.clone()),
             Goal::Absent(_) => Write::Delete,
         });
         self.waiting_since = None;

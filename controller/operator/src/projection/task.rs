@@ -32,7 +32,7 @@ use super::challenges::{build_challenges, read_leftovers};
 use super::difference::challenges_of;
 use super::object::{Desired, Kind, ObjectId, Seen, apply_object, delete_object};
 use super::observed::Observed;
-use super::pace::{Goal, ORPHAN_PATIENCE, PATIENCE, Tracked};
+use super::pace::{Goal, ORPHAN_PATIENCE, Tracked};
 use super::present::Scene;
 use super::shared::{Shared, Wishes};
 use super::solver::{build_deployment, build_service, describe_start, gather_endpoints};
@@ -57,6 +57,8 @@ pub struct ProjectionTask {
     namespace: String,
     challenges_id: ObjectId,
     idle: Option<Duration>,
+    /// How long a change that can wait does.
+    patience: Duration,
     deployment: Desired,
     service: Desired,
     port: u16,
@@ -103,6 +105,7 @@ impl ProjectionTask {
             namespace: config.namespace.clone(),
             challenges_id: ObjectId::new(Kind::ConfigMap, &config.namespace, CHALLENGES_NAME),
             idle: config.solver.idle,
+            patience: config.route_patience,
             deployment: Desired::new(Effect::ApplySolverDeployment, &build_deployment(config)),
             service: Desired::new(Effect::ApplySolverService, &build_service(config)),
             port: config.solver.port,
@@ -314,7 +317,7 @@ impl ProjectionTask {
         for id in waiting {
             let desired = goals.get(&id);
             let goal = match desired {
-                Some(desired) => Goal::Present(desired),
+                Some(desired) => Goal::Present(desired, self.patience),
                 None => Goal::Absent(self.patience_with(&id, goals)),
             };
             let effect = match desired {
@@ -380,11 +383,11 @@ impl ProjectionTask {
         match id.kind {
             Kind::Deployment => Duration::ZERO,
             Kind::Service if *id == self.solver_id(Kind::Service) => Duration::ZERO,
-            Kind::Service | Kind::ConfigMap => PATIENCE,
+            Kind::Service | Kind::ConfigMap => self.patience,
             Kind::EndpointSlice | Kind::Ingress => {
                 let service = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
                 if goals.contains_key(&service) {
-                    PATIENCE
+                    self.patience
                 } else {
                     ORPHAN_PATIENCE
                 }

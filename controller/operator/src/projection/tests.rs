@@ -150,6 +150,7 @@ fn config(idle: Option<Duration>) -> Config {
         max_orders: 1,
         renewal_spread: Duration::ZERO,
         dns_servers: Vec::new(),
+        route_patience: Duration::from_secs(3),
         user_agent: String::new(),
         health_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease: LeaseConfig {

@@ -19,7 +19,7 @@ use kube::api::DeleteParams;
 
 use super::check::{May, Spent};
 use super::play::Play;
-use super::{AFTER_BACKOFF, Waiting, check, is_gap, orders, play, side_by_side};
+use super::{Waiting, check, comes_by_itself, is_gap, orders, play, side_by_side};
 use crate::{Tale, tales};
 
 /// How those go on that stood still.
@@ -158,6 +158,9 @@ async fn told(story: Story<'_>, stops: Stops, claim: Claim) -> Result<()> {
             Claim::Old if stops.second.is_some() => pair.the_first_leads_again(&story).await?,
             Claim::Old => {}
         }
+        if goes_last(point, claim) {
+            play.go(&story, ca.as_ref()).await?;
+        }
         play.mend(&story).await?;
         check::whole(&story, play, ca.as_ref(), SOON, &may_ask(point, claim)).await?;
         if claim == Claim::Old {
@@ -184,6 +187,11 @@ async fn told(story: Story<'_>, stops: Stops, claim: Claim) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) => Err(story.with_evidence(anyhow!("{error:#}")).await),
     }
+}
+
+/// Whether the play begins only when one of the two goes on. A claim that lasts is renewed long after an order is over.
+fn goes_last(point: Point, claim: Claim) -> bool {
+    comes_by_itself(point) && claim == Claim::Old
 }
 
 /// What the CA may be asked for.
@@ -250,7 +258,9 @@ impl<'a> Pair<'a> {
                 Ok(there.then_some(()))
             })
             .await?;
-        play.go(story, ca.as_ref()).await?;
+        if !goes_last(point, claim) {
+            play.go(story, ca.as_ref()).await?;
+        }
         if play == Play::End {
             self.first.ready().await?;
             self.first.ask_to_end()?;
@@ -419,41 +429,32 @@ async fn frozen_in_the_gap(story: &Story<'_>, point: Point) -> Result<(TestCa, S
 async fn two_that_lead_between_intent_and_record_place_one_order_or_count_one_as_spent(
     story: Story<'_>,
 ) -> Result<()> {
-    for point in gap() {
-        let name = format!("t-{}-{}-pair", point.side, point.effect);
-        let own = Story::begin(story.stage, &name).await?;
-        let told = two_lead_in_the_gap(&own, point).await;
-        evidence(&own, point, told).await?;
-    }
-    Ok(())
+    let names = gap()
+        .into_iter()
+        .map(|point| (point, format!("t-{}-{}-pair", point.side, point.effect)));
+    let names: Vec<(Point, String)> = names.collect();
+    let lose = async |point, name| {
+        let own = Story::begin(story.stage, name).await?;
+        let lost = two_lead_in_the_gap(&own, point).await;
+        Waiting::of(lost, own, point).await
+    };
+    side_by_side(&names, lose, |point| may_ask(point, Claim::Lasting)).await
 }
 
-async fn two_lead_in_the_gap(story: &Story<'_>, point: Point) -> Result<()> {
+async fn two_lead_in_the_gap(story: &Story<'_>, point: Point) -> Result<(TestCa, Spent)> {
     let mut pair = Pair::begin(story).await?;
     let told = async {
         let ca = pair
             .reach(story, Stops::alone(point), Claim::Lasting)
             .await?;
         let ca = ca.context("a play without a CA")?;
+        let spent = check::spent(story, point, &ca).await?;
         pair.first.thaw()?;
         // What the two make of it is settled when the first has found the Lease another's.
         pair.first.is(Role::Standby, SOON).await?;
-        whole_at_last(story, point, &ca).await
+        anyhow::Ok((ca, spent.with_one_on_its_way()))
     }
     .await;
     pair.end(story).await?;
     told
-}
-
-async fn whole_at_last(story: &Story<'_>, point: Point, ca: &TestCa) -> Result<()> {
-    let (play, may) = (Play::of(point.effect), may_ask(point, Claim::Lasting));
-    check::whole(story, play, Some(ca), AFTER_BACKOFF, &may).await?;
-    play::end(story, point).await
-}
-
-async fn evidence(story: &Story<'_>, point: Point, told: Result<()>) -> Result<()> {
-    match told {
-        Ok(()) => Ok(()),
-        Err(error) => Err(story.with_evidence(error.context(point.to_string())).await),
-    }
 }

@@ -226,8 +226,10 @@ impl Play {
 
     /// More variables of the operator's environment.
     pub(super) fn variables(self) -> Vec<(&'static str, &'static str)> {
+        // Nobody else's changes are to be waited for.
+        let mut variables = vec![("EVERCERT_ROUTE_PATIENCE", "0s")];
         match self {
-            Self::StopSolver => vec![("EVERCERT_SOLVER_IDLE", "1s")],
+            Self::StopSolver => variables.push(("EVERCERT_SOLVER_IDLE", "1s")),
             Self::Issue
             | Self::SelfSign
             | Self::Rotate
@@ -244,8 +246,9 @@ impl Play {
             | Self::Abandon
             | Self::StartSolver
             | Self::Leftovers
-            | Self::End => Vec::new(),
+            | Self::End => {}
         }
+        variables
     }
 
     /// Leads to the effect: the operator is on its way up.

@@ -318,16 +318,17 @@ fn secret_that_refuses_writes_is_tried_again_after_30_s_and_the_condition_says_s
 #[test]
 fn good_secret_of_somebody_else_is_adopted_before_anything_is_asked_of_a_ca() {
     let o = || observed().with_foreign(foreign(Ok(good())));
-    for o in [
-        o(),
-        o().without_issuer(),
-        o().refused(),
-        o().with_last_good(due()),
+    for (o, keep_copy) in [
+        (o(), true),
+        (o().without_issuer(), true),
+        (o().refused(), true),
+        (o().with_last_good(due()), true),
+        (o().with_last_good(good()), false),
     ] {
         let plan = plan(&o, now());
         assert_eq!(
             (plan.step, plan.say.reason),
-            (Step::Adopt, Reason::SecretAdopted)
+            (Step::Adopt { keep_copy }, Reason::SecretAdopted)
         );
     }
     let refused = plan(&o().unwritable_since(-10), now());
