@@ -395,14 +395,21 @@ pub struct CertificateStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub failed_attempts: Option<u32>,
-    /// Since when DNS that is not ready holds the next order back. It does for 10 minutes, once until a certificate is issued or DNS
-    /// is seen ready.
+    /// Since when DNS that is not ready holds the next order back. It does for 10 minutes, once until a certificate is issued, DNS is
+    /// seen ready, or other names are wanted.
     #[serde(
         default,
         deserialize_with = "lenient::field",
         skip_serializing_if = "Option::is_none"
     )]
     pub held_since: Option<Time>,
+    /// The names that it was held back for, as a fingerprint.
+    #[serde(
+        default,
+        deserialize_with = "lenient::field",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub held_for: Option<String>,
     /// The issuers that refused for good; told only where there is another one, and until the first signs again.
     #[serde(
         default,

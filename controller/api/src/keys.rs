@@ -46,6 +46,8 @@ pub const RENEW_AT: &str = "evercert.dev/renew-at";
 pub const REVOKE: &str = "evercert.dev/revoke";
 /// Annotation on a TLS Secret: the value of [`REVOKE`] that its certificate was issued after.
 pub const REVOKE_HEEDED: &str = "evercert.dev/revoke-heeded";
+/// Annotation on a companion: the issuer, `Kind/name`, that signed the certificate that is to be revoked.
+pub const REVOKE_ISSUER: &str = "evercert.dev/revoke-issuer";
 /// Annotation on a companion: the ACME directory where the certificate that is to be revoked was issued.
 pub const REVOKE_DIRECTORY: &str = "evercert.dev/revoke-directory";
 /// Annotation on a companion: SHA-256 (hex) of the leaves that were revoked, the newest first, joined by commas.

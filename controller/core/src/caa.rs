@@ -1,5 +1,7 @@
 //! Which CA may sign for a name, by its CAA records (RFC 8659, RFC 8657). Pure: finding the records is evercert-probe's.
 
+use crate::sentence::quote;
+
 /// One CAA record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaaRecord {
@@ -58,7 +60,7 @@ pub fn check_caa(at: &str, records: &[CaaRecord], signing: &Signing<'_>) -> CaaA
     if let Some(record) = records.iter().find(unknown) {
         let why = format!(
             "the CAA records of {at} hold a critical property {:?} that no CA may pass over",
-            record.tag
+            quote(&record.tag)
         );
         return CaaAnswer::Forbidden(why);
     }
@@ -121,25 +123,27 @@ fn check_issue(value: &str, signing: &Signing<'_>) -> Result<(), Option<String>>
             .map(|(_, value)| *value)
             .collect()
     };
+    let domain = quote(issue.domain);
     // More than one of a kind is unsatisfiable (RFC 8657 §3).
     match of("accounturi").as_slice() {
         [] => {}
         [uri] if signing.account.is_none_or(|own| own == *uri) => {}
-        [uri] => return Err(Some(format!("{} only for the account {uri}", issue.domain))),
+        [uri] => {
+            let uri = quote(uri);
+            return Err(Some(format!("{domain} only for the account {uri}")));
+        }
         _ => {
             return Err(Some(format!(
-                "{} for several accounts at once, which is none",
-                issue.domain
+                "{domain} for several accounts at once, which is none"
             )));
         }
     }
     match of("validationmethods").as_slice() {
         [] => Ok(()),
         [methods] if methods.split(',').any(|m| m.trim() == signing.method) => Ok(()),
-        [methods] => Err(Some(format!("{} only by {methods}", issue.domain))),
+        [methods] => Err(Some(format!("{domain} only by {}", quote(methods)))),
         _ => Err(Some(format!(
-            "{} by several lists of methods at once, which is none",
-            issue.domain
+            "{domain} by several lists of methods at once, which is none"
         ))),
     }
 }
@@ -241,6 +245,25 @@ mod tests {
             answer(&[("issue", &methods("dns-01")), ("issue", &uri(ACCOUNT))]),
             CaaAnswer::Allowed
         );
+    }
+
+    #[test]
+    fn what_a_record_says_is_quoted_whole_and_not_at_any_length() {
+        let long = "x".repeat(100_000);
+        let table = [
+            format!("ca.example; accounturi=https://a\n\u{7}b{long}"),
+            format!("ca.example; validationmethods=dns\u{1b}[31m-01{long}"),
+            format!("other\u{0}.example{long}"),
+        ];
+        for value in &table {
+            for tag in ["issue".to_owned(), format!("!new\n{long}")] {
+                let CaaAnswer::Forbidden(why) = answer(&[(&tag, value)]) else {
+                    panic!("{tag}")
+                };
+                assert!(!why.contains(char::is_control), "{why:?}");
+                assert!(why.len() < 3_000, "{}", why.len());
+            }
+        }
     }
 
     #[test]

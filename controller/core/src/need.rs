@@ -194,9 +194,9 @@ fn issuer_changed(o: &Observed, secret: &TlsSecret) -> Option<Need> {
     let signed_by = o
         .others
         .iter()
-        .find(|(other, _)| Some(other) == marks.issuer.as_ref() && *other != id);
+        .find(|other| Some(&other.id) == marks.issuer.as_ref() && other.id != id);
     let (id, directory) = match signed_by {
-        Some((other, directory)) => (other.clone(), directory.as_deref()),
+        Some(other) => (other.id.clone(), other.directory()),
         None => (id, directory),
     };
     let other = |was: &Option<String>, is: &str| was.as_deref().is_some_and(|was| was != is);
@@ -251,7 +251,7 @@ mod tests {
     use crate::facts::CertificateFacts;
     use crate::observe::Marks;
     use crate::plan::fixtures::{
-        DAY, at, certificate, due, expired, fallback, foreign, good, marks, now, observed,
+        DAY, at, certificate, due, expired, fallback, foreign, good, marks, now, observed, other,
     };
 
     fn reason(o: &Observed) -> Option<Reason> {
@@ -450,16 +450,16 @@ mod tests {
                 directory: Some("https://b.example/dir".into()),
                 ..marks()
             });
-            o.others = vec![("Issuer/b".into(), Some("https://b.example/dir".into()))];
+            o.others = vec![other("Issuer/b", Some("https://b.example/dir"))];
             o
         };
         assert_eq!(reason(&by_alternate()), None);
         // It is down: its directory is not known.
         let mut down = by_alternate();
-        down.others = vec![("Issuer/b".into(), None)];
+        down.others = vec![other("Issuer/b", None)];
         assert_eq!(reason(&down), None);
         let mut moved = by_alternate();
-        moved.others = vec![("Issuer/b".into(), Some("https://new.example/dir".into()))];
+        moved.others = vec![other("Issuer/b", Some("https://new.example/dir"))];
         assert_eq!(reason(&moved), Some(Reason::IssuerChanged));
         let mut dropped = by_alternate();
         dropped.others.clear();

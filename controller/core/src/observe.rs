@@ -37,8 +37,8 @@ pub struct Observed {
     pub issuer: IssuerObservation,
     /// Which one that is, where it is not the first.
     pub chosen: Option<IssuerRef>,
-    /// The others that the spec names, `Kind/name`, with the directory of each that is ready.
-    pub others: Vec<(String, Option<String>)>,
+    /// The others that the spec names.
+    pub others: Vec<Other>,
     /// Why it is not the first.
     pub gave_way: Option<String>,
     /// Why the issuers that stand before or after it in the spec are not tried.
@@ -122,6 +122,36 @@ pub struct IssuerFacts {
     pub profiles: Vec<String>,
     /// The profile that the issuer's spec wants.
     pub profile: Option<String>,
+}
+
+/// Another issuer that the spec names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// `Kind/name`.
+    pub id: String,
+    /// Who it is, where it is ready.
+    pub facts: Option<IssuerFacts>,
+    /// Why no request may be sent to its directory now.
+    pub gate: Option<Gate>,
+}
+
+impl Other {
+    /// Its directory, where it is ready.
+    #[must_use]
+    pub fn directory(&self) -> Option<&str> {
+        self.facts.as_ref().map(|facts| facts.directory.as_str())
+    }
+}
+
+/// The issuer that signed a certificate, as far as the spec still names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signer<'a> {
+    /// It can be asked, but for the gate of its directory.
+    Ready(&'a IssuerFacts, Option<&'a Gate>),
+    /// It, `Kind/name`, or one that may be it, is not ready.
+    NotReady(String),
+    /// The spec names no issuer for its directory.
+    Unnamed,
 }
 
 /// The reason of an issuer whose account is being looked up at the CA again.
@@ -337,6 +367,33 @@ impl Observed {
     #[must_use]
     pub fn issuer_id(&self) -> String {
         self.issuer_ref().to_string()
+    }
+
+    /// The issuer of a certificate that `issuer` signed at `directory`, whichever of those that the spec names it is; where that
+    /// one is not named any more, another one for the directory.
+    #[must_use]
+    pub fn signer_of(&self, issuer: Option<&str>, directory: &str) -> Signer<'_> {
+        let chosen = match &self.issuer {
+            IssuerObservation::Ready(facts) => Some(facts),
+            IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
+        };
+        let others = self.others.iter();
+        let all: Vec<(String, Option<&IssuerFacts>, Option<&Gate>)> =
+            std::iter::once((self.issuer_id(), chosen, self.gate.as_ref()))
+                .chain(others.map(|o| (o.id.clone(), o.facts.as_ref(), o.gate.as_ref())))
+                .collect();
+        let itself = all.iter().find(|(id, ..)| Some(id.as_str()) == issuer);
+        if let Some((id, None, _)) = itself {
+            return Signer::NotReady(id.clone());
+        }
+        let ready = itself.into_iter().chain(&all).find_map(|(_, facts, gate)| {
+            let facts = facts.filter(|facts| facts.directory == directory)?;
+            Some(Signer::Ready(facts, *gate))
+        });
+        ready.unwrap_or_else(|| {
+            let not_ready = all.iter().find(|(_, facts, _)| facts.is_none());
+            not_ready.map_or(Signer::Unnamed, |(id, ..)| Signer::NotReady(id.clone()))
+        })
     }
 
     /// The certificate in the Secret, if the Secret is ours and whole.

@@ -7,10 +7,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use evercert_api::children::stable_hash;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::caa::CaaAnswer;
 use crate::limits::registered_domain;
+use crate::observe::Observed;
 use crate::sentence::list;
 
 /// How long DNS that is definitely wrong holds an order back. Long enough for a record that a controller such as external-dns
@@ -262,6 +264,23 @@ const SHARED_DOMAINS: [&str; 8] = [
 pub fn find_shared_domain(name: &str) -> Option<&'static str> {
     let registered = registered_domain(name);
     SHARED_DOMAINS.into_iter().find(|d| *d == registered)
+}
+
+/// Since when DNS has held back the order for the names that are wanted now.
+#[must_use]
+pub fn find_held_since(o: &Observed) -> Option<Timestamp> {
+    let known = o.status.held_for.as_ref();
+    let is_for_these = known.is_none_or(|names| *names == build_names_fingerprint(o));
+    let since = o.status.held_since.as_ref().map(|at| at.0);
+    since.filter(|_| is_for_these)
+}
+
+/// A fingerprint of the wanted names.
+#[must_use]
+pub fn build_names_fingerprint(o: &Observed) -> String {
+    let names = o.wanted_names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    format!("{:016x}", stable_hash(&names))
 }
 
 /// Addresses, as people read them.

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::facts::CertificateFacts;
 use crate::key::ObjectKey;
 use crate::need::whole_up;
-use crate::observe::{IssuerObservation, Observed, TlsSecret};
+use crate::observe::{IssuerObservation, Observed, Signer, TlsSecret};
 use crate::sentence::quote;
 
 /// The shortest wait between two polls, whatever the CA says.
@@ -200,13 +200,14 @@ impl Window<'_> {
 /// information, or the certificate is not its own, or has expired.
 #[must_use]
 pub fn next_poll(o: &Observed, secret: &TlsSecret, now: Timestamp) -> Option<Timestamp> {
-    let IssuerObservation::Ready(issuer) = &o.issuer else {
-        return None;
-    };
     let facts = secret.content.as_ref().ok()?;
     let id = facts.renewal_id.as_ref()?;
-    let is_its = secret.marks.directory.as_ref() == Some(&issuer.directory);
-    if !issuer.renewal_info || !is_its || secret.fallback || !facts.is_valid_at(now) {
+    // Whoever is to sign the next one, this one's CA knows about this one.
+    let (by, at) = (&secret.marks.issuer, secret.marks.directory.as_deref()?);
+    let Signer::Ready(issuer, gate) = o.signer_of(by.as_deref(), at) else {
+        return None;
+    };
+    if !issuer.renewal_info || secret.fallback || !facts.is_valid_at(now) {
         return None;
     }
     let known = o.status.renewal_info.as_ref();
@@ -217,7 +218,7 @@ pub fn next_poll(o: &Observed, secret: &TlsSecret, now: Timestamp) -> Option<Tim
         // Further away it was never planned: the clock was set back, or the status forged.
         .filter(|at| *at <= longest)
         .unwrap_or(now);
-    let open = o.gate.as_ref().map(|gate| gate.until);
+    let open = gate.map(|gate| gate.until);
     [Some(now), Some(due), open, o.poll_turn]
         .into_iter()
         .flatten()

@@ -20,7 +20,7 @@ use crate::observe::{
     CHECKING_ACCOUNT, IssuerObservation, Observed, SELF_SIGNED, SecretObservation,
 };
 use crate::plan::{Plan, State};
-use crate::preflight::{Preflight, find_shared_domain};
+use crate::preflight::{Preflight, build_names_fingerprint, find_held_since, find_shared_domain};
 use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
 use crate::revocation::{build_note, build_pending};
@@ -50,10 +50,12 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
     }
     let is_held = plan.waits_for_dns();
     let is_over = o.dns == Preflight::Seen(Vec::new()) || (good && need.is_none());
-    status.held_since = status
-        .held_since
+    status.held_since = find_held_since(o)
         .filter(|_| !is_over)
-        .or_else(|| is_held.then(|| whole_seconds(now)));
+        .or_else(|| is_held.then_some(now))
+        .map(whole_seconds);
+    let held = status.held_since.as_ref();
+    status.held_for = held.map(|_| build_names_fingerprint(o));
     let is_named = |issuer: &str| o.spec.issuer_refs().any(|r| r.to_string() == issuer);
     status.refusals.retain(|r| is_named(&r.issuer));
     if good && need.is_none() && signed_by_alternate(o).is_none() {

@@ -2,14 +2,13 @@
 //! revoked only when another certificate is in place.
 
 use evercert_api::Reason;
+use evercert_api::certificate::RotationPolicy;
 use evercert_api::keys::REVOKE;
 use jiff::Timestamp;
 
 use crate::facts::CertificateFacts;
 use crate::need::{find_need, whole};
-use crate::observe::{
-    Gate, IssuerObservation, Observed, SELF_SIGNED, SecretObservation, TlsSecret,
-};
+use crate::observe::{Gate, Observed, SELF_SIGNED, SecretObservation, Signer, TlsSecret};
 use crate::plan::{Plan, Step};
 use crate::sentence::quote;
 
@@ -82,6 +81,8 @@ pub struct Revocation {
     pub reason: RevocationReason,
     /// The leaf; its key is beside it, so it is this Certificate's to revoke.
     pub leaf: CertificateFacts,
+    /// `Kind/name` of the issuer that signed it, where that was noted.
+    pub issuer: Option<String>,
     /// The directory that issued it.
     pub directory: String,
     /// Whether its key is the one that is kept for the next certificate.
@@ -171,12 +172,16 @@ fn find_obstacle(
                 .to_owned(),
         );
     };
-    let is_other = match &o.issuer {
-        IssuerObservation::Ready(ready) => ready.directory != *directory,
-        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => false,
+    let is_named = *issuer == o.issuer_id() || o.others.iter().any(|other| other.id == *issuer);
+    let is_there = match o.signer_of(Some(issuer.as_str()), directory) {
+        Signer::Ready(facts, _) => facts.id == *issuer,
+        Signer::NotReady(id) => id == *issuer,
+        Signer::Unnamed => false,
     };
-    (is_other || *issuer != o.issuer_id()).then(|| {
-        format!("was issued by {issuer} at {directory}, which spec.issuerRef does not name: revoke it there")
+    (!is_named || !is_there).then(|| {
+        format!(
+            "was issued by {issuer} at {directory}, which the spec does not name: revoke it there"
+        )
     })
 }
 
@@ -190,7 +195,7 @@ pub(crate) fn plan_note(o: &Observed, now: Timestamp) -> Option<Plan> {
         } else if now >= open.leaf.not_after {
             "it has expired"
         } else {
-            return plan_due(o, now);
+            return plan_other_reason(o, open, now).or_else(|| plan_due(o, now));
         };
         let message = format!(
             "the certificate with the serial number {} is not revoked: {why}",
@@ -202,6 +207,28 @@ pub(crate) fn plan_note(o: &Observed, now: Timestamp) -> Option<Plan> {
         return Some(Plan::act("not revoked", step, Reason::Idle, message, now).beside(o));
     }
     plan_due(o, now)
+}
+
+/// The CA has refused to revoke the noted certificate, and the annotation has another value: it is asked anew with that reason. The
+/// certificate in place came after the request and is not renewed once more, unless its key may be the one that is compromised.
+fn plan_other_reason(o: &Observed, open: &Revocation, now: Timestamp) -> Option<Plan> {
+    let value = o.revoke.as_ref().filter(|value| **value != open.value)?;
+    let reason = RevocationReason::parse(value)?;
+    let refused = o.revocation_refused.as_ref()?;
+    if o.is_in_place(open) || refused.reason != Reason::RevocationRefused {
+        return None;
+    }
+    let keeps_keys = o.spec.key().rotation_policy == RotationPolicy::Never;
+    let step = Step::ChangeReason {
+        value: value.clone(),
+        heeded: reason != RevocationReason::KeyCompromise || !keeps_keys,
+    };
+    let message = format!(
+        "the certificate with the serial number {} is to be revoked for another reason: the annotation {REVOKE} says {value}",
+        open.leaf.serial
+    );
+    let row = "another reason";
+    Some(Plan::act(row, step, Reason::RevocationRequested, message, now).beside(o))
 }
 
 fn plan_due(o: &Observed, now: Timestamp) -> Option<Plan> {
@@ -256,8 +283,16 @@ pub(crate) fn next_try(o: &Observed, now: Timestamp) -> Option<Timestamp> {
     if find_hold(o, open, now).is_some() {
         return None;
     }
-    let gates = [&o.gate, &o.revocation_refused];
+    let gates = [find_gate(o, open), o.revocation_refused.as_ref()];
     gates.into_iter().flatten().map(|gate| gate.until).max()
+}
+
+/// Why no request may be sent to the directory that issued it.
+fn find_gate<'a>(o: &'a Observed, open: &Revocation) -> Option<&'a Gate> {
+    match o.signer_of(open.issuer.as_deref(), &open.directory) {
+        Signer::Ready(_, gate) => gate,
+        Signer::NotReady(_) | Signer::Unnamed => None,
+    }
 }
 
 /// What must happen before a revocation, other than the passing of time.
@@ -270,16 +305,14 @@ fn find_hold(o: &Observed, open: &Revocation, now: Timestamp) -> Option<String> 
     {
         return Some("first another certificate takes its place".to_owned());
     }
-    match &o.issuer {
-        IssuerObservation::Ready(issuer) if issuer.directory == open.directory => None,
-        IssuerObservation::Ready(_) => Some(format!(
-            "it was issued at {}, which spec.issuerRef does not name any more: name an issuer for that directory, or remove the \
-             annotation {REVOKE} and revoke it there",
+    match o.signer_of(open.issuer.as_deref(), &open.directory) {
+        Signer::Ready(..) => None,
+        Signer::NotReady(id) => Some(format!("{id} is not ready")),
+        Signer::Unnamed => Some(format!(
+            "it was issued at {}, and the spec does not name an issuer for it any more: name one, or remove the annotation \
+             {REVOKE} and revoke it there",
             open.directory
         )),
-        IssuerObservation::Missing | IssuerObservation::NotReady { .. } => {
-            Some(format!("{} is not ready", o.issuer_id()))
-        }
     }
 }
 
@@ -296,7 +329,7 @@ pub fn build_pending(o: &Observed, now: Timestamp) -> Option<(Reason, String)> {
         return Some((Reason::RevocationRequested, format!("{head}: {hold}")));
     }
     let waits = |gate: &&Gate| now < gate.until;
-    let gate = [&o.revocation_refused, &o.gate]
+    let gate = [o.revocation_refused.as_ref(), find_gate(o, open)]
         .into_iter()
         .flatten()
         .find(waits);

@@ -5,7 +5,8 @@ use evercert_api::{Certificate, keys};
 use evercert_core::caa::{CaaAnswer, Signing};
 use evercert_core::choice::{Choice, Signatory, choose_issuer, find_refusal};
 use evercert_core::key::ObjectKey;
-use evercert_core::observe::{Gate, IssuerObservation, build_fingerprint};
+use evercert_core::observe::{Gate, IssuerObservation, Other, build_fingerprint};
+use evercert_probe::Dns;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -23,8 +24,8 @@ pub(crate) struct Chosen {
     pub(crate) id: IssuerId,
     /// How the spec names it, where it is not the first.
     pub(crate) alternate: Option<IssuerRef>,
-    /// The others, `Kind/name`, with the directory of each that is ready.
-    pub(crate) others: Vec<(String, Option<String>)>,
+    /// The others.
+    pub(crate) others: Vec<Other>,
     /// Why it is not the first.
     pub(crate) because: Option<String>,
     /// Why no other one is tried, where the first cannot issue.
@@ -34,7 +35,7 @@ pub(crate) struct Chosen {
 }
 
 /// Chooses: while an order is under way the issuer that it was placed with, else by [`choose_issuer`]; a certificate was last issued
-/// at `last_issue`. DNS is asked only where the first issuer has refused for good, for 5 s at most.
+/// at `last_issue`. DNS is asked only where the first issuer has refused for good, about all others at once, for 5 s at most.
 pub(crate) async fn choose(
     key: &ObjectKey,
     context: &Context,
@@ -83,27 +84,36 @@ pub(crate) async fn choose(
     } else {
         let first = all.first().filter(|_| all.len() > 1);
         let refused = first.and_then(|s| find_refusal(s, refusals, last_issue, now));
-        let alternates = spec.issuer_refs().zip(all.iter_mut().zip(&sessions));
-        for (reference, (signatory, session)) in alternates.skip(1) {
-            if refused.is_none() {
-                break;
-            }
-            if matches!(signatory.issuer, IssuerObservation::Ready(_)) {
-                let session = session.as_ref();
-                let policy = check_issuer_policy(key, certificate, reference, session, context);
-                signatory.policy = policy.map(|refusal| refusal.message);
-                signatory.caa = ask(context, session, &spec.names()).await;
-            }
+        if refused.is_some() {
+            let names = spec.names();
+            let alternates = spec.issuer_refs().zip(all.iter_mut().zip(&sessions));
+            let looks = alternates
+                .skip(1)
+                .filter(|(_, (signatory, _))| {
+                    matches!(signatory.issuer, IssuerObservation::Ready(_))
+                })
+                .map(|(reference, (signatory, session))| {
+                    let session = session.as_ref();
+                    let policy = check_issuer_policy(key, certificate, reference, session, context);
+                    signatory.policy = policy.map(|refusal| refusal.message);
+                    look(context.dns.as_ref(), signatory, session, &names)
+                });
+            join_all(looks).await;
         }
         choose_issuer(&all, refusals, last_issue, now)
     };
     let others = all.iter().enumerate().filter(|(at, _)| *at != choice.at);
     let others = others.map(|(_, signatory)| {
-        let directory = match &signatory.issuer {
-            IssuerObservation::Ready(facts) => Some(facts.directory.clone()),
+        let facts = match &signatory.issuer {
+            IssuerObservation::Ready(facts) => Some(facts.clone()),
             IssuerObservation::Missing | IssuerObservation::NotReady { .. } => None,
         };
-        (signatory.id.clone(), directory)
+        let directory = facts.as_ref().map(|facts| facts.directory.as_str());
+        Other {
+            id: signatory.id.clone(),
+            gate: directory.and_then(|d| context.memory.gate_for(d, key, now)),
+            facts,
+        }
     });
     let alternate = choice
         .at
@@ -133,26 +143,34 @@ fn find_why(
     Some(format!("{} {why}", first.id))
 }
 
-/// What the CAA records of `names` say of the CA: forbidden if one of them does. `None` for an issuer without a CA.
-async fn ask(context: &Context, session: Option<&Session>, names: &[String]) -> Option<CaaAnswer> {
-    let Signer::Acme { acme, directory } = &session?.signer else {
-        return None;
+/// Notes what CAA records say of a signatory that has a CA.
+async fn look(
+    dns: Option<&Dns>,
+    signatory: &mut Signatory,
+    session: Option<&Session>,
+    names: &[String],
+) {
+    if let Some(Signer::Acme { acme, directory }) = session.map(|session| &session.signer) {
+        let signing = Signing {
+            identities: directory.caa_identities(),
+            account: Some(acme.account_uri()),
+            method: METHOD,
+        };
+        signatory.caa = Some(ask(dns, &signing, names).await);
+    }
+}
+
+/// What the CAA records of `names` say of the CA, all names asked about at once: forbidden if one of them does.
+async fn ask(dns: Option<&Dns>, signing: &Signing<'_>, names: &[String]) -> CaaAnswer {
+    let Some(dns) = dns else {
+        return CaaAnswer::Unknown("there is no DNS server to ask".to_owned());
     };
-    let Some(dns) = &context.dns else {
-        return Some(CaaAnswer::Unknown(
-            "there is no DNS server to ask".to_owned(),
-        ));
-    };
-    let signing = Signing {
-        identities: directory.caa_identities(),
-        account: Some(acme.account_uri()),
-        method: METHOD,
-    };
-    let answers = join_all(names.iter().map(|name| dns.check_caa(name, &signing))).await;
+    let answers = join_all(names.iter().map(|name| dns.check_caa(name, signing))).await;
     let rank = |answer: &CaaAnswer| match answer {
         CaaAnswer::Forbidden(_) => 2,
         CaaAnswer::Unknown(_) => 1,
         CaaAnswer::Allowed => 0,
     };
-    answers.into_iter().max_by_key(rank)
+    let worst = answers.into_iter().max_by_key(rank);
+    worst.unwrap_or(CaaAnswer::Allowed)
 }

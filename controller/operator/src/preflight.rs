@@ -16,6 +16,7 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::choice::METHOD;
 use crate::context::reference;
@@ -23,10 +24,11 @@ use crate::issuer::{Session, Signer};
 
 /// How many Certificates are looked at at the same time.
 const AT_ONCE: usize = 64;
+/// How many wait to be looked at or are being looked at. Where DNS is silent a look takes seconds: who comes when so many are
+/// before it is not looked at, and its order is not held back.
+const MOST: usize = 512;
 /// An answer younger than this is not asked for again.
 const RECENT: SignedDuration = SignedDuration::from_secs(20);
-/// A look that has not ended by then was lost.
-const LOST: SignedDuration = SignedDuration::from_secs(30);
 
 /// What is to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,8 +102,23 @@ impl Question {
 struct Look {
     question: Question,
     asked_at: Timestamp,
-    is_running: bool,
+    /// The last one; at most one is under way.
+    task: Option<AbortHandle>,
     seen: Option<(Timestamp, Vec<Trouble>)>,
+}
+
+impl Look {
+    fn is_running(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| !task.is_finished())
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
 /// The looks of all Certificates.
@@ -110,6 +127,7 @@ pub(crate) struct Preflights {
     dns: Option<Dns>,
     looks: Arc<Mutex<HashMap<ObjectKey, Look>>>,
     room: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
     wake: UnboundedSender<ObjectRef<Certificate>>,
 }
 
@@ -120,6 +138,7 @@ impl Preflights {
             dns,
             looks: Arc::default(),
             room: Arc::new(Semaphore::new(AT_ONCE)),
+            queue: Arc::new(Semaphore::new(MOST)),
             wake,
         }
     }
@@ -134,32 +153,37 @@ impl Preflights {
             return Preflight::Unasked;
         };
         let mut looks = self.lock();
+        if looks.get(key).is_some_and(|look| look.question != question) {
+            looks.remove(key);
+        }
+        let age = |at: Timestamp| now.duration_since(at);
         let look = looks.entry(key.clone()).or_insert_with(|| Look {
             question: question.clone(),
             asked_at: now,
-            is_running: false,
+            task: None,
             seen: None,
         });
-        if look.question != question {
-            look.question.clone_from(&question);
-            (look.is_running, look.seen) = (false, None);
-        }
-        let age = |at: Timestamp| now.duration_since(at);
         let is_recent = look.seen.as_ref().is_some_and(|(at, _)| age(*at) < RECENT);
-        let is_running = look.is_running && age(look.asked_at) < LOST;
-        if !is_recent && !is_running {
-            (look.asked_at, look.is_running) = (now, true);
+        if !is_recent
+            && !look.is_running()
+            && let Ok(place) = self.queue.clone().try_acquire_owned()
+        {
             let this = self.clone();
             let (dns, key) = (dns.clone(), key.clone());
-            tokio::spawn(async move { this.look(&dns, &key, question).await });
+            let task = tokio::spawn(async move {
+                let _place = place;
+                this.look(&dns, &key, question).await;
+            });
+            (look.asked_at, look.task) = (now, Some(task.abort_handle()));
         }
         match &look.seen {
             Some((at, troubles)) if age(*at) < FRESH || !troubles.is_empty() => {
                 Preflight::Seen(troubles.clone())
             }
-            Some(_) | None => Preflight::Looking {
+            Some(_) | None if look.is_running() => Preflight::Looking {
                 since: look.asked_at,
             },
+            Some(_) | None => Preflight::Unasked,
         }
     }
 
@@ -172,7 +196,8 @@ impl Preflights {
             return;
         };
         let before = look.seen.replace((Timestamp::now(), troubles));
-        look.is_running = false;
+        // It has ended but for this: whoever is woken by it may begin another one.
+        look.task = None;
         let is_news = look.seen.as_ref().map(|(_, now)| now) != before.as_ref().map(|(_, was)| was);
         drop(looks);
         if is_news {
@@ -186,3 +211,6 @@ impl Preflights {
         self.lock().remove(key);
     }
 }
+
+#[cfg(test)]
+mod tests;

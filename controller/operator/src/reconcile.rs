@@ -18,7 +18,7 @@ use crate::apply;
 use crate::context::{Context, key_of, reference};
 use crate::effect::Effect;
 use crate::error::Error;
-use crate::execute::{Outcome, announce, execute, forget};
+use crate::execute::{Outcome, announce, execute, find_signer_in_place, forget};
 use crate::gather::{Gathered, gather, gather_again, wait_for_token};
 use crate::ledger::Settlement;
 use crate::memory::Unreported;
@@ -71,7 +71,8 @@ async fn pass(
         gathered.observed.poll_turn = Some(turn);
         next = plan(&gathered.observed, now);
     }
-    let is_about_to_order = matches!(next.step, Step::Queue(_) | Step::PlaceOrder);
+    let is_about_to_order =
+        matches!(next.step, Step::Queue(_) | Step::PlaceOrder) || next.waits_for_look();
     if gathered.observed.status.order.is_none() && !is_about_to_order {
         context.slots.free(&key);
     }
@@ -139,8 +140,8 @@ fn ask_to_poll(gathered: &Gathered, context: &Context, now: Timestamp) -> Result
     if context.memory.entry(key).unreported.is_some() {
         return Err(now.checked_add(UNREPORTED).unwrap_or(now));
     }
-    match gathered.session.as_ref().and_then(|s| s.account()) {
-        Some((_, directory)) => context.polls.ask(directory, key, now),
+    match find_signer_in_place(gathered, context) {
+        Some(asked) => context.polls.ask(asked.directory.url(), key, now),
         None => Ok(()),
     }
 }
@@ -173,6 +174,7 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::TryWrite
         | Step::StartSolver
         | Step::NoteRevocation { .. }
+        | Step::ChangeReason { .. }
         | Step::DropRevocation { .. }
         | Step::Revoke
         | Step::SelfSign => false,

@@ -92,6 +92,7 @@ fn observe_revocation(companion: &Secret) -> Option<Box<Revocation>> {
         value: value.to_owned(),
         reason: RevocationReason::parse(value)?,
         leaf: evercert_pki::read_pair(data(companion, keys::REVOKE_CRT), key).ok()?,
+        issuer: annotation(companion, keys::REVOKE_ISSUER).map(str::to_owned),
         directory: annotation(companion, keys::REVOKE_DIRECTORY)?.to_owned(),
         key_is_pending: evercert_pki::is_same_key(data(companion, keys::PENDING_KEY), key),
     }))
@@ -284,8 +285,10 @@ pub(crate) enum Change<'a> {
     NoPendingKey,
     /// Only the owner.
     Owner,
-    /// A certificate that is to be revoked: the value that asks for it, and the directory that issued it.
-    ToRevoke(&'a KeyPairPem, &'a str, &'a str),
+    /// A certificate that is to be revoked: the value that asks for it, and its marks, which say who issued it.
+    ToRevoke(&'a KeyPairPem, &'a str, &'a Marks),
+    /// Another value asks for it; whether the last good certificate counts as issued after that, too.
+    OtherReason(&'a str, bool),
     /// None is to be revoked any more; the leaf of one that was.
     NotToRevoke(Option<&'a CertificateFacts>),
     /// The last good certificate.
@@ -333,11 +336,23 @@ pub(crate) fn build_companion(
             data.remove(keys::PENDING_KEY);
         }
         Change::Owner => {}
-        Change::ToRevoke(pair, value, directory) => {
+        Change::ToRevoke(pair, value, marks) => {
             annotations.insert(keys::REVOKE.to_owned(), (*value).to_owned());
-            annotations.insert(keys::REVOKE_DIRECTORY.to_owned(), (*directory).to_owned());
+            for (key, mark) in [
+                (keys::REVOKE_ISSUER, &marks.issuer),
+                (keys::REVOKE_DIRECTORY, &marks.directory),
+            ] {
+                annotations.remove(key);
+                annotations.extend(mark.clone().map(|mark| (key.to_owned(), mark)));
+            }
             data.insert(keys::REVOKE_CRT.to_owned(), ByteString(pair.chain.clone()));
             data.insert(keys::REVOKE_KEY.to_owned(), ByteString(pair.key.clone()));
+        }
+        Change::OtherReason(value, heeded) => {
+            annotations.insert(keys::REVOKE.to_owned(), (*value).to_owned());
+            if *heeded {
+                annotations.insert(keys::REVOKE_HEEDED.to_owned(), (*value).to_owned());
+            }
         }
         Change::NotToRevoke(leaf) => {
             if let Some(leaf) = leaf {
@@ -352,6 +367,7 @@ pub(crate) fn build_companion(
                 annotations.insert(keys::REVOKED.to_owned(), all.join(","));
             }
             annotations.remove(keys::REVOKE);
+            annotations.remove(keys::REVOKE_ISSUER);
             annotations.remove(keys::REVOKE_DIRECTORY);
             data.remove(keys::REVOKE_CRT);
             data.remove(keys::REVOKE_KEY);

@@ -18,6 +18,8 @@ use serde_json::json;
 
 use crate::accounts::MAC_KEY;
 use crate::issue::data;
+use crate::requested::{another, serial};
+use crate::revoked::{ask, done};
 use crate::{Tale, tales};
 
 const CLOSED: &str = "this CA has closed and issues nothing any more";
@@ -30,6 +32,7 @@ pub(crate) fn tales() -> Vec<Tale> {
         what_any_ca_would_refuse_and_a_paused_name_stay_with_the_first_issuer,
         an_issuer_whose_external_account_is_not_bound_is_not_tried_before_it_is,
         the_first_issuer_has_its_turn_again_at_the_next_renewal,
+        what_an_alternate_signed_is_asked_about_and_revoked_at_its_own_ca,
     ]
 }
 
@@ -218,6 +221,44 @@ async fn the_first_issuer_has_its_turn_again_at_the_next_renewal(story: Story<'_
         .await?;
     signed_by(&story, &a).await?;
     ensure!(b.count().certificates == 1, "{}", b.journal());
+    Ok(())
+}
+
+async fn what_an_alternate_signed_is_asked_about_and_revoked_at_its_own_ca(
+    story: Story<'_>,
+) -> Result<()> {
+    let (a, b) = both(&story, Settings::default()).await?;
+    close(&a);
+    certificate(&story, &story.host("www")).await?;
+    let first = serial(&story.ready("site", SOON).await?)?;
+    signed_by(&story, &b).await?;
+    // From now on the first is chosen again; the certificate in place is still the other's.
+    let known = |certificate: &Certificate| {
+        let status = certificate.status.as_ref();
+        status.is_some_and(|s| s.renewal_info.is_some())
+    };
+    story
+        .until("site", "its CA was asked when to renew", SOON, known)
+        .await?;
+    ensure!(
+        !b.journal().of(Endpoint::RenewalInfo).is_empty()
+            && a.journal().of(Endpoint::RenewalInfo).is_empty(),
+        "{}\n{}",
+        a.journal(),
+        b.journal()
+    );
+    a.script().calm();
+    ask(&story, "site", Some("superseded")).await?;
+    another(&story, "site", &first).await?;
+    done(&story, "site").await?;
+    signed_by(&story, &a).await?;
+    let asked = |ca: &ScriptedCa| ca.journal().of(Endpoint::RevokeCert).len();
+    ensure!(
+        asked(&a) == 0 && asked(&b) == 1,
+        "{}\n{}",
+        a.journal(),
+        b.journal()
+    );
     Ok(())
 }
 

@@ -20,6 +20,8 @@ const SIZE: usize = 10_000;
 const OWN: usize = 100;
 /// The bound of the issue, in bytes.
 const MOST: u64 = 50_000_000;
+/// A build for debugging is larger, and nobody runs it: half of what is in the foreign Secrets.
+const MOST_FOR_DEBUGGING: u64 = 150_000_000;
 /// From the start of the operator to the first certificate.
 const FIRST: Duration = Duration::from_secs(5);
 /// Creates that are under way at the same time.
@@ -95,12 +97,8 @@ async fn thirty_thousand_foreign_secrets_cost_the_operator_nothing(story: Story<
         mb(peak_again),
     );
     drop(operator);
-    // A build for debugging is larger, and nobody runs it.
-    ensure!(
-        !shipped || peak.max(peak_again) <= MOST,
-        "more than {} MB",
-        mb(MOST)
-    );
+    let most = if shipped { MOST } else { MOST_FOR_DEBUGGING };
+    ensure!(peak.max(peak_again) <= most, "more than {} MB", mb(most));
     Ok(())
 }
 

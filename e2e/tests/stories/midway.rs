@@ -165,20 +165,25 @@ pub(crate) async fn events(story: &Story<'_>, about: &str, reason: &str) -> Resu
 
 /// No attempt of a Certificate has failed so far: its status forgets that with the next success, events do not.
 pub(crate) async fn never_failed(story: &Story<'_>, name: &str) -> Result<()> {
-    let events = story.api::<Event>().list(&ListParams::default()).await?;
-    let warnings: Vec<_> = events
-        .items
-        .into_iter()
-        .filter(|event| event.involved_object.name.as_deref() == Some(name))
-        .filter(|event| event.type_.as_deref() == Some("Warning"))
-        .filter(|event| event.reason.as_deref() != Some("FallbackWritten"))
-        .filter_map(|event| event.message)
-        .collect();
+    let warnings = warnings(story, name).await?;
     ensure!(
         warnings.is_empty(),
         "{name}: an attempt failed: {warnings:?}"
     );
     Ok(())
+}
+
+/// What was told of the attempts of a Certificate that failed.
+pub(crate) async fn warnings(story: &Story<'_>, name: &str) -> Result<Vec<String>> {
+    let events = story.api::<Event>().list(&ListParams::default()).await?;
+    let warnings = events
+        .items
+        .into_iter()
+        .filter(|event| event.involved_object.name.as_deref() == Some(name))
+        .filter(|event| event.type_.as_deref() == Some("Warning"))
+        .filter(|event| event.reason.as_deref() != Some("FallbackWritten"))
+        .filter_map(|event| event.message);
+    Ok(warnings.collect())
 }
 
 /// Waits for an event, and gives its note.

@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::issue::data;
-use crate::midway::{event, never_failed};
+use crate::midway::{event, events, never_failed};
 use crate::requested::{another, serial};
 use crate::{Tale, tales};
 
@@ -150,6 +150,36 @@ async fn a_ca_that_does_not_revoke_is_asked_in_its_time_and_the_new_certificate_
     ensure!(asked == 3, "{}", ca.journal());
     let count = ca.count();
     ensure!(count.placed == 3 && count.certificates == 3, "{count:?}");
+
+    // It does not take the reason, and another one is given: no other renewal, and it is revoked.
+    let third = serial(&story.ready("site", SOON).await?)?;
+    let problem = Problem::new(400, "badRevocationReason", "not for that reason");
+    ca.script()
+        .on(Endpoint::RevokeCert)
+        .once(Answer::problem(&problem));
+    ask(&story, "site", Some("affiliationChanged")).await?;
+    let fourth = another(&story, "site", &third).await?;
+    let kind = condition::REVOCATION_PENDING;
+    let words = "write another one into the annotation";
+    story.condition_says("site", kind, words, SOON).await?;
+    ask(&story, "site", Some("cessationOfOperation")).await?;
+    done(&story, "site").await?;
+    let words = format!("{third} is revoked (cessationOfOperation)");
+    ensure!(
+        events(&story, "site", "Revoked")
+            .await?
+            .iter()
+            .any(|note| note.contains(&words)),
+        "no event says: {words}"
+    );
+    let asked = ca.journal().of(Endpoint::RevokeCert).len();
+    ensure!(asked == 5, "{}", ca.journal());
+    ensure!(
+        serial(&story.ready("site", SOON).await?)? == fourth,
+        "renewed once more"
+    );
+    let count = ca.count();
+    ensure!(count.placed == 4 && count.certificates == 4, "{count:?}");
     Ok(())
 }
 

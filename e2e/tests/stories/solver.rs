@@ -43,9 +43,12 @@ async fn a_solver_whose_pod_is_deleted_in_the_middle_of_an_order_costs_no_second
     never_failed(&story, "site").await?;
     let now = pods::list(&client, NAMESPACE, &selector).await?;
     ensure!(
-        now.iter()
-            .all(|pod| before.iter().all(|old| old.uid() != pod.uid())),
-        "no pod was deleted"
+        !now.is_empty()
+            && now
+                .iter()
+                .all(|pod| before.iter().all(|old| old.uid() != pod.uid())),
+        "no pod was deleted, or none came in its place: {:?}",
+        now.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
     );
     let count = ca.count()?;
     ensure!(

@@ -16,7 +16,7 @@ use crate::fault::{Fault, FaultClass, Problem};
 use crate::key::ObjectKey;
 use crate::observe::{
     Companion, ForeignSecret, Gate, IssuerFacts, IssuerObservation, Marks, Observed,
-    OrderObservation, OwnFallback, Presented, Reach, ReadOrder, Refusal, SELF_SIGNED,
+    OrderObservation, Other, OwnFallback, Presented, Reach, ReadOrder, Refusal, SELF_SIGNED,
     SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
@@ -595,5 +595,21 @@ impl Observed {
     pub(crate) fn with_intent(mut self, seconds: i64) -> Self {
         self.intent = Some(at(seconds));
         self
+    }
+}
+
+/// Another issuer that the spec names, with its directory where it is ready.
+pub(crate) fn other(id: &str, directory: Option<&str>) -> Other {
+    Other {
+        id: id.to_owned(),
+        facts: directory.map(|directory| IssuerFacts {
+            id: id.to_owned(),
+            directory: directory.to_owned(),
+            generation: 1,
+            renewal_info: true,
+            profiles: Vec::new(),
+            profile: None,
+        }),
+        gate: None,
     }
 }

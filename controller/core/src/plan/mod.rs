@@ -4,11 +4,11 @@
 //! guard   deleted · order of a Certificate that cannot have its Secret or names → abandon · spec invalid · another Certificate owns the Secret · Secret of somebody else, not adoptable
 //! secret  adoptable → adopt · immutable and not what is needed · missing or damaged and a good certificate at hand → restore · fallback due → write it · companion not owned → own it
 //!         · label, annotations or what follows from the spec out of step → mend
-//!         · a revocation asked for → note what is in place
+//!         · a revocation asked for → note what is in place · refused, and another reason given → note that
 //! order   no longer fits → abandon · unread or old → refresh · failed → record · valid → store · ready → finalize
 //!         · proved reachable → accept · presented → probe · not presented → present
 //! start   nothing violated and one to be revoked → revoke · nothing violated → settle · suspended · issuer · name · profile · backing off · refused by all · gate · limit · Secret not writable · key
-//!         · no route · solver · Secret not tried → dry run · slot
+//!         · no route · dns · solver · Secret not tried → dry run · dns look · slot
 //!         → place
 //! ```
 
@@ -94,6 +94,13 @@ pub enum Step {
         /// The value of the annotation.
         value: String,
     },
+    /// What is to be revoked is to be for another reason.
+    ChangeReason {
+        /// The value of the annotation.
+        value: String,
+        /// Whether the certificate in place counts as issued after this request, too.
+        heeded: bool,
+    },
     /// What was to be revoked is not to be any more.
     DropRevocation {
         /// Why, for the event.
@@ -137,6 +144,7 @@ impl Step {
             | Self::TryWrite
             | Self::StartSolver
             | Self::NoteRevocation { .. }
+            | Self::ChangeReason { .. }
             | Self::DropRevocation { .. }
             | Self::SelfSign => false,
         }
@@ -255,6 +263,12 @@ impl Plan {
     #[must_use]
     pub fn waits_for_dns(&self) -> bool {
         self.row == start::DNS
+    }
+
+    /// Whether a look at DNS is all that is waited for, which takes a moment: a place among the orders under way is kept meanwhile.
+    #[must_use]
+    pub fn waits_for_look(&self) -> bool {
+        self.row == start::DNS_LOOK
     }
 
     /// Whether the step cannot be taken back: it is planned again from live reads before it is done.

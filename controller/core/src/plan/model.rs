@@ -195,9 +195,19 @@ impl World {
                     value: value.clone(),
                     reason: RevocationReason::parse(value).unwrap(),
                     leaf: secret.content.clone().unwrap(),
+                    issuer: secret.marks.issuer.clone(),
                     directory: secret.marks.directory.clone().unwrap(),
                     key_is_pending: false,
                 }));
+            }
+            Step::ChangeReason { value, heeded } => {
+                let open = o.companion.revocation.as_mut().unwrap();
+                open.value.clone_from(value);
+                open.reason = RevocationReason::parse(value).unwrap();
+                o.revocation_refused = None;
+                if let (SecretObservation::Ours(secret), true) = (&mut o.secret, heeded) {
+                    secret.marks.revoke = Some(value.clone());
+                }
             }
             Step::DropRevocation { .. } => o.companion.revocation = None,
             Step::Revoke => {

@@ -11,7 +11,7 @@ use crate::need::{find_need, find_need_of, whole, whole_up};
 use crate::observe::{
     IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
-use crate::preflight::{HOLD, PATIENCE, Preflight};
+use crate::preflight::{HOLD, PATIENCE, Preflight, find_held_since};
 use crate::profile::{Choice, build_not_offered, find_profile, find_refused_addresses};
 use crate::renewal::plan_renewal_after;
 use crate::renewal_info::next_poll;
@@ -21,6 +21,8 @@ use crate::template::find_bad_key;
 pub(super) const LIMIT: &str = "limit";
 /// The row of an order that waits for DNS.
 pub(super) const DNS: &str = "dns";
+/// The row of an order that waits for a look at DNS to end.
+pub(super) const DNS_LOOK: &str = "dns look";
 /// How many names are told of that DNS is not ready for.
 const MOST_TOLD: usize = 3;
 /// How often it is looked at whether another issuer can be tried now.
@@ -364,7 +366,7 @@ pub(super) fn plan_dns(o: &Observed, now: Timestamp) -> Option<Plan> {
     let Preflight::Seen(troubles) = &o.dns else {
         return None;
     };
-    let since = o.status.held_since.as_ref().map_or(now, |at| at.0.min(now));
+    let since = find_held_since(o).map_or(now, |at| at.min(now));
     let until = later(since, HOLD);
     if troubles.is_empty() || now >= until {
         return None;
@@ -395,7 +397,7 @@ pub(super) fn plan_dns_look(o: &Observed, now: Timestamp) -> Option<Plan> {
     (now < until).then(|| {
         let message = "DNS is being looked at";
         Plan::wait(
-            "dns look",
+            DNS_LOOK,
             State::Issuing,
             Reason::PlacingOrder,
             message,

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::cases::config;
 use crate::need::find_need;
-use crate::observe::Gate;
+use crate::observe::{Gate, Marks};
 use crate::plan::fixtures::{DAY, at, good, marks, now, observed};
-use crate::plan::{Step, plan};
+use crate::plan::{Step, fixtures, plan};
 use crate::renewal::plan_renewal_after;
 use crate::report::{Change, apply_change, build_status};
 
@@ -105,6 +105,21 @@ fn only_its_own_ca_is_asked_about_a_certificate_while_it_is_valid_and_the_ca_ans
     let mut unnamed = good();
     unnamed.renewal_id = None;
     assert!(!polls(&o().with_certificate(unnamed), 0));
+    // Signed by an alternate, whose CA is asked while the first is chosen.
+    let mut by_alternate = o().with_marks(Marks {
+        issuer: Some("Issuer/b".into()),
+        directory: Some("https://b.example/dir".into()),
+        ..marks()
+    });
+    assert!(!polls(&by_alternate, 0));
+    by_alternate.others = vec![fixtures::other("Issuer/b", Some("https://b.example/dir"))];
+    assert!(polls(&by_alternate, 0));
+    by_alternate = by_alternate.gated_until(90);
+    let turn = |o: &Observed| next_poll(o, secret(o), now());
+    let why = "that is the first's directory";
+    assert_eq!(turn(&by_alternate), Some(now()), "{why}");
+    by_alternate.others[0].gate = by_alternate.gate.clone();
+    assert_eq!(turn(&by_alternate), Some(at(90)));
     let held = o().gated_until(90);
     assert_eq!(plan(&held, now()).step, Step::Wait);
     assert_eq!(plan(&held, now()).wake, at(90));

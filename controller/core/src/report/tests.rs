@@ -14,6 +14,7 @@ use crate::observe::{Marks, Observed};
 use crate::order::OrderState;
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, fault, good, now, observed, order, order_status,
+    other,
 };
 use crate::plan::{Failure, fixtures, plan};
 
@@ -496,7 +497,7 @@ fn with_alternate(mut o: Observed) -> Observed {
         name: "b".into(),
         kind: IssuerKind::Issuer,
     }];
-    o.others = vec![("Issuer/b".into(), Some("https://b.example/dir".into()))];
+    o.others = vec![other("Issuer/b", Some("https://b.example/dir"))];
     o
 }
 

@@ -1,10 +1,11 @@
+use evercert_api::certificate::PrivateKey;
 use evercert_api::condition;
 
 use super::*;
 use crate::facts::KeyKind;
 use crate::observe::{Companion, Marks};
 use crate::plan::fixtures::{
-    DAY, DIRECTORY, at, certificate, expired, fallback, good, marks, now, observed,
+    DAY, DIRECTORY, ISSUER, at, certificate, expired, fallback, good, marks, now, observed, other,
 };
 use crate::plan::plan;
 use crate::report::build_status;
@@ -19,6 +20,7 @@ fn noted(reason: RevocationReason) -> Box<Revocation> {
         value: reason.as_str().into(),
         reason,
         leaf: good(),
+        issuer: Some(ISSUER.into()),
         directory: DIRECTORY.into(),
         key_is_pending: false,
     })
@@ -203,9 +205,112 @@ fn another_directory_than_the_one_that_issued_is_never_asked() {
     assert_eq!(step(&o), Step::Wait);
     let (_, message) = build_pending(&o, now()).unwrap();
     assert!(
-        message.contains("https://other.example/dir, which spec.issuerRef does not name"),
+        message.contains("https://other.example/dir, and the spec does not name an issuer for it"),
         "{message}"
     );
+}
+
+/// [`good`] was signed by `Issuer/b`, an alternate at a directory of its own; the first is chosen now.
+fn by_alternate(mut o: Observed, is_ready: bool) -> Observed {
+    const ELSEWHERE: &str = "https://b.example/dir";
+    let marks = Marks {
+        issuer: Some("Issuer/b".into()),
+        directory: Some(ELSEWHERE.into()),
+        ..marks()
+    };
+    if o.certificate() == Some(&good()) {
+        let heeded = match &o.secret {
+            SecretObservation::Ours(secret) => secret.marks.revoke.clone(),
+            SecretObservation::Missing
+            | SecretObservation::WrongType(_)
+            | SecretObservation::Foreign(_) => None,
+        };
+        o = o.with_marks(Marks {
+            revoke: heeded,
+            ..marks
+        });
+    }
+    o.others = vec![other("Issuer/b", is_ready.then_some(ELSEWHERE))];
+    if let Some(open) = o.companion.revocation.as_mut() {
+        open.issuer = Some("Issuer/b".into());
+        open.directory = ELSEWHERE.into();
+    }
+    o
+}
+
+#[test]
+fn what_an_alternate_signed_is_revoked_by_it_while_the_first_is_chosen() {
+    let superseded = RevocationReason::Superseded;
+    let wanted = by_alternate(asked(&good(), "superseded", None), true);
+    assert!(matches!(step(&wanted), Step::NoteRevocation { .. }));
+    assert_eq!(build_note(&wanted, now()), None);
+    let renewed = by_alternate(under_way(&next(), superseded), true);
+    assert_eq!(step(&renewed), Step::Revoke);
+    // Its own directory's trouble counts, and the first's does not.
+    let mut first_is_down = renewed.clone();
+    first_is_down.gate = Some(gate(90));
+    assert_eq!(step(&first_is_down), Step::Revoke);
+    let mut it_is_down = renewed.clone();
+    it_is_down.others[0].gate = Some(gate(90));
+    assert_eq!(
+        (step(&it_is_down), plan(&it_is_down, now()).wake),
+        (Step::Wait, at(90))
+    );
+    let not_ready = by_alternate(under_way(&next(), superseded), false);
+    assert_eq!(step(&not_ready), Step::Wait);
+    let (_, message) = build_pending(&not_ready, now()).unwrap();
+    assert!(message.ends_with("Issuer/b is not ready"), "{message}");
+    let mut dropped = renewed;
+    dropped.others.clear();
+    assert_eq!(step(&dropped), Step::Wait);
+    let (_, message) = build_pending(&dropped, now()).unwrap();
+    assert!(
+        message.contains("does not name an issuer for it"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_refused_reason_gives_way_to_another_one_without_another_renewal() {
+    let mut o = under_way(&next(), RevocationReason::Superseded);
+    o.revoke = Some("cessationOfOperation".into());
+    assert_eq!(
+        step(&o),
+        Step::Revoke,
+        "it was not refused: one after the other"
+    );
+    let refused = Gate {
+        reason: Reason::RevocationRefused,
+        message: "not for that reason".into(),
+        ..gate(3600)
+    };
+    o.revocation_refused = Some(gate(3600));
+    assert_eq!(step(&o), Step::Wait, "the CA was down");
+    o.revocation_refused = Some(refused.clone());
+    let other = |value: &str, heeded| Step::ChangeReason {
+        value: value.into(),
+        heeded,
+    };
+    assert_eq!(step(&o), other("cessationOfOperation", true));
+    o.revoke = Some("superseded please".into());
+    assert_eq!(step(&o), other("superseded please", true), "asked at once");
+    for kept in ["superseded", "no reason"] {
+        o.revoke = Some(kept.into());
+        assert_eq!(step(&o), Step::Wait, "{kept}");
+    }
+    // Where the new certificate may have the key of the old one, it is renewed once more.
+    o.revoke = Some("keyCompromise".into());
+    assert_eq!(step(&o), other("keyCompromise", true));
+    o.spec.private_key = Some(PrivateKey {
+        rotation_policy: RotationPolicy::Never,
+        ..PrivateKey::default()
+    });
+    assert_eq!(step(&o), other("keyCompromise", false));
+    // Not while the noted one is in place: then it is noted anew.
+    let mut in_place = under_way(&good(), RevocationReason::Superseded);
+    in_place.revoke = Some("cessationOfOperation".into());
+    in_place.revocation_refused = Some(refused);
+    assert!(matches!(step(&in_place), Step::NoteRevocation { .. }));
 }
 
 #[test]

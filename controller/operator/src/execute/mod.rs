@@ -8,6 +8,9 @@ mod place;
 mod renewal_info;
 mod revoke;
 mod secret;
+mod signer;
+
+pub(crate) use signer::find_signer_in_place;
 
 use evercert_api::Reason;
 use evercert_core::key::ObjectKey;
@@ -107,7 +110,7 @@ async fn take(
 ) -> Result<Outcome, Error> {
     let key = gathered.observed.key.clone();
     if asks_the_ca(&plan.step)
-        && let Some((_, directory)) = order::account(gathered)
+        && let Some(directory) = signer::find_directory(&plan.step, gathered, context)
         && !context.memory.may_ask(&directory, &key, now)
     {
         // Another one asks whether it answers again; that wakes all who wait.
@@ -134,6 +137,9 @@ async fn take(
         Step::DropPendingKey => key::drop_pending_key(gathered, context).await?,
         Step::MendCompanion => secret::mend_companion(gathered, context).await?,
         Step::NoteRevocation { value } => revoke::note(gathered, value, context).await?,
+        Step::ChangeReason { value, heeded } => {
+            revoke::change_reason(gathered, value, *heeded, context).await?
+        }
         Step::DropRevocation { why } => revoke::drop_noted(gathered, why, context).await?,
         Step::Revoke => revoke::revoke(gathered, context, now).await?,
         Step::PollRenewalInfo => renewal_info::poll(gathered, context, now).await,

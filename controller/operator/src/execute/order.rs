@@ -24,7 +24,7 @@ use super::{Outcome, secret};
 use crate::context::Context;
 use crate::error::Error;
 use crate::gather::{Gathered, find_sources};
-use crate::issuer::Signer;
+use crate::issuer::{IssuerId, Session, Signer};
 use crate::ledger::Settlement;
 use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
@@ -70,25 +70,35 @@ pub(super) fn failed_with(reason: Reason, fault: &Fault, message: String) -> Out
 /// Whether the account that a request was made with is no longer the one that the issuer orders with, or is being looked up: what
 /// the CA says to it then, with an old key say, is said of nothing else.
 pub(super) fn is_outdated(gathered: &Gathered, fault: &Fault, context: &Context) -> bool {
-    let now = context.sessions.get(&gathered.issuer);
+    is_of_old(&gathered.issuer, gathered.session.as_ref(), fault, context)
+}
+
+/// The same of a request that was sent with the session `then` of `issuer`.
+pub(super) fn is_of_old(
+    issuer: &IssuerId,
+    then: Option<&Session>,
+    fault: &Fault,
+    context: &Context,
+) -> bool {
+    let now = context.sessions.get(issuer);
     let same = now
         .as_ref()
-        .zip(gathered.session.as_ref())
+        .zip(then)
         .is_some_and(|(now, then)| !now.suspect && now.is_like(then));
     !same && fault.http_status.is_some_and(|s| (400..429).contains(&s))
 }
 
 /// The CA refuses the account: every issuer that has it looks it up again, or waits for a person where the CA says so.
 pub(super) fn suspect(
-    gathered: &Gathered,
+    issuer: &IssuerId,
     account: &Arc<dyn Acme>,
     fault: &Fault,
     context: &Context,
 ) {
     let concerned = if fault.wants_a_person() {
-        context.sessions.refuse(&gathered.issuer, account, fault)
+        context.sessions.refuse(issuer, account, fault)
     } else {
-        context.sessions.suspect(&gathered.issuer, Some(account))
+        context.sessions.suspect(issuer, Some(account))
     };
     for issuer in &concerned {
         context.wake_issuers.wake(issuer);
@@ -124,7 +134,7 @@ fn met(gathered: &Gathered, fault: Fault, times: u32, context: &Context) -> Outc
     }
     context.note_fault(&directory, &fault, now);
     if fault.class == FaultClass::Account {
-        suspect(gathered, &acme, &fault, context);
+        suspect(&gathered.issuer, &acme, &fault, context);
     }
     // The order waits for that person as the issuer does.
     let times = if fault.wants_a_person() { 1 } else { times };

@@ -153,10 +153,10 @@ pub(super) async fn place(
             // What a person has to do at the CA is the issuer's to say, and no attempt that failed.
             let is_persons = fault.wants_a_person();
             if is_persons {
-                suspect(gathered, &acme, &fault, context);
+                suspect(&gathered.issuer, &acme, &fault, context);
             }
             if is_forgotten {
-                suspect(gathered, &acme, &fault, context);
+                suspect(&gathered.issuer, &acme, &fault, context);
                 context.memory.update(&key, |e| e.unknown_account = true);
             }
             // A required one is a person's matter, and any other is left out.
@@ -180,7 +180,7 @@ pub(super) async fn place(
                     failed_with(Reason::CAUnavailable, &fault, message)
                 }
                 FaultClass::Account => {
-                    suspect(gathered, &acme, &fault, context);
+                    suspect(&gathered.issuer, &acme, &fault, context);
                     failed(Reason::OrderFailed, &fault)
                 }
                 FaultClass::RateLimited => failed(Reason::RateLimited, &fault),

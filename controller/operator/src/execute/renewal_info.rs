@@ -1,22 +1,21 @@
 //! Asks the CA when the certificate in place should be renewed (RFC 9773).
 
 use evercert_api::Reason;
-use evercert_core::observe::{Observed, SecretObservation};
+use evercert_core::observe::Observed;
 use evercert_core::renewal::plan_renewal_after;
 use evercert_core::renewal_info::{is_news, note_poll};
 use evercert_core::report::Change;
 use jiff::Timestamp;
 
 use super::Outcome;
+use super::signer::find_signer_in_place;
 use crate::context::Context;
 use crate::gather::Gathered;
-use crate::issuer::Signer;
 
 /// One request, which changes nothing at the CA. What fails costs nothing: the own schedule goes on.
 pub(super) async fn poll(gathered: &Gathered, context: &Context, now: Timestamp) -> Outcome {
     let o = &gathered.observed;
-    let (Some(Signer::Acme { directory, .. }), SecretObservation::Ours(secret)) =
-        (gathered.session.as_ref().map(|s| &s.signer), &o.secret)
+    let (Some(asked), Some(secret)) = (find_signer_in_place(gathered, context), o.issued_secret())
     else {
         return Outcome::waits();
     };
@@ -26,7 +25,7 @@ pub(super) async fn poll(gathered: &Gathered, context: &Context, now: Timestamp)
     let Some(id) = &facts.renewal_id else {
         return Outcome::waits();
     };
-    let answer = directory.renewal_info(id, now).await;
+    let answer = asked.directory.renewal_info(id, now).await;
     let known = o.status.renewal_info.as_ref();
     let info = note_poll(known, id, facts.not_after, &answer, Timestamp::now());
     match &answer {

@@ -11,8 +11,9 @@ use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
 
 use super::Outcome;
-use super::order::{account, is_outdated, suspect};
+use super::order::{is_of_old, suspect};
 use super::secret::{pair_of, write_companion};
+use super::signer::find_signer;
 use crate::context::Context;
 use crate::effect::Effect;
 use crate::error::Error;
@@ -30,19 +31,36 @@ pub(super) async fn note(
     else {
         return Ok(Outcome::moved());
     };
-    let (Ok(facts), Some(directory)) = (&observed.content, &observed.marks.directory) else {
+    let (Ok(facts), Some(_)) = (&observed.content, &observed.marks.directory) else {
         return Ok(Outcome::moved());
     };
-    let (pair, directory) = (pair_of(secret), directory.clone());
+    let (pair, marks) = (pair_of(secret), observed.marks.clone());
     let text = format!(
         "the certificate with the serial number {} is renewed and then revoked: the annotation {} says {value}",
         facts.serial,
         keys::REVOKE
     );
-    let change = CompanionChange::ToRevoke(&pair, value, &directory);
+    let change = CompanionChange::ToRevoke(&pair, value, &marks);
     write_companion(gathered, &change, Effect::NoteRevocation, context).await?;
     forget_refusal(gathered, context);
     Ok(Outcome::moved().noted(false, Reason::RevocationRequested, text))
+}
+
+/// What was noted is to be revoked for another reason.
+pub(super) async fn change_reason(
+    gathered: &mut Gathered,
+    value: &str,
+    heeded: bool,
+    context: &Context,
+) -> Result<Outcome, Error> {
+    let o = &gathered.observed;
+    // The companion's mark is that of the certificate in place where it holds a copy of it.
+    let kept = o.companion.last_good.as_ref().map(|(facts, _)| facts);
+    let heeded = heeded && kept.is_some_and(|kept| o.issued() == Some(kept));
+    let change = CompanionChange::OtherReason(value, heeded);
+    write_companion(gathered, &change, Effect::NoteRevocation, context).await?;
+    forget_refusal(gathered, context);
+    Ok(Outcome::moved())
 }
 
 /// What was noted is not to be revoked any more.
@@ -63,8 +81,7 @@ pub(super) async fn revoke(
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
-    let (Some((acme, directory)), Some(noted), Some(der)) = (
-        account(gathered),
+    let (Some(noted), Some(der)) = (
         gathered.observed.companion.revocation.clone(),
         gathered
             .companion
@@ -73,19 +90,24 @@ pub(super) async fn revoke(
     ) else {
         return Ok(Outcome::waits());
     };
-    if let Err(fault) = acme.revoke(&der, noted.reason, now).await {
+    let issuer = noted.issuer.as_deref();
+    let Some(asked) = find_signer(gathered, issuer, &noted.directory, context) else {
+        return Ok(Outcome::waits());
+    };
+    let directory = asked.directory.url();
+    if let Err(fault) = asked.acme.revoke(&der, noted.reason, now).await {
         // The answer may have taken its time, and a wait begins with it.
         let now = Timestamp::now();
-        if is_outdated(gathered, &fault, context) {
+        if is_of_old(&asked.id, Some(&asked.session), &fault, context) {
             return Ok(Outcome::moved());
         }
-        context.note_fault(&directory, &fault, now);
+        context.note_fault(directory, &fault, now);
         if fault.class == FaultClass::Account {
-            suspect(gathered, &acme, &fault, context);
+            suspect(&asked.id, &asked.acme, &fault, context);
         }
         return Ok(refused(gathered, &noted, &fault, context, now));
     }
-    context.close_breaker(&directory);
+    context.close_breaker(directory);
     let change = CompanionChange::NotToRevoke(Some(&noted.leaf));
     write_companion(gathered, &change, Effect::SettleRevocation, context).await?;
     forget_refusal(gathered, context);

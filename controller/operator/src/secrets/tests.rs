@@ -163,13 +163,35 @@ fn what_is_to_be_revoked_is_believed_only_with_its_key_and_what_was_revoked_is_k
 {
     let certificate = Certificate::new("site", spec());
     let (old, other) = (pair(), pair());
-    let noted = Change::ToRevoke(&old, "keyCompromise now", "https://ca.example/dir");
+    let marks = Marks {
+        issuer: Some("Issuer/b".into()),
+        directory: Some("https://ca.example/dir".into()),
+        ..Marks::default()
+    };
+    let noted = Change::ToRevoke(&old, "keyCompromise now", &marks);
     let mut companion = build_companion(&certificate, None, &Change::PendingKey(&old.key));
     companion = build_companion(&certificate, Some(&companion), &noted);
     let seen = observe_companion(Some(&companion), None);
     let revocation = seen.revocation.unwrap();
     assert_eq!(revocation.reason, RevocationReason::KeyCompromise);
     assert!(revocation.key_is_pending);
+    assert_eq!(
+        (revocation.issuer.as_deref(), revocation.directory.as_str()),
+        (Some("Issuer/b"), "https://ca.example/dir")
+    );
+    for heeded in [false, true] {
+        let other = Change::OtherReason("superseded", heeded);
+        let changed = build_companion(&certificate, Some(&companion), &other);
+        assert_eq!(changed.data, companion.data);
+        let mark = annotation(&changed, keys::REVOKE_HEEDED);
+        assert_eq!(mark, heeded.then_some("superseded"));
+        let seen = observe_companion(Some(&changed), None).revocation.unwrap();
+        assert_eq!(seen.reason, RevocationReason::Superseded);
+        assert_eq!(
+            (seen.value.as_str(), &seen.leaf),
+            ("superseded", &revocation.leaf)
+        );
+    }
 
     let mut stolen = companion.clone();
     let theirs = ByteString(other.key.clone());
@@ -192,6 +214,9 @@ fn what_is_to_be_revoked_is_believed_only_with_its_key_and_what_was_revoked_is_k
     );
     for key in [keys::REVOKE_CRT, keys::REVOKE_KEY] {
         assert!(data(&done, key).is_empty(), "{key}");
+    }
+    for key in [keys::REVOKE, keys::REVOKE_ISSUER, keys::REVOKE_DIRECTORY] {
+        assert_eq!(annotation(&done, key), None, "{key}");
     }
 
     let is_ours = |pair: &KeyPairPem| {

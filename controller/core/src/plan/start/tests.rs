@@ -509,6 +509,33 @@ fn dns_that_is_not_ready_holds_the_order_back_for_ten_minutes_and_charges_nothin
 }
 
 #[test]
+fn other_names_are_held_back_for_a_time_of_their_own() {
+    let mut o = without_name().without_fallback();
+    o.status = build_status(&o, &plan(&o, now()), now());
+    assert_eq!(plan(&o, at(600)).step, Step::PlaceOrder);
+    o.status = build_status(&o, &plan(&o, at(600)), at(600));
+    let renamed = {
+        let mut o = o.clone();
+        o.spec.dns_names = vec!["c.example".into()];
+        o.dns = Preflight::Seen(vec![Trouble {
+            name: "c.example".into(),
+            what: Wrong::NoName(None),
+        }]);
+        o
+    };
+    let held = plan(&renamed, at(700));
+    assert_eq!(held.row, "dns");
+    let status = build_status(&renamed, &held, at(700));
+    assert_eq!(status.held_since, Some(whole_seconds(at(700))));
+    let later = Observed { status, ..renamed };
+    assert_eq!(plan(&later, at(1299)).row, "dns");
+    assert_eq!(plan(&later, at(1300)).step, Step::PlaceOrder);
+    // Their order is no other set.
+    o.spec.dns_names.reverse();
+    assert_eq!(plan(&o, at(700)).step, Step::PlaceOrder);
+}
+
+#[test]
 fn an_order_waits_some_seconds_for_a_look_at_dns_and_no_longer() {
     let mut o = ready();
     o.dns = Preflight::Looking { since: now() };
