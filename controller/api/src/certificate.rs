@@ -540,6 +540,9 @@ pub struct FailureStatus {
     /// What must change before the next attempt, or else one a day: a fingerprint of spec and issuer at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Or this: a fingerprint of the Ingresses that covered the names then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingresses: Option<String>,
     /// Whether nothing but a change helps.
     #[serde(default)]
     pub permanent: bool,

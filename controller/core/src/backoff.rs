@@ -115,6 +115,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_for_good_is_probed_once_a_day() {
+        let f = fault(FaultClass::Permanent, None);
+        assert_eq!([wait(1, &f), wait(9, &f)], [86_400; 2]);
+    }
+
+    #[test]
     fn retry_after_wins_up_to_a_day_with_at_most_a_tenth_on_top() {
         let w = wait(1, &fault(FaultClass::RateLimited, Some(1_000_500)));
         assert!((500..=550).contains(&w), "{w}");

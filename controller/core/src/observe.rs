@@ -27,6 +27,9 @@ pub struct Observed {
     pub spec: CertificateSpec,
     /// The annotation `evercert.dev/renew-at`, as it was written.
     pub renew_at: Option<String>,
+    /// A fingerprint of the users' Ingresses that cover the names ([`IngressIndex::mark`](crate::routes::IngressIndex::mark)); `None`
+    /// while they are not known.
+    pub ingresses: Option<String>,
     /// The annotation `evercert.dev/revoke`, without space around it.
     pub revoke: Option<String>,
     /// Why the CA was not asked again to revoke a certificate, and until when it is not.
@@ -449,9 +452,14 @@ impl Observed {
     /// Whether a person has changed something since the last attempt failed.
     #[must_use]
     pub fn is_changed_since_failure(&self) -> bool {
-        let failed = self.status.last_failure.as_ref();
-        let then = failed.and_then(|failure| failure.fingerprint.as_ref());
-        then.is_some_and(|then| *then != self.fingerprint())
+        let Some(failed) = &self.status.last_failure else {
+            return false;
+        };
+        let is_other = |then: &Option<String>, now: Option<String>| {
+            now.is_some() && then.is_some() && *then != now
+        };
+        is_other(&failed.fingerprint, Some(self.fingerprint()))
+            || is_other(&failed.ingresses, self.ingresses.clone())
     }
 
     /// When a person asks for a renewal by annotation: an instant, or a text that is none.

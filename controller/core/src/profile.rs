@@ -54,7 +54,8 @@ pub fn find_profile(o: &Observed) -> Choice<'_> {
 /// The profile with which Let's Encrypt signs IP addresses, and with no other.
 const FOR_ADDRESSES: &str = "shortlived";
 
-/// Why an order for IP addresses would be refused, where the CA is known to sign them with one profile only.
+/// Why an order for IP addresses would be refused, where the CA is known to sign them with one profile only. Where another issuer
+/// may sign, the CA is to say so itself: then that one does.
 #[must_use]
 pub fn find_refused_addresses(o: &Observed) -> Option<String> {
     let IssuerObservation::Ready(issuer) = &o.issuer else {
@@ -64,6 +65,7 @@ pub fn find_refused_addresses(o: &Observed) -> Option<String> {
         .iter()
         .any(|name| directory_url(name) == issuer.directory);
     if o.spec.ip_addresses.is_empty()
+        || !o.spec.alternate_issuer_refs.is_empty()
         || !is_lets_encrypt
         || find_profile(o).ordered() == Some(FOR_ADDRESSES)
     {
@@ -145,6 +147,9 @@ mod tests {
         let elsewhere =
             wanting_addresses("classic").with_issuer("Issuer/ca", "https://ca.example/directory");
         assert_eq!(find_refused_addresses(&elsewhere), None);
+        let mut with_another = wanting_addresses("classic");
+        with_another.spec.alternate_issuer_refs = vec![with_another.spec.issuer_ref.clone()];
+        assert_eq!(find_refused_addresses(&with_another), None);
     }
 
     fn told(o: &Observed, kind: &str) -> Option<Condition> {

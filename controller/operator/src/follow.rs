@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evercert_api::{Certificate, children, keys};
+use evercert_api::{Certificate, CertificateSpec, children, keys};
 use evercert_core::key::ObjectKey;
+use evercert_core::routes::IngressIndex;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future;
 use futures::stream::{Stream, StreamExt};
@@ -221,6 +222,40 @@ pub(crate) async fn wake_presented(context: Arc<Context>) {
     while let Some(key) = changes.next().await {
         context.wake(&key);
     }
+}
+
+/// Wakes the Certificates that have failed when an Ingress that covers their names is another one: that may have been the cause.
+pub(crate) async fn wake_routed(context: Arc<Context>) {
+    let mut indexes = context.projections.indexes();
+    let mut seen: HashMap<ObjectKey, String> = HashMap::new();
+    loop {
+        let index = indexes.borrow_and_update().clone();
+        if let Some(index) = index {
+            let mut marks = HashMap::new();
+            for certificate in context.certificates.state() {
+                let status = certificate.status.as_ref();
+                if status.is_none_or(|status| status.last_failure.is_none()) {
+                    continue;
+                }
+                let key = key_of(&certificate);
+                let mark = mark_ingresses(&index, &certificate.spec);
+                if seen.get(&key) != Some(&mark) {
+                    context.wake(&key);
+                }
+                marks.insert(key, mark);
+            }
+            seen = marks;
+        }
+        if indexes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A fingerprint of the Ingresses that cover the names of `spec`.
+pub(crate) fn mark_ingresses(index: &IngressIndex, spec: &CertificateSpec) -> String {
+    let names = spec.dns_names.iter().chain(&spec.ip_addresses);
+    format!("{:016x}", index.mark(names.map(String::as_str)))
 }
 
 /// Wakes the Certificates whose turn to order has come.

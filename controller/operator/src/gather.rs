@@ -31,6 +31,7 @@ use crate::apply::{self, ApplyError};
 use crate::choice::{Chosen, choose};
 use crate::claim::gather_claim;
 use crate::context::Context;
+use crate::follow::mark_ingresses;
 use crate::issuer::{IssuerId, Session};
 use crate::memory::Entry;
 use crate::preflight::Question;
@@ -298,6 +299,10 @@ fn observe(
         deleted: certificate.metadata.deletion_timestamp.is_some(),
         spec: certificate.spec.clone(),
         renew_at: certificate.annotations().get(keys::RENEW_AT).cloned(),
+        ingresses: context
+            .projections
+            .index()
+            .map(|index| mark_ingresses(&index, &certificate.spec)),
         revoke: certificate
             .annotations()
             .get(keys::REVOKE)

@@ -379,6 +379,14 @@ mod tests {
         assert_eq!(memory.gate("other"), None);
         memory.close_breaker("d");
         assert_eq!(memory.gate("d"), None);
+        // Its own word counts, unless it is over.
+        for (retry_after, until) in [(90, 90), (0, 15)] {
+            let mut said = unavailable.clone();
+            said.retry_after = Some(at(retry_after));
+            memory.note_fault("d", &said, at(0));
+            assert_eq!(memory.gate("d").map(|g| g.until), Some(at(until)));
+            memory.close_breaker("d");
+        }
     }
 
     #[test]

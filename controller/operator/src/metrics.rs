@@ -175,6 +175,7 @@ struct Metrics {
     attempts: Family<Attempt, Counter>,
     leader: Gauge,
     budget: Family<Directory, Gauge>,
+    next_order: Family<Directory, Gauge>,
     breakers: Family<Directory, Gauge>,
     waiting: Gauge,
     under_way: Gauge,
@@ -199,6 +200,7 @@ impl Metrics {
             attempts "attempts" "Attempts to have a certificate of a CA that have ended";
             leader "leader" "Whether this process holds the Lease, and acts";
             budget "budget_orders" "New orders that the CAs' limits leave, of the account that has the fewest left";
+            next_order "next_order_timestamp_seconds" "When the CAs' limits allow the next new order, where they allow none now";
             breakers "breakers_open" "Directories that are not asked for anything now, since they do not answer as they should";
             waiting "orders_waiting" "Certificates that wait for a place to order";
             under_way "orders_under_way" "Orders under way";
@@ -215,7 +217,7 @@ impl Metrics {
         for family in [&self.expiry, &self.ready, &self.fallback] {
             family.clear();
         }
-        for family in [&self.budget, &self.breakers] {
+        for family in [&self.budget, &self.next_order, &self.breakers] {
             family.clear();
         }
         self.waiting.set(0);
@@ -230,7 +232,12 @@ impl Metrics {
         let mut least: BTreeMap<Directory, u32> = BTreeMap::new();
         for (account, url) in context.sessions.accounts() {
             if let Some(budget) = context.ledger.budget(&url, &account, now) {
-                let left = least.entry(Directory::of(&url)).or_insert(u32::MAX);
+                let directory = Directory::of(&url);
+                if let Some(next) = budget.next {
+                    let latest = self.next_order.get_or_create(&directory);
+                    latest.set(latest.get().max(next.as_second()));
+                }
+                let left = least.entry(directory).or_insert(u32::MAX);
                 *left = budget.orders.min(*left);
             }
         }

@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Client;
 use kube::runtime::reflector::{Store, store};
+use tokio::sync::watch::Receiver;
 
 use crate::config::Config;
 use crate::source::News;
@@ -124,6 +125,11 @@ impl Projections {
     #[must_use]
     pub fn index(&self) -> Option<Arc<IngressIndex>> {
         self.shared.index()
+    }
+
+    /// The same, as it changes.
+    pub(crate) fn indexes(&self) -> Receiver<Option<Arc<IngressIndex>>> {
+        self.shared.indexes()
     }
 
     /// The Certificates for which [`Self::presented`] or [`Self::solver`] has changed. Each call gives a stream of its own,

@@ -30,7 +30,7 @@ use crate::context::{Context, key_of};
 use crate::echo::Echoes;
 use crate::follow::{
     Followed, call_next, follow, forget_gone, forget_gone_issuers, wake_after_jumps,
-    wake_namespaces, wake_presented, watch_secrets,
+    wake_namespaces, wake_presented, wake_routed, watch_secrets,
 };
 use crate::health::{Health, Role};
 use crate::issuer::{self, IssuerResource, Sessions};
@@ -253,6 +253,7 @@ async fn act(
     tasks.spawn(forget_gone_issuers(cluster_issuers.gone, context.clone()));
     tasks.spawn(wake_namespaces(namespaces.changes, context.clone()));
     tasks.spawn(wake_presented(context.clone()));
+    tasks.spawn(wake_routed(context.clone()));
     tasks.spawn(call_next(context.clone()));
     tasks.spawn(sweep(context.clone()));
     tasks.spawn(wake_after_jumps(context.clone()));

@@ -9,7 +9,9 @@ use evercert_api::Identifier;
 use evercert_api::certificate::{KeyAlgorithm, PrivateKey};
 use evercert_core::facts::{CertificateFacts, Damage, KeyKind};
 use jiff::{SignedDuration, Timestamp};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyPair, SerialNumber,
+};
 use x509_parser::prelude::{
     FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest,
 };
@@ -483,4 +485,30 @@ fn named(name: &str) -> String {
         .self_signed(&KeyPair::generate().unwrap())
         .unwrap()
         .pem()
+}
+
+/// The certificate of RFC 9773, appendix A, by its two parts that count.
+#[test]
+fn the_identifier_of_renewal_information_is_that_of_rfc_9773() {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_identifier_method = KeyIdMethod::PreSpecified(vec![
+        0x69, 0x88, 0x5b, 0x6b, 0x87, 0x46, 0x40, 0x41, 0xe1, 0xb3, 0x7b, 0x84, 0x7b, 0xa0, 0xae,
+        0x2c, 0xde, 0x01, 0xc8, 0xd4,
+    ]);
+    let mut leaf = CertificateParams::new(vec!["www.example.com".to_owned()]).unwrap();
+    leaf.use_authority_key_identifier_extension = true;
+    // Its first bit is set: DER puts a zero octet before it, which belongs to the identifier.
+    leaf.serial_number = Some(SerialNumber::from_slice(&[0x87, 0x65, 0x43, 0x21]));
+    let key = KeyPair::generate().unwrap();
+    let pem = leaf
+        .signed_by(&key, &Issuer::new(ca, ca_key))
+        .unwrap()
+        .pem();
+    let facts = read_leaf(pem.as_bytes()).unwrap();
+    assert_eq!(
+        facts.renewal_id.as_deref(),
+        Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE")
+    );
 }

@@ -7,7 +7,7 @@ use evercert_api::condition::{FALLBACK_IN_USE, READY};
 use evercert_api::{Certificate, children, keys};
 use evercert_e2e::Story;
 use evercert_e2e::foreign::Pair;
-use evercert_e2e::story::SOON;
+use evercert_e2e::story::{SOON, certificate_ready};
 use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
 use k8s_openapi::api::core::v1::Secret;
@@ -34,7 +34,7 @@ pub(crate) fn tales() -> Vec<Tale> {
 
 /// With the operator ended.
 pub(crate) fn without_operator() -> Vec<Tale> {
-    tales![what_was_just_adopted_is_kept_already]
+    tales![what_is_adopted_is_said_when_it_is_kept]
 }
 
 async fn a_good_certificate_of_somebody_else_is_adopted_without_an_order(
@@ -84,8 +84,8 @@ async fn a_good_certificate_of_somebody_else_is_adopted_without_an_order(
     Ok(())
 }
 
-/// Nothing that happens once a Secret says that it is ours takes the certificate away.
-async fn what_was_just_adopted_is_kept_already(story: Story<'_>) -> Result<()> {
+/// Once it is said that the Secret is ours and good, it may be deleted: so the copy is there before.
+async fn what_is_adopted_is_said_when_it_is_kept(story: Story<'_>) -> Result<()> {
     let ca = story.ca().await?;
     let host = story.host("www");
     let theirs = Pair::issue(std::slice::from_ref(&host), QUARTER)?;
@@ -94,34 +94,35 @@ async fn what_was_just_adopted_is_kept_already(story: Story<'_>) -> Result<()> {
         .await?;
     let mut operator = story.stage.operator.lock().await;
     operator.kill()?;
-    let adopted = Point {
-        effect: Effect::AdoptSecret,
-        side: Side::After,
+    let unkept = Point {
+        effect: Effect::KeepCopy,
+        side: Side::Before,
         nth: 1,
         stop: Stop::Kill,
     };
-    operator.restart_with(&[(VARIABLE, &adopted.to_string())])?;
+    operator.restart_with(&[(VARIABLE, &unkept.to_string())])?;
     story.certificate("site", &[host]).await?;
     operator.ended(SOON).await?;
-    let secrets = story.api::<Secret>();
+    let adopted = story.secret("site").await?;
     ensure!(
-        secrets
-            .get("site")
-            .await?
-            .labels()
-            .contains_key(keys::SECRET_ROLE_LABEL),
+        adopted.labels().contains_key(keys::SECRET_ROLE_LABEL),
         "it does not say whose it is"
     );
-    secrets.delete("site", &DeleteParams::default()).await?;
+    let certificate = story.api::<Certificate>().get("site").await?;
+    ensure!(!certificate_ready(&certificate), "{certificate:?}");
     operator.restart()?;
     operator.ready().await?;
+    story.ready("site", SOON).await?;
+    story
+        .api::<Secret>()
+        .delete("site", &DeleteParams::default())
+        .await?;
     let back: Secret = story
         .until("site", "the Secret is whole", SOON, |secret| {
             usable(secret).is_some()
         })
         .await?;
     holds(&back, &theirs)?;
-    story.ready("site", SOON).await?;
     ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
     Ok(())
 }

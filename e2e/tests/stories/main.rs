@@ -158,11 +158,12 @@ fn groups() -> Vec<Group> {
         Group::new("control-plane")
             .one_by_one(outage::tales())
             .ending(ending::after_outages()),
-        Group::new("load")
-            .one_by_one(crowds::tales())
-            .one_by_one(neighbours::tales()),
-        // Nothing beside what it counts.
-        Group::new("numbers").alone().one_by_one(numbers::tales()),
+        Group::new("load").one_by_one(neighbours::tales()),
+        // Nothing beside what it counts and measures.
+        Group::new("numbers")
+            .alone()
+            .one_by_one(numbers::tales())
+            .one_by_one(crowds::tales()),
     ]);
     groups
 }

@@ -244,7 +244,7 @@ async fn a_limit_of_registrations_is_that_of_every_new_issuer_of_its_directory(
     story: Story<'_>,
 ) -> Result<()> {
     // One account, and the next in a while.
-    let window = Duration::from_secs(15);
+    let window = Duration::from_secs(40);
     let limits = Limits::none().with(Limit::Accounts, 1, window);
     let ca = story
         .stage
@@ -289,7 +289,7 @@ async fn a_limit_of_registrations_is_that_of_every_new_issuer_of_its_directory(
             status.is_some_and(|s| condition::is_true(&s.conditions, condition::READY))
         };
         story
-            .until(name, "the Issuer is Ready", LATER, ready)
+            .until(name, "the Issuer is Ready", LATER * 2, ready)
             .await?;
     }
     let journal = ca.journal().of(Endpoint::NewAccount);
@@ -350,7 +350,7 @@ async fn a_limit_at_new_nonce_holds_everybody_back_and_costs_no_attempt(
         .condition_says("refused", condition::READY, "not this name", SOON)
         .await?;
     let until =
-        Timestamp::from_second((Timestamp::now() + SignedDuration::from_secs(15)).as_second())?;
+        Timestamp::from_second((Timestamp::now() + SignedDuration::from_secs(30)).as_second())?;
     let limited = Answer::rate_limited("").retry_after(&RetryAfter::At(until));
     ca.script().on(Endpoint::NewNonce).once(limited);
     let names = ["first", "second", "third"];

@@ -7,9 +7,14 @@ use evercert_api::{Certificate, Issuer, condition};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
+use evercert_e2e::scripted::{Answer, Endpoint, Problem, Settings};
 use evercert_e2e::story::{SOON, issuer_yaml};
 use futures::future::join_all;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
+use crate::dns_preflight::ingress;
 use crate::{Tale, tales};
 
 /// The most requests at the CA in the first minute.
@@ -17,7 +22,36 @@ const REQUESTS: usize = 6;
 const MINUTE: Duration = Duration::from_mins(1);
 
 pub(crate) fn tales() -> Vec<Tale> {
-    tales![each_bad_input_gets_a_condition_with_cause_and_remedy_and_at_most_six_requests_in_the_first_minute]
+    tales![
+        each_bad_input_gets_a_condition_with_cause_and_remedy_and_at_most_six_requests_in_the_first_minute,
+        a_name_that_was_refused_is_tried_again_when_its_ingress_is_another_one,
+    ]
+}
+
+/// Else it would be a day: what is wrong on the way to the solver is often mended in the Ingress.
+async fn a_name_that_was_refused_is_tried_again_when_its_ingress_is_another_one(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.scripted_ca(Settings::default()).await?;
+    let host = story.host("www");
+    ingress(&story, &host).await?;
+    let refusal = Problem::new(400, "rejectedIdentifier", "not this name");
+    ca.script().next_order(Answer::problem(&refusal));
+    story
+        .certificate("www", std::slice::from_ref(&host))
+        .await?;
+    story
+        .condition_says("www", condition::READY, "not this name", SOON)
+        .await?;
+    let mended = json!({"metadata": {"annotations": {"example.test/redirect": "false"}}});
+    story
+        .api::<Ingress>()
+        .patch("site", &PatchParams::default(), &Patch::Merge(&mended))
+        .await?;
+    story.ready("www", SOON).await?;
+    let orders = ca.journal().of(Endpoint::NewOrder);
+    ensure!(orders.len() == 2, "{orders}");
+    Ok(())
 }
 
 /// What is wrong, whom to look at, and what has to be said.

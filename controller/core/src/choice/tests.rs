@@ -196,6 +196,15 @@ fn the_first_signs_until_it_has_refused_for_good() {
 }
 
 #[test]
+fn others_are_asked_in_the_order_of_the_spec() {
+    let all = [ready("a"), ready("b"), ready("c")];
+    let both = [refused("b"), refused("a")];
+    assert_eq!(at(&all, &both[1..]), 1);
+    assert_eq!(at(&all, &both), 2);
+    assert_eq!(at(&all, &both[..1]), 0);
+}
+
+#[test]
 fn a_refusal_counts_for_a_day_and_until_spec_or_issuer_change_or_another_has_signed() {
     let all = [ready("a"), ready("b")];
     let mut refusal = refused("a");

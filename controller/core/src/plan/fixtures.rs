@@ -71,6 +71,7 @@ pub(crate) fn observed() -> Observed {
             deletion_policy: DeletionPolicy::Retain,
         },
         renew_at: None,
+        ingresses: Some("1".into()),
         revoke: None,
         revocation_refused: None,
         status: CertificateStatus::default(),
@@ -505,6 +506,7 @@ impl Observed {
             reason: Reason::ValidationFailed.as_str().into(),
             message: "the CA refused the order".into(),
             fingerprint: Some(self.fingerprint()),
+            ingresses: self.ingresses.clone(),
             permanent: false,
         });
         self

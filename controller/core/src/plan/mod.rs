@@ -76,7 +76,7 @@ pub enum Step {
     MendCompanion,
     /// Take over a Secret that somebody else made and nobody claims: label and annotations are put on it.
     Adopt {
-        /// Whether its certificate is kept in the companion first: it may be deleted as soon as it is said to be ours.
+        /// Whether its certificate is kept in the companion, too, before it is said to be ours: then it may be deleted.
         keep_copy: bool,
     },
     /// Put the label and the annotations of the TLS Secret, and what follows from the spec, in step.

@@ -133,6 +133,7 @@ fn disturb(world: &mut World, what: &Disturbance) {
                 reason: Reason::OrderFailed.as_str().into(),
                 message: "it failed".into(),
                 fingerprint: None,
+                ingresses: None,
                 permanent: false,
             });
         }

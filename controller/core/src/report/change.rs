@@ -75,6 +75,8 @@ impl Ending {
 pub struct Basis {
     /// What a person wanted: [`Observed::fingerprint`].
     fingerprint: String,
+    /// The Ingresses that covered the names: [`Observed::ingresses`].
+    ingresses: Option<String>,
     /// The issuer that was to sign.
     issuer: String,
     /// The URL of the order that was under way.
@@ -87,6 +89,7 @@ impl Basis {
     pub fn of(o: &Observed) -> Self {
         Self {
             fingerprint: o.fingerprint(),
+            ingresses: o.ingresses.clone(),
             issuer: o.issuer_id(),
             order: o.status.order.as_ref().map(|order| order.url.clone()),
         }
@@ -187,6 +190,7 @@ fn merge(
                 reason: failure.reason.as_str().to_owned(),
                 message: failure.message.clone(),
                 fingerprint: Some(basis.fingerprint.clone()),
+                ingresses: basis.ingresses.clone(),
                 permanent: failure.fault.class == FaultClass::Permanent,
             });
         }

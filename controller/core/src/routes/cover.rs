@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use evercert_api::children::stable_hash;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
 use super::{ENTRY_POINTS, is_route};
@@ -40,6 +41,8 @@ pub struct IngressIndex {
 struct Holder {
     class: Option<RouteClass>,
     addresses: Vec<IpAddr>,
+    /// Of what a person can change in it.
+    mark: u64,
 }
 
 /// What covers a name in a class.
@@ -95,6 +98,7 @@ impl IngressIndex {
         let holder = Holder {
             class,
             addresses: addresses(ingress),
+            mark: mark(ingress),
         };
         self.addresses
             .entry(holder.class.clone())
@@ -203,6 +207,25 @@ impl IngressIndex {
         self.cover(class, name).entry_points
     }
 
+    /// A hash of what a person can change in the users' Ingresses that cover `names`, in whatever class: another one means that a
+    /// failure may have been repaired there.
+    #[must_use]
+    pub fn mark<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> u64 {
+        let mut marks: Vec<u64> = Vec::new();
+        for name in names {
+            let is_address = name.parse::<IpAddr>().is_ok();
+            let exact = if is_address { &[] } else { self.exact(name) };
+            let covering = [exact, self.wildcard(name), &self.every];
+            let first = covering.into_iter().find(|holders| !holders.is_empty());
+            marks.extend(first.into_iter().flatten().map(|holder| holder.mark));
+        }
+        marks.sort_unstable();
+        marks.dedup();
+        let texts: Vec<String> = marks.iter().map(u64::to_string).collect();
+        let parts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        stable_hash(&parts)
+    }
+
     /// Whether Ingresses of `class` say so by annotation only.
     pub(super) fn is_legacy(&self, class: &RouteClass) -> bool {
         self.legacy.contains(class)
@@ -283,6 +306,18 @@ pub fn class_of(ingress: &Ingress) -> Option<&str> {
             .and_then(|a| a.get(LEGACY_CLASS))
             .map(String::as_str)
     })
+}
+
+/// Of its spec and annotations; what controllers say in its status does not count.
+fn mark(ingress: &Ingress) -> u64 {
+    let meta = &ingress.metadata;
+    let text = |value: serde_json::Result<String>| value.unwrap_or_default();
+    stable_hash(&[
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+        &text(serde_json::to_string(&ingress.spec)),
+        &text(serde_json::to_string(&meta.annotations)),
+    ])
 }
 
 /// The addresses in an Ingress's status; host names there are left out.

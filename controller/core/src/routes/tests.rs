@@ -224,6 +224,39 @@ fn a_site_under_a_wildcard_is_not_shadowed() {
 }
 
 #[test]
+fn the_mark_of_names_changes_with_what_a_person_writes_into_the_ingresses_that_cover_them() {
+    let mark = |ingresses: &[Ingress], name| IngressIndex::new(ingresses, []).mark([name]);
+    let site = user_ingress("web", None, &[Some("www.example.com")]);
+    let other = user_ingress(
+        "shop",
+        None,
+        &[Some("shop.example.com"), Some("*.example.com")],
+    );
+    let both = [site.clone(), other.clone()];
+    let before = mark(&both, "www.example.com");
+    let turned = [other.clone(), site.clone()];
+    assert_eq!(mark(&turned, "www.example.com"), before, "in any order");
+    let reached = [with_address(site.clone(), &["198.18.0.7"]), other.clone()];
+    assert_eq!(mark(&reached, "www.example.com"), before, "a status");
+    assert_eq!(
+        mark(&both[..1], "www.example.com"),
+        before,
+        "of another name"
+    );
+    assert_ne!(mark(&both[1..], "www.example.com"), before, "it is gone");
+    let mut mended = site;
+    let annotations = mended.metadata.annotations.get_or_insert_default();
+    annotations.insert("example.test/redirect".into(), "false".into());
+    let mended = [mended, other];
+    assert_ne!(mark(&mended, "www.example.com"), before);
+    assert_eq!(
+        mark(&mended, "api.example.com"),
+        mark(&both, "api.example.com"),
+        "behind the wildcard"
+    );
+}
+
+#[test]
 fn a_wildcard_covers_one_label_only() {
     let site = user_ingress("other", Some("contour"), &[Some("*.example.com")]);
     let open = [of_class(

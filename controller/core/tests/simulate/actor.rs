@@ -144,6 +144,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         deleted: false,
         spec,
         renew_at: None,
+        ingresses: None,
         revoke: None,
         revocation_refused: None,
         status: CertificateStatus::default(),

@@ -134,7 +134,8 @@ fn refused(
     let is_down = fault.is_directorys();
     let reason = match fault.class {
         FaultClass::Unavailable => Reason::CAUnavailable,
-        FaultClass::RateLimited if is_down => Reason::RateLimited,
+        // Another reason would meet the same limit.
+        FaultClass::RateLimited => Reason::RateLimited,
         _ => Reason::RevocationRefused,
     };
     let message = format!("{}{}", build_fault(fault), find_remedy(fault));

@@ -118,18 +118,15 @@ async fn make_fallback(gathered: &Gathered, now: Timestamp) -> Result<KeyPairPem
     })
 }
 
-/// Takes over a Secret that somebody else made: its content stays as it is. A copy in the companion comes first.
+/// Takes over a Secret that somebody else made: its content stays as it is. A copy in the companion comes before anything is said
+/// of it, and after the marks: what the companion holds counts as ours, so a Secret that a controller claims meanwhile must not be
+/// there.
 pub(super) async fn adopt(
     keep_copy: bool,
     gathered: &mut Gathered,
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
-    if let Some(secret) = gathered.secret.as_ref().filter(|_| keep_copy) {
-        let pair = pair_of(secret);
-        let change = CompanionChange::LastGood(&pair, &Marks::default());
-        write_companion(gathered, &change, Effect::KeepCopy, context).await?;
-    }
     write_tls(
         gathered,
         &Content::Marks(&Marks::default(), None),
@@ -138,6 +135,11 @@ pub(super) async fn adopt(
         now,
     )
     .await?;
+    if let Some(secret) = gathered.secret.as_ref().filter(|_| keep_copy) {
+        let pair = pair_of(secret);
+        let change = CompanionChange::LastGood(&pair, &Marks::default());
+        write_companion(gathered, &change, Effect::KeepCopy, context).await?;
+    }
     let observed = &gathered.observed;
     let (reason, text) = build_adopted(
         &observed.spec.secret_name,

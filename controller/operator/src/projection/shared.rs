@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use evercert_core::key::ObjectKey;
 use evercert_core::routes::{CertificateChallenges, IngressIndex};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Presentation, SolverReadiness};
@@ -18,6 +18,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Wakes the task.
     wake: Notify,
+    /// Which hosts are served in which class.
+    index: watch::Sender<Option<Arc<IngressIndex>>>,
     /// Namespaces whose Ingresses have changed.
     pub(super) news: Arc<News>,
 }
@@ -35,7 +37,6 @@ struct State {
     asked: Option<Instant>,
     waiters: BTreeSet<ObjectKey>,
     solver: Option<SolverReadiness>,
-    index: Option<Arc<IngressIndex>>,
     listeners: Vec<UnboundedSender<ObjectKey>>,
 }
 
@@ -134,11 +135,19 @@ impl Shared {
     }
 
     pub(super) fn set_index(&self, index: Arc<IngressIndex>) {
-        self.lock().index = Some(index);
+        self.index.send_if_modified(|held| {
+            let is_other = held.as_ref().is_none_or(|held| !Arc::ptr_eq(held, &index));
+            *held = Some(index);
+            is_other
+        });
     }
 
     pub(super) fn index(&self) -> Option<Arc<IngressIndex>> {
-        self.lock().index.clone()
+        self.index.borrow().clone()
+    }
+
+    pub(super) fn indexes(&self) -> watch::Receiver<Option<Arc<IngressIndex>>> {
+        self.index.subscribe()
     }
 
     pub(super) fn changes(&self) -> UnboundedReceiver<ObjectKey> {

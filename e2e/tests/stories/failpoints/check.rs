@@ -89,7 +89,7 @@ pub(super) async fn whole(
     // An order of which it cannot be known whether there is one counts, too.
     let counted = ledger.orders(Timestamp::now());
     ensure!(
-        counted >= count.orders.max(1),
+        counted >= count.placed.max(1),
         "{count:?}, and the ledger counts {counted}: {ledger:?}"
     );
     Ok(())

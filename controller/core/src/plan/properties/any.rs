@@ -328,6 +328,7 @@ fn with_status(o: Observed) -> BoxedStrategy<Observed> {
                         "other".into()
                     }
                 }),
+                ingresses: None,
                 permanent,
             });
             o.status.next_attempt_time = next.map(whole_seconds);

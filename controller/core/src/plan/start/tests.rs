@@ -182,9 +182,14 @@ fn expired_secret_with_active_backoff_waits_and_keeps_fallback() {
 }
 
 #[test]
-fn change_of_spec_or_issuer_ends_the_backoff() {
+fn change_of_spec_or_issuer_or_ingress_ends_the_backoff() {
     let o = ready().with_fallback(fallback()).backing_off_until(600);
     assert_eq!(decide(&o).step, Step::Wait);
+    for (ingresses, step) in [(Some("2"), Step::PlaceOrder), (None, Step::Wait)] {
+        let mut o = o.clone();
+        o.ingresses = ingresses.map(Into::into);
+        assert_eq!(decide(&o).step, step, "{ingresses:?}");
+    }
     let mut renamed = o.clone();
     renamed.spec.renew_before = Some("1h".into());
     assert_eq!(decide(&renamed).step, Step::PlaceOrder);
