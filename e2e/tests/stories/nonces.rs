@@ -33,8 +33,10 @@ async fn a_fifth_of_the_nonces_refused_is_not_noticed(story: Story<'_>) -> Resul
     }
     let (count, bare) = (ca.count()?, undisturbed.count()?);
     compare(count, bare, 1)?;
+    // How often an order is looked at depends on how fast the machine is.
+    let changes = |count: Count| count.changes().iter().sum::<usize>();
     ensure!(
-        count.requests <= 2 * bare.requests,
+        changes(count) <= 2 * changes(bare),
         "{count:?}, undisturbed {bare:?}"
     );
     Ok(())

@@ -17,7 +17,7 @@ use crate::inside::Outcome;
 use crate::{Asked, GROUP, Group, SHARED};
 
 /// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 3;
 
 /// What became of a group.
 struct Ended {

@@ -14,11 +14,12 @@ use crate::issue::{data, usable};
 use crate::{Tale, tales};
 
 /// How long the CA wants to be left alone between two looks.
-const PAUSE: SignedDuration = SignedDuration::from_secs(6);
+const PAUSE: SignedDuration = SignedDuration::from_secs(8);
 /// How long an order that has been under way for a while is left alone where the CA does not say.
 const OWN_PAUSE: SignedDuration = SignedDuration::from_secs(5);
-/// An instant of the CA's journal and one of the operator's clock belong to different ends of a request.
-const ON_THE_WAY: SignedDuration = SignedDuration::from_millis(300);
+/// An instant of the CA's journal and one of the operator's clock belong to different ends of a request: the operator counts from
+/// before it.
+const ON_THE_WAY: SignedDuration = SignedDuration::from_secs(1);
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
