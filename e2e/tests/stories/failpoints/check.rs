@@ -76,8 +76,12 @@ pub(super) async fn whole(
         revoked::only_the_one_in_place_is_good(story, ca, SITE).await?;
     }
     let signed = count.certificates.saturating_sub(renewed);
+    // One whose nonce was refused was no order, and was asked for again.
+    let mut asked = count.orders.saturating_sub(count.turned_away)..=count.orders;
     ensure!(
-        may.orders.contains(&count.orders) && may.certificates.contains(&signed),
+        asked.any(|orders| may.orders.contains(&orders))
+            && count.placed <= *may.orders.end()
+            && may.certificates.contains(&signed),
         "{may:?} there may be, and {renewed} that is revoked: {count:?}"
     );
     let log = std::fs::read_to_string(ca.log()).context("reading the CA's log")?;
