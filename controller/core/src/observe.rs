@@ -452,14 +452,19 @@ impl Observed {
     /// Whether a person has changed something since the last attempt failed.
     #[must_use]
     pub fn is_changed_since_failure(&self) -> bool {
-        let Some(failed) = &self.status.last_failure else {
-            return false;
-        };
-        let is_other = |then: &Option<String>, now: Option<String>| {
-            now.is_some() && then.is_some() && *then != now
-        };
-        is_other(&failed.fingerprint, Some(self.fingerprint()))
-            || is_other(&failed.ingresses, self.ingresses.clone())
+        let failed = self.status.last_failure.as_ref();
+        let then = failed.and_then(|failure| failure.fingerprint.as_ref());
+        then.is_some_and(|then| *then != self.fingerprint())
+    }
+
+    /// Whether an Ingress that covers the names is another one since the last attempt failed, for whatever reason: controllers write
+    /// into Ingresses, too.
+    #[must_use]
+    pub fn has_other_ingresses_since_failure(&self) -> bool {
+        let failed = self.status.last_failure.as_ref();
+        let then = failed.and_then(|failure| failure.ingresses.as_ref());
+        then.zip(self.ingresses.as_ref())
+            .is_some_and(|(then, now)| then != now)
     }
 
     /// When a person asks for a renewal by annotation: an instant, or a text that is none.

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use evercert_api::condition::{FALLBACK_IN_USE, READY};
 use evercert_api::{Certificate, children, keys};
 use evercert_e2e::Story;
+use evercert_e2e::ca::TestCa;
 use evercert_e2e::foreign::Pair;
 use evercert_e2e::story::{SOON, certificate_ready};
 use evercert_operator::effect::Effect;
@@ -68,7 +69,11 @@ async fn a_good_certificate_of_somebody_else_is_adopted_without_an_order(
     let note = event(&story, "site", "SecretAdopted").await?;
     ensure!(note.contains("it is kept"), "{note}");
 
-    // It is kept as if it had been issued here.
+    comes_back(&story, &theirs, &ca).await
+}
+
+/// It is kept as if it had been issued here: deleted, it is restored without an order.
+async fn comes_back(story: &Story<'_>, theirs: &Pair, ca: &TestCa) -> Result<()> {
     story
         .api::<Secret>()
         .delete("site", &DeleteParams::default())
@@ -78,7 +83,7 @@ async fn a_good_certificate_of_somebody_else_is_adopted_without_an_order(
             usable(secret).is_some()
         })
         .await?;
-    holds(&back, &theirs)?;
+    holds(&back, theirs)?;
     story.ready("site", SOON).await?;
     ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
     Ok(())
@@ -113,18 +118,7 @@ async fn what_is_adopted_is_said_when_it_is_kept(story: Story<'_>) -> Result<()>
     operator.restart()?;
     operator.ready().await?;
     story.ready("site", SOON).await?;
-    story
-        .api::<Secret>()
-        .delete("site", &DeleteParams::default())
-        .await?;
-    let back: Secret = story
-        .until("site", "the Secret is whole", SOON, |secret| {
-            usable(secret).is_some()
-        })
-        .await?;
-    holds(&back, &theirs)?;
-    ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
-    Ok(())
+    comes_back(&story, &theirs, &ca).await
 }
 
 async fn a_secret_of_a_certificate_that_is_gone_is_adopted_by_its_successor(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use evercert_api::{Certificate, Issuer, condition};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
@@ -10,6 +10,7 @@ use evercert_e2e::ca::TestCa;
 use evercert_e2e::scripted::{Answer, Endpoint, Problem, Settings};
 use evercert_e2e::story::{SOON, issuer_yaml};
 use futures::future::join_all;
+use jiff::SignedDuration;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -20,6 +21,9 @@ use crate::{Tale, tales};
 /// The most requests at the CA in the first minute.
 const REQUESTS: usize = 6;
 const MINUTE: Duration = Duration::from_mins(1);
+
+/// After a failure nothing is tried again before, because of an Ingress.
+const A_MINUTE: Duration = Duration::from_mins(1);
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
@@ -48,9 +52,17 @@ async fn a_name_that_was_refused_is_tried_again_when_its_ingress_is_another_one(
         .api::<Ingress>()
         .patch("site", &PatchParams::default(), &Patch::Merge(&mended))
         .await?;
-    story.ready("www", SOON).await?;
+    story.ready("www", A_MINUTE + SOON).await?;
     let orders = ca.journal().of(Endpoint::NewOrder);
-    ensure!(orders.len() == 2, "{orders}");
+    let [refused, placed] = orders.entries() else {
+        bail!("{orders}");
+    };
+    // Whoever writes into an Ingress all the time has a CA asked no faster.
+    let waited = placed.at.duration_since(refused.at);
+    ensure!(
+        waited >= SignedDuration::from_secs(58),
+        "after {waited} already:\n{orders}"
+    );
     Ok(())
 }
 

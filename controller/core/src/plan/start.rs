@@ -25,6 +25,8 @@ pub(super) const DNS: &str = "dns";
 pub(super) const DNS_LOOK: &str = "dns look";
 /// How many names are told of that DNS is not ready for.
 const MOST_TOLD: usize = 3;
+/// The least time between a failure and the next attempt because an Ingress is another one.
+const AFTER_INGRESS: SignedDuration = SignedDuration::from_mins(1);
 /// How often it is looked at whether another issuer can be tried now.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long the solver may take to start before it is reported as what blocks.
@@ -258,10 +260,14 @@ pub(super) fn plan_held(o: &Observed, now: Timestamp) -> Option<Plan> {
     ))
 }
 
-/// The last attempt failed, and nothing that a person can change has changed since.
+/// The last attempt failed, and nothing that a person can change has changed since. An Ingress, into which controllers write as well,
+/// ends the wait a minute after the failure at the earliest, and frees from no limit.
 pub(super) fn plan_backoff(o: &Observed, now: Timestamp) -> Option<Plan> {
     let failure = o.status.last_failure.as_ref()?;
-    let at = o.status.next_attempt_time.as_ref()?.0;
+    let mut at = o.status.next_attempt_time.as_ref()?.0;
+    if o.has_other_ingresses_since_failure() {
+        at = at.min(later(failure.time.0, AFTER_INGRESS));
+    }
     let requested = o.requested_after(failure.time.0);
     let is_asked = requested.is_some_and(|requested| requested <= now);
     if now >= at || o.is_changed_since_failure() || is_asked {

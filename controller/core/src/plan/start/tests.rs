@@ -182,14 +182,9 @@ fn expired_secret_with_active_backoff_waits_and_keeps_fallback() {
 }
 
 #[test]
-fn change_of_spec_or_issuer_or_ingress_ends_the_backoff() {
+fn change_of_spec_or_issuer_ends_the_backoff() {
     let o = ready().with_fallback(fallback()).backing_off_until(600);
     assert_eq!(decide(&o).step, Step::Wait);
-    for (ingresses, step) in [(Some("2"), Step::PlaceOrder), (None, Step::Wait)] {
-        let mut o = o.clone();
-        o.ingresses = ingresses.map(Into::into);
-        assert_eq!(decide(&o).step, step, "{ingresses:?}");
-    }
     let mut renamed = o.clone();
     renamed.spec.renew_before = Some("1h".into());
     assert_eq!(decide(&renamed).step, Step::PlaceOrder);
@@ -197,6 +192,26 @@ fn change_of_spec_or_issuer_or_ingress_ends_the_backoff() {
         decide(&o.with_issuer("Issuer/ca", "https://other.example/dir")).step,
         Step::PlaceOrder
     );
+}
+
+#[test]
+fn another_ingress_ends_the_backoff_a_minute_after_the_failure() {
+    let o = ready().with_fallback(fallback()).backing_off_until(600);
+    let failed_at = |seconds, ingresses: Option<&str>| {
+        let mut o = o.clone();
+        o.ingresses = ingresses.map(Into::into);
+        if let Some(failure) = &mut o.status.last_failure {
+            failure.time = whole_seconds(at(seconds));
+        }
+        let plan = decide(&o);
+        assert!(!o.is_changed_since_failure(), "no limit gives way to it");
+        (plan.step, plan.wake)
+    };
+    assert_eq!(failed_at(-60, Some("2")).0, Step::PlaceOrder);
+    assert_eq!(failed_at(-20, Some("2")), (Step::Wait, at(40)));
+    for same_or_unknown in [Some("1"), None] {
+        assert_eq!(failed_at(-60, same_or_unknown), (Step::Wait, at(600)));
+    }
 }
 
 #[test]
