@@ -254,8 +254,8 @@ pub(crate) async fn wake_routed(context: Arc<Context>) {
 
 /// A fingerprint of the Ingresses that cover the names of `spec`.
 pub(crate) fn mark_ingresses(index: &IngressIndex, spec: &CertificateSpec) -> String {
-    let names = spec.dns_names.iter().chain(&spec.ip_addresses);
-    format!("{:016x}", index.mark(names.map(String::as_str)))
+    let names = spec.names();
+    format!("{:016x}", index.mark(names.iter().map(String::as_str)))
 }
 
 /// Wakes the Certificates whose turn to order has come.

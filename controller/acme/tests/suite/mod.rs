@@ -1,6 +1,7 @@
 //! What the adapter does at any CA that keeps to RFC 8555. Each test is for every [`Authority`]; [`adapter_tests`] makes them
 //! tests of one.
 
+mod accounts;
 mod revocation;
 
 use std::sync::Arc;
@@ -16,6 +17,11 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::GeneralName;
 
+pub(crate) use accounts::{
+    account_gets_another_key_and_stays_the_same,
+    account_is_bound_to_the_external_account_that_the_ca_wants,
+    external_account_that_is_wanted_and_lacking_is_the_issuers_matter, key_finds_its_account_again,
+};
 pub(crate) use revocation::certificate_is_revoked_by_its_account_and_a_second_time_counts_as_done;
 
 use crate::support::{account_key, ensure_account, now};
@@ -249,43 +255,6 @@ pub(crate) async fn addresses_are_ordered_as_identifiers_of_their_own_type<A: Au
     }
 }
 
-pub(crate) async fn key_finds_its_account_again<A: Authority>() {
-    let Some(ca) = A::start(&Shape::default()).await else {
-        return;
-    };
-    let key = account_key();
-    let directory = connect(&ca).await;
-    let unknown = directory.account(&key, None, now()).await.err().unwrap();
-    assert_eq!(unknown.class, FaultClass::Account);
-    assert_eq!(unknown.problem.unwrap().kind, "accountDoesNotExist");
-
-    let made = ensure_account(&directory, &key, Some("a@example.test"))
-        .await
-        .unwrap();
-    // Another process, with nothing but the key.
-    let found = connect(&ca).await.account(&key, None, now()).await.unwrap();
-    assert_eq!(found.account_uri(), made.account_uri());
-    assert_eq!(ca.count(Counted::Accounts), 1);
-
-    let forgotten = ca.nothing(Nothing::Account);
-    let stranger = directory
-        .account(&key, Some(&forgotten), now())
-        .await
-        .unwrap()
-        .into_acme();
-    let fault = stranger
-        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
-        .await
-        .unwrap_err();
-    assert_eq!(fault.class, FaultClass::Account, "{fault:?}");
-
-    let contact = ensure_account(&directory, &key, Some("no address"))
-        .await
-        .err()
-        .unwrap();
-    assert_eq!(contact.class, FaultClass::Account, "{contact:?}");
-}
-
 pub(crate) async fn another_process_finishes_an_order_by_its_url<A: Authority>() {
     let Some(ca) = A::start(&Shape::default()).await else {
         return;
@@ -418,69 +387,6 @@ pub(crate) async fn request_mostly_goes_through_although_four_of_five_nonces_are
     assert!(passed >= 36, "{passed} of 60");
 }
 
-pub(crate) async fn external_account_that_is_wanted_and_lacking_is_the_issuers_matter<
-    A: Authority,
->() {
-    let Some(ca) = A::start(&Shape {
-        external_account: true,
-        ..Shape::default()
-    })
-    .await
-    else {
-        return;
-    };
-    let directory = connect(&ca).await;
-    assert!(directory.external_account_required());
-    let fault = ensure_account(&directory, &account_key(), None)
-        .await
-        .err()
-        .unwrap();
-    assert_eq!(fault.class, FaultClass::Account);
-    assert_eq!(fault.problem.unwrap().kind, "externalAccountRequired");
-}
-
-pub(crate) async fn account_is_bound_to_the_external_account_that_the_ca_wants<A: Authority>() {
-    let Some(ca) = A::start(&Shape {
-        external_account: true,
-        ..Shape::default()
-    })
-    .await
-    else {
-        return;
-    };
-    let directory = connect(&ca).await;
-    let key = account_key();
-    let (kid, mac_key) = EXTERNAL_ACCOUNT;
-    let external =
-        |kid: &str, mac_key: &str| ExternalAccount::parse(kid, mac_key.as_bytes()).unwrap();
-    for wrong in [
-        external("kid-2", mac_key),
-        external(kid, "d3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmc"),
-    ] {
-        let fault = directory
-            .new_account(&key, Some(&wrong), now())
-            .await
-            .err()
-            .unwrap();
-        assert!(fault.http_status.is_some_and(|s| s < 500), "{fault:?}");
-        assert_ne!(fault.class, FaultClass::Unavailable, "{fault:?}");
-    }
-    assert_eq!(ca.count(Counted::Accounts), 0);
-    let made = directory
-        .new_account(&key, Some(&external(kid, mac_key)), now())
-        .await
-        .unwrap();
-    let found = directory.account(&key, None, now()).await.unwrap();
-    assert_eq!(found.account_uri(), made.account_uri());
-    let order = found
-        .into_acme()
-        .new_order(OrderRequest::of(&names(&["a.example.test"])), now())
-        .await
-        .unwrap();
-    assert_eq!(order.state, OrderState::Pending);
-    assert_eq!(ca.count(Counted::Accounts), 1);
-}
-
 pub(crate) async fn chains_beside_the_default_one_are_read_from_the_links<A: Authority>() {
     let Some(ca) = A::start(&Shape {
         alternates: 2,
@@ -513,28 +419,6 @@ pub(crate) async fn chains_beside_the_default_one_are_read_from_the_links<A: Aut
     assert_eq!(all.len(), 3, "{all:?}");
     let foreign = acme.alternate("https://elsewhere.example/1", now()).await;
     assert_eq!(foreign.unwrap_err().class, FaultClass::Gone);
-}
-
-pub(crate) async fn account_gets_another_key_and_stays_the_same<A: Authority>() {
-    let Some(ca) = A::start(&Shape::default()).await else {
-        return;
-    };
-    let directory = connect(&ca).await;
-    let (old, new) = (account_key(), account_key());
-    let before = directory.new_account(&old, None, now()).await.unwrap();
-    let uri = before.account_uri().to_owned();
-    let changed = before.change_key(&new, now()).await.unwrap();
-    assert_eq!(changed.account_uri(), uri);
-    let acme = changed.into_acme();
-    acme.new_order(OrderRequest::of(&names(&["a.example.test"])), now())
-        .await
-        .unwrap();
-
-    let found = directory.account(&new, None, now()).await.unwrap();
-    assert_eq!(found.account_uri(), uri);
-    let fault = directory.account(&old, None, now()).await.err().unwrap();
-    assert!(fault.is_unknown_account(), "{fault:?}");
-    assert_eq!(ca.count(Counted::Accounts), 1);
 }
 
 pub(crate) async fn refused_name_is_named<A: Authority>() {

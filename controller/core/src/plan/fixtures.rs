@@ -1,6 +1,8 @@
 //! Observations as tests tell them: `observed().with_order(order(Pending)).backing_off_until(60)`. Instants are seconds from
 //! [`now`].
 
+mod orders;
+
 use evercert_api::Reason;
 use evercert_api::certificate::{
     CertificateSpec, CertificateStatus, DeletionPolicy, FailureStatus, Fallback, FallbackMode,
@@ -10,6 +12,7 @@ use evercert_api::condition::{self, Claim};
 use evercert_api::issuer::SecretRef;
 use jiff::{SignedDuration, Timestamp};
 
+pub(crate) use self::orders::{authorization, challenge_url, fault, order, order_status, problem};
 use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::{Fault, FaultClass, Problem};
@@ -179,96 +182,6 @@ pub(crate) fn foreign(content: Result<CertificateFacts, Damage>) -> ForeignSecre
         content,
         fallback: false,
         claim: None,
-    }
-}
-
-/// An order for [`NAMES`], read a second ago, with a pending challenge for each name.
-pub(crate) fn order(state: OrderState) -> OrderView {
-    OrderView {
-        url: "https://ca.example/order/1".into(),
-        state,
-        names: names(),
-        expires: Some(at(7 * DAY)),
-        error: None,
-        authorizations: NAMES
-            .iter()
-            .map(|n| authorization(n, ProofState::Pending))
-            .collect(),
-        retry_after: None,
-        read_at: at(-1),
-    }
-}
-
-pub(crate) fn authorization(name: &str, state: ProofState) -> AuthorizationView {
-    AuthorizationView {
-        url: format!("https://ca.example/authz/{name}"),
-        name: name.into(),
-        state,
-        challenge: Some(ChallengeView {
-            url: challenge_url(name),
-            token: "token".into(),
-            key_authorization: "token.thumbprint".into(),
-            state,
-            error: None,
-        }),
-    }
-}
-
-pub(crate) fn challenge_url(name: &str) -> String {
-    format!("https://ca.example/chall/{name}")
-}
-
-pub(crate) fn problem(kind: &str, detail: &str) -> Problem {
-    Problem {
-        kind: kind.into(),
-        detail: detail.into(),
-        subproblems: Vec::new(),
-    }
-}
-
-impl OrderView {
-    /// The CA refused `name` with a problem.
-    pub(crate) fn refusing(mut self, name: &str, problem: &Problem) -> Self {
-        for a in self.authorizations.iter_mut().filter(|a| a.name == name) {
-            a.state = ProofState::Invalid;
-            if let Some(challenge) = &mut a.challenge {
-                challenge.state = ProofState::Invalid;
-                challenge.error = Some(problem.clone());
-            }
-        }
-        self
-    }
-
-    pub(crate) fn proved(mut self) -> Self {
-        self.authorizations = NAMES
-            .iter()
-            .map(|n| authorization(n, ProofState::Valid))
-            .collect();
-        self
-    }
-}
-
-pub(crate) fn fault(class: FaultClass) -> Fault {
-    Fault {
-        class,
-        problem: None,
-        http_status: None,
-        retry_after: None,
-        help_url: None,
-        unsent: false,
-        detail: "reading the order".into(),
-    }
-}
-
-/// The order that a status names, placed a minute ago.
-pub(crate) fn order_status() -> OrderStatus {
-    OrderStatus {
-        url: "https://ca.example/order/1".into(),
-        issuer: ISSUER.into(),
-        names: names(),
-        created_at: whole_seconds(at(-60)),
-        expires: Some(whole_seconds(at(7 * DAY))),
-        profile: None,
     }
 }
 
