@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
 use crate::issue::data;
-use crate::midway::{close_the_route, event, events, in_the_middle, open_the_route};
+use crate::midway::{begin_in_the_middle, event, events, open_the_route};
 use crate::{Tale, tales};
 
 const KEY: &str = "ca-account";
@@ -59,9 +59,7 @@ async fn an_account_key_deleted_in_the_middle_of_an_order_is_put_back_and_the_or
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
-    close_the_route(&story).await?;
-    story.certificate("site", &[story.host("www")]).await?;
-    in_the_middle(&story, "site").await?;
+    begin_in_the_middle(&story, &[story.host("www")]).await?;
     put_back(&story).await?;
     open_the_route(&story).await?;
     story.ready("site", SOON * 2).await?;

@@ -16,7 +16,8 @@ use kube::api::ListParams;
 
 use crate::issue::{data, no_route_stays};
 use crate::midway::{
-    account, close_the_route, event, events, given_back, in_the_middle, open_the_route, order_of,
+    account, begin_in_the_middle, close_the_route, event, events, given_back, in_the_middle,
+    open_the_route, order_of,
 };
 use crate::{Tale, tales};
 
@@ -107,10 +108,8 @@ async fn replaced(
 
 async fn another_secret_wanted_in_the_middle_keeps_the_order(story: Story<'_>) -> Result<()> {
     let ca = story.ca().await?;
-    close_the_route(&story).await?;
     let names = [story.host("www")];
-    story.certificate("site", &names).await?;
-    let order = in_the_middle(&story, "site").await?;
+    let order = begin_in_the_middle(&story, &names).await?;
     story
         .certificate_with("site", &names, |spec| {
             "elsewhere".clone_into(&mut spec.secret_name);
@@ -149,10 +148,8 @@ async fn another_issuer_wanted_in_the_middle_costs_one_order_at_each_and_the_fir
         .ca(&format!("{}-other", story.namespace), Pebble::default())
         .await?;
     story.issuer("other", &other).await?;
-    close_the_route(&story).await?;
     let names = [story.host("a"), story.host("b")];
-    story.certificate("site", &names).await?;
-    let first = in_the_middle(&story, "site").await?;
+    let first = begin_in_the_middle(&story, &names).await?;
     let account = account(&story, "ca", &ca).await?;
 
     story

@@ -68,6 +68,16 @@ pub(crate) async fn open_the_route(story: &Story<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Certificate `site` for `names`, whose order waits for its route, which is closed.
+pub(crate) async fn begin_in_the_middle(
+    story: &Story<'_>,
+    names: &[String],
+) -> Result<OrderStatus> {
+    close_the_route(story).await?;
+    story.certificate("site", names).await?;
+    in_the_middle(story, "site").await
+}
+
 /// Waits until a Certificate is in the middle of its order: placed, its challenges open, its route refused.
 pub(crate) async fn in_the_middle(story: &Story<'_>, name: &str) -> Result<OrderStatus> {
     let certificate: Certificate = story

@@ -11,7 +11,7 @@ use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 
 use crate::issue::no_route_stays;
-use crate::midway::{close_the_route, in_the_middle, never_failed, open_the_route};
+use crate::midway::{begin_in_the_middle, never_failed, open_the_route};
 use crate::{Tale, tales};
 
 pub(crate) fn tales() -> Vec<Tale> {
@@ -22,10 +22,8 @@ async fn a_solver_whose_pod_is_deleted_in_the_middle_of_an_order_costs_no_second
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
-    close_the_route(&story).await?;
     let names = ["a", "b", "c"].map(|label| story.host(label));
-    story.certificate("site", &names).await?;
-    let order = in_the_middle(&story, "site").await?;
+    let order = begin_in_the_middle(&story, &names).await?;
 
     let client = story.stage.client.clone();
     let selector = format!("app.kubernetes.io/name={SOLVER_NAME}");

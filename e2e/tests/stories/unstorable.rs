@@ -18,7 +18,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
 use crate::issue::{data, usable};
-use crate::midway::{close_the_route, event, in_the_middle, open_the_route, order_of};
+use crate::midway::{begin_in_the_middle, event, open_the_route, order_of};
 use crate::{Tale, tales};
 
 /// What cannot be written is tried again every 30 s.
@@ -60,9 +60,7 @@ async fn a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later(
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
-    close_the_route(&story).await?;
-    story.certificate("site", &[story.host("www")]).await?;
-    in_the_middle(&story, "site").await?;
+    begin_in_the_middle(&story, &[story.host("www")]).await?;
     let withdrawn = withdraw(&story).await?;
     let told = async {
         open_the_route(&story).await?;
@@ -77,9 +75,7 @@ async fn a_certificate_that_a_quota_leaves_no_room_for_is_kept_and_stored_later(
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
-    close_the_route(&story).await?;
-    story.certificate("site", &[story.host("www")]).await?;
-    in_the_middle(&story, "site").await?;
+    begin_in_the_middle(&story, &[story.host("www")]).await?;
     // Room for what there is, the companion among it.
     let there = story.api::<Secret>().list(&ListParams::default()).await?;
     let quota = json!({

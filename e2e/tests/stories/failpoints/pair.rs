@@ -399,60 +399,49 @@ fn gap() -> Vec<Point> {
 async fn frozen_between_intent_and_record_an_order_counts_as_spent_and_waits(
     story: Story<'_>,
 ) -> Result<()> {
-    let names = gap()
-        .into_iter()
-        .map(|point| (point, format!("f-{}-{}-pair", point.side, point.effect)));
-    let names: Vec<(Point, String)> = names.collect();
-    let lose = async |point, name| {
-        let own = Story::begin(story.stage, name).await?;
-        let lost = frozen_in_the_gap(&own, point).await;
-        Waiting::of(lost, own, point).await
-    };
-    side_by_side(&names, lose, |point| may_ask(point, Claim::Old)).await
-}
-
-async fn frozen_in_the_gap(story: &Story<'_>, point: Point) -> Result<(TestCa, Spent)> {
-    let mut pair = Pair::begin(story).await?;
-    let told = async {
-        let ca = pair.reach(story, Stops::alone(point), Claim::Old).await?;
-        let ca = ca.context("a play without a CA")?;
-        let spent = check::spent(story, point, &ca).await?;
-        pair.goes_on_with_an_old_claim(story, point, Some(&ca))
-            .await?;
-        anyhow::Ok((ca, spent))
-    }
-    .await;
-    pair.end(story).await?;
-    told
+    in_the_gap(&story, Claim::Old).await
 }
 
 async fn two_that_lead_between_intent_and_record_place_one_order_or_count_one_as_spent(
     story: Story<'_>,
 ) -> Result<()> {
-    let names = gap()
-        .into_iter()
-        .map(|point| (point, format!("t-{}-{}-pair", point.side, point.effect)));
-    let names: Vec<(Point, String)> = names.collect();
-    let lose = async |point, name| {
-        let own = Story::begin(story.stage, name).await?;
-        let lost = two_lead_in_the_gap(&own, point).await;
-        Waiting::of(lost, own, point).await
-    };
-    side_by_side(&names, lose, |point| may_ask(point, Claim::Lasting)).await
+    in_the_gap(&story, Claim::Lasting).await
 }
 
-async fn two_lead_in_the_gap(story: &Story<'_>, point: Point) -> Result<(TestCa, Spent)> {
+async fn in_the_gap(story: &Story<'_>, claim: Claim) -> Result<()> {
+    let with_name = |point: Point| {
+        let name = format!("{}-{}-{}", claim.name(), point.side, point.effect);
+        (point, name.replace('_', "-"))
+    };
+    let names: Vec<(Point, String)> = gap().into_iter().map(with_name).collect();
+    let lose = async |point, name| {
+        let own = Story::begin(story.stage, name).await?;
+        let lost = lost_in_the_gap(&own, point, claim).await;
+        Waiting::of(lost, own, point).await
+    };
+    side_by_side(&names, lose, |point| may_ask(point, claim)).await
+}
+
+async fn lost_in_the_gap(story: &Story<'_>, point: Point, claim: Claim) -> Result<(TestCa, Spent)> {
     let mut pair = Pair::begin(story).await?;
     let told = async {
-        let ca = pair
-            .reach(story, Stops::alone(point), Claim::Lasting)
-            .await?;
+        let ca = pair.reach(story, Stops::alone(point), claim).await?;
         let ca = ca.context("a play without a CA")?;
         let spent = check::spent(story, point, &ca).await?;
-        pair.first.thaw()?;
-        // What the two make of it is settled when the first has found the Lease another's.
-        pair.first.is(Role::Standby, SOON).await?;
-        anyhow::Ok((ca, spent.with_one_on_its_way()))
+        let spent = match claim {
+            Claim::Old => {
+                pair.goes_on_with_an_old_claim(story, point, Some(&ca))
+                    .await?;
+                spent
+            }
+            Claim::Lasting => {
+                pair.first.thaw()?;
+                // What the two make of it is settled when the first has found the Lease another's.
+                pair.first.is(Role::Standby, SOON).await?;
+                spent.with_one_on_its_way()
+            }
+        };
+        anyhow::Ok((ca, spent))
     }
     .await;
     pair.end(story).await?;
