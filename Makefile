@@ -1,17 +1,18 @@
 # make demo   a certificate, end to end, before your eyes        make test   everything that is checked
 # make up     the demo's world, kept for playing                 make check  the quick part of it
 # make down   end that world                                     make crds   write crds/ anew
-# make annotations  write docs/annotations.md anew
-# make build  the program, optimised                             make image  the image, as target/image/evercert.tar
+# make annotations, make troubleshooting  write docs/annotations.md, docs/troubleshooting.md anew
+# make chart  what is written from the chart                     make image  the image, as target/image/evercert.tar
+# make build  the program, optimised
 # make simulate  years of thousands of certificates, and their load week by week (SEED, CERTIFICATES, DAYS)
 
-.PHONY: help demo test check crds annotations up down build image world simulate
+.PHONY: help demo test check crds chart annotations troubleshooting up down build image world simulate
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt build level +tools +image clippy docs generated +world +plane unit stories demo
+	@.ci/parts setup fmt build level +tools +image clippy docs generated +world +plane unit +demo stories
 
 check:
 	@.ci/parts fmt clippy build generated unit
@@ -30,11 +31,17 @@ world:
 
 crds:
 	@cargo run --quiet --locked -p evercert -- crds --output crds
-	@git --no-pager diff --stat -- crds
+	@cargo run --quiet --locked -p evercert -- crds --output charts/evercert/files/crds
+	@git --no-pager diff --stat -- crds charts
 
-annotations:
-	@cargo run --quiet --locked -p evercert -- annotations --output docs/annotations.md
-	@git --no-pager diff --stat -- docs/annotations.md
+chart:
+	@cargo build --quiet --locked --workspace
+	@target/debug/evercert-e2e chart
+	@git --no-pager diff --stat -- charts deploy e2e/tests/chart
+
+annotations troubleshooting:
+	@cargo run --quiet --locked -p evercert -- $@ --output docs/$@.md
+	@git --no-pager diff --stat -- docs/$@.md
 
 image:
 	@sh e2e/image.sh

@@ -167,6 +167,12 @@ impl Call {
         &self.object_ref.name
     }
 
+    /// What was asked for, such as `patch`.
+    #[must_use]
+    pub fn verb(&self) -> &str {
+        &self.verb
+    }
+
     /// The HTTP status of the answer.
     #[must_use]
     pub fn code(&self) -> u16 {

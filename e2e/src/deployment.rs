@@ -1,4 +1,4 @@
-//! The operator as its users run it: a pod, with the rights of its own ServiceAccount, from `e2e/manifests/operator`.
+//! The operator as its users run it: a pod, with the rights of its own ServiceAccount, from the manifests that are rendered from the chart.
 
 use std::time::Duration;
 
@@ -8,14 +8,13 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{DeleteParams, PropagationPolicy};
 use kube::{Api, Client};
 
+use crate::chart::MANIFESTS;
 use crate::operator::NAMESPACE;
 use crate::stage::Stage;
 use crate::{manifest, pods, wait_for};
 
 /// The Deployment's name.
 pub const NAME: &str = "evercert";
-/// Its manifests, in the repository.
-pub const FOLDER: &str = "e2e/manifests/operator";
 /// The label of its pods.
 pub const SELECTOR: &str = "app.kubernetes.io/name=evercert";
 /// An image that is there already starts within a second or two.
@@ -26,7 +25,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(15);
 /// Applies the operator's Deployment and waits until it is ready. No other operator may run.
 ///
 /// # Errors
-/// The world has no node, a process is the operator already, or no pod gets ready: with its log.
+/// The world has no node, a process is the operator already, or not all pods get ready: with the evidence.
 pub async fn start(stage: &Stage) -> Result<()> {
     if stage.world.level() != Level::Node {
         bail!("no pod runs in a world of level {}", stage.world.level());
@@ -34,28 +33,25 @@ pub async fn start(stage: &Stage) -> Result<()> {
     if stage.operator.lock().await.pid().is_some() {
         bail!("the operator runs already, as a process");
     }
-    manifest::apply_folder(
-        &stage.client,
-        NAMESPACE,
-        &manifest::repository().join(FOLDER),
-    )
-    .await?;
+    let manifests = manifest::repository().join(MANIFESTS);
+    manifest::apply_file(&stage.client, NAMESPACE, &manifests, |_| true).await?;
     ready(stage).await
 }
 
-/// Waits until the Deployment's pod is ready: the operator's caches are warm.
+/// Waits until all of the Deployment's pods are ready: one acts with warm caches, others stand by.
 ///
 /// # Errors
 /// It is not within 30 s: with the evidence.
 pub async fn ready(stage: &Stage) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(stage.client.clone(), NAMESPACE);
-    let is_ready = wait_for("the operator's pod is ready", READY_WITHIN, async || {
+    let is_ready = wait_for("the operator's pods are ready", READY_WITHIN, async || {
         let deployment = deployments.get(NAME).await?;
         let status = deployment.status.unwrap_or_default();
+        let wanted = deployment.spec.and_then(|spec| spec.replicas);
         Ok(
             (status.observed_generation == deployment.metadata.generation
-                && status.ready_replicas == Some(1))
-            .then_some(()),
+                && status.ready_replicas == wanted)
+                .then_some(()),
         )
     });
     match is_ready.await {
@@ -64,7 +60,7 @@ pub async fn ready(stage: &Stage) -> Result<()> {
     }
 }
 
-/// Deletes the Deployment and waits until its pod is gone.
+/// Deletes the Deployment and waits until its pods are gone.
 ///
 /// # Errors
 /// It is not within 15 s: it did not hear SIGTERM.
@@ -78,7 +74,7 @@ pub async fn stop(client: &Client) -> Result<()> {
         .delete(NAME, &params)
         .await
         .context("deleting the operator's Deployment")?;
-    wait_for("the operator's pod is gone", GONE_WITHIN, async || {
+    wait_for("the operator's pods are gone", GONE_WITHIN, async || {
         let left = pods::list(client, NAMESPACE, SELECTOR).await?;
         Ok(left.is_empty().then_some(()))
     })

@@ -14,6 +14,8 @@ use tokio::sync::OnceCell;
 use crate::manifest;
 use crate::operator::LEASE;
 
+/// The Service of the operator's own figures, with what it leads to.
+const METRICS: &str = "evercert-metrics";
 /// Lists under way at a time.
 const AT_A_TIME: usize = 8;
 
@@ -57,7 +59,7 @@ pub async fn list_written_in_cluster(client: &Client) -> Result<Vec<Item>> {
     .await
 }
 
-/// What may be in the operator's namespace: its rights, its records, and with `solver` what serves the challenges.
+/// What may be in the operator's namespace: what is installed, its records, and with `solver` what serves the challenges.
 #[must_use]
 pub fn is_operators(item: &Item, solver: bool) -> bool {
     let name = item.name.as_str();
@@ -69,6 +71,8 @@ pub fn is_operators(item: &Item, solver: bool) -> bool {
                 || name.starts_with("evercert-ledger-")
         }
         "Lease" => name == LEASE,
+        "PodDisruptionBudget" => name == "evercert",
+        "Service" | "Endpoints" | "EndpointSlice" if name.starts_with(METRICS) => true,
         "Deployment" | "Service" | "Endpoints" => solver && name == SOLVER_NAME,
         "ReplicaSet" | "Pod" | "PodMetrics" | "EndpointSlice" => {
             solver && name.starts_with(&format!("{SOLVER_NAME}-"))

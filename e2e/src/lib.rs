@@ -7,6 +7,7 @@
 pub mod account;
 pub mod audit;
 pub mod ca;
+pub mod chart;
 pub mod costs;
 pub mod crd_cases;
 pub mod crowd;
@@ -24,6 +25,8 @@ pub mod node;
 pub mod operator;
 pub mod pods;
 pub mod scripted;
+mod short;
+pub mod site;
 pub mod stage;
 pub mod story;
 pub mod tarpit;

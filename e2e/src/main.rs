@@ -1,14 +1,16 @@
-//! `evercert-e2e`: the parts of a stage that are processes of their own.
+//! `evercert-e2e`: the parts of a stage that are processes of their own, and what is written from the chart.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use evercert_cluster::Tools;
+use evercert_e2e::chart::{self, Helm};
 use evercert_e2e::node::{self, Images, POD_ROLE};
 use evercert_e2e::stage;
 
-/// Parts of the test stage: a played node.
+/// Parts of the test stage: a played node; and what is written from the chart.
 #[derive(Parser)]
 #[command(name = "evercert-e2e", version)]
 struct Args {
@@ -29,6 +31,12 @@ enum Role {
         /// The kubeconfig to use.
         #[arg(long, env = "KUBECONFIG")]
         kubeconfig: PathBuf,
+    },
+    /// Write what is made from the chart: the table in its README, the manifests for kubectl, the renderings for readers.
+    Chart {
+        /// Only the README, which needs no Helm; and nothing is written: exit code 1 when it is not up to date.
+        #[arg(long)]
+        check_readme: bool,
     },
     /// The process of a pod, started by `node` only.
     #[command(name = POD_ROLE, hide = true)]
@@ -53,6 +61,9 @@ fn run(role: Role) -> Result<()> {
         // Before any thread is there.
         return node::become_pod(&file);
     }
+    if let Role::Chart { check_readme } = role {
+        return write_from_chart(check_readme);
+    }
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Runtime::new()
         .context("starting a runtime")?
@@ -71,7 +82,25 @@ fn run(role: Role) -> Result<()> {
                     )
                     .await
                 }
-                Role::BecomePod { .. } => Ok(()),
+                Role::BecomePod { .. } | Role::Chart { .. } => Ok(()),
             }
         })
+}
+
+fn write_from_chart(check_readme: bool) -> Result<()> {
+    let readme = chart::build_readme()?;
+    if check_readme {
+        ensure!(
+            readme.is_fresh(),
+            "{} is not up to date; run make chart",
+            readme.file.display()
+        );
+        return Ok(());
+    }
+    readme.write()?;
+    let tools = Tools::ensure(&|line| eprintln!("{line}"))?;
+    let helm = Helm::at(tools.program("helm"))?;
+    chart::render_all(&helm)?
+        .iter()
+        .try_for_each(chart::Rendered::write)
 }

@@ -58,10 +58,36 @@ pub async fn apply_object(
     namespace: &str,
     object: &DynamicObject,
 ) -> Result<DynamicObject> {
+    patch_object(
+        client,
+        namespace,
+        object,
+        &PatchParams::apply(FIELD_MANAGER),
+    )
+    .await
+}
+
+/// Asks the API server what it would say to one object; nothing is kept.
+///
+/// # Errors
+/// It would refuse it: its sentence.
+pub async fn try_object(client: &Client, namespace: &str, object: &DynamicObject) -> Result<()> {
+    let params = PatchParams::apply(FIELD_MANAGER).dry_run();
+    patch_object(client, namespace, object, &params)
+        .await
+        .map(drop)
+}
+
+async fn patch_object(
+    client: &Client,
+    namespace: &str,
+    object: &DynamicObject,
+    params: &PatchParams,
+) -> Result<DynamicObject> {
     let types = object.types.as_ref().context("an object without kind")?;
     let kind = GroupVersionKind::try_from(types).context("an object's kind")?;
     let api = api_of(client, namespace, object, &kind).await?;
-    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let params = params.clone().force();
     api.patch(&object.name_any(), &params, &Patch::Apply(object))
         .await
         .map_err(|error| match error {
@@ -111,11 +137,33 @@ pub async fn apply_folder(client: &Client, namespace: &str, folder: &Path) -> Re
         .collect();
     files.sort();
     for file in files {
-        let yaml = std::fs::read_to_string(&file)
-            .with_context(|| format!("reading {}", file.display()))?;
-        apply(client, namespace, &yaml)
-            .await
-            .with_context(|| file.display().to_string())?;
+        apply_file(client, namespace, &file, |_| true).await?;
+    }
+    Ok(())
+}
+
+/// Applies the objects of a file whose kind is `wanted`.
+///
+/// # Errors
+/// The file cannot be read, or the API server refuses an object.
+pub async fn apply_file(
+    client: &Client,
+    namespace: &str,
+    file: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let yaml =
+        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    for object in parse(&yaml)? {
+        let kind = object
+            .types
+            .as_ref()
+            .map_or("", |types| types.kind.as_str());
+        if wanted(kind) {
+            apply_object(client, namespace, &object)
+                .await
+                .with_context(|| file.display().to_string())?;
+        }
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::ca::TestCa;
 use crate::history::History;
 use crate::operator::{NAMESPACE, Operator, sibling};
 use crate::scripted::{ScriptedCa, Settings};
-use crate::{image, manifest, node, pods, wait_for};
+use crate::{chart, image, manifest, node, pods, short, wait_for};
 
 /// Where stories happen.
 pub struct Stage {
@@ -130,6 +130,9 @@ impl Stage {
     /// What happened in the operator's namespace and in the logs, for a person who looks for a cause.
     pub async fn evidence(&self, namespaces: &[&str]) -> String {
         let mut text = String::new();
+        for namespace in namespaces {
+            text.push_str(&short::certificates(&self.client, namespace).await);
+        }
         for namespace in namespaces.iter().chain([&NAMESPACE]) {
             let _ = writeln!(text, "===== namespace {namespace}");
             text.push_str(&manifest::evidence(&self.client, namespace).await);
@@ -196,12 +199,9 @@ async fn install(client: &Client) -> Result<()> {
             .await
             .with_context(|| format!("{name} is not served"))??;
     }
-    manifest::apply_folder(
-        client,
-        NAMESPACE,
-        &manifest::repository().join("e2e/manifests"),
-    )
-    .await
+    manifest::apply(client, NAMESPACE, &chart::namespace()?).await?;
+    let manifests = manifest::repository().join(chart::MANIFESTS);
+    manifest::apply_file(client, NAMESPACE, &manifests, |kind| kind != "Deployment").await
 }
 
 /// Starts the played node and waits until it is there.

@@ -89,7 +89,7 @@ impl AcmeAccount {
             .directory
             .attempt("reading an authorization", Place::Read, now);
         let urls = wire.authorizations.clone();
-        let mut view = view_of(url, wire, attempt.retry_after(answer), now);
+        let mut view = view_of(url, wire, &attempt, answer);
         if matches!(view.state, OrderState::Pending | OrderState::Invalid) {
             let names = &view.names;
             let reads: Vec<_> = urls
@@ -259,7 +259,7 @@ impl Acme for AcmeAccount {
                 "the order's URL is not on an origin of the directory",
             ));
         }
-        let view = view_of(url, wire, attempt.retry_after(&answer), now);
+        let view = view_of(url, wire, &attempt, &answer);
         if !view.is_for(request.names) {
             let why = format!(
                 "the CA's order is for {}, wanted was {}",
@@ -315,7 +315,7 @@ impl Acme for AcmeAccount {
             .directory
             .attempt("reading the order", Place::Read, now);
         let (mut order, wire, answer) = self.fetch(order_url, &reading).await?;
-        let view = view_of(order_url, wire, reading.retry_after(&answer), now);
+        let view = view_of(order_url, wire, &reading, &answer);
         if view.state != OrderState::Valid {
             let class = if view.state == OrderState::Invalid {
                 FaultClass::Gone
@@ -394,12 +394,7 @@ fn is_chain(pem: &str) -> bool {
     pem.contains("-----BEGIN CERTIFICATE-----")
 }
 
-fn view_of(
-    url: &str,
-    wire: WireOrder,
-    retry_after: Option<Timestamp>,
-    now: Timestamp,
-) -> OrderView {
+fn view_of(url: &str, wire: WireOrder, attempt: &Attempt<'_>, answer: &Answer) -> OrderView {
     OrderView {
         url: url.to_owned(),
         state: wire.status.into(),
@@ -407,7 +402,7 @@ fn view_of(
         expires: wire.expires(),
         error: wire.error.and_then(WireProblem::into_problem),
         authorizations: Vec::new(),
-        retry_after,
-        read_at: now,
+        retry_after: attempt.retry_after(answer),
+        read_at: attempt.arrival(answer),
     }
 }

@@ -15,11 +15,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use tower::ServiceExt;
 use tower::util::MapErr;
 
-use crate::port::Leave;
+use crate::port::{Clock, Leave};
 
 /// Largest body read: a chain is a few kilobytes, an order of a hundred names some ten.
 const LARGEST_BODY: usize = 1024 * 1024;
@@ -64,6 +65,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// When it was all there.
+    pub(crate) at: Timestamp,
     /// Whether only a nonce was asked for, and nothing yet of what it was for.
     pub(crate) is_for_nonce: bool,
 }
@@ -124,6 +127,7 @@ pub(crate) struct Wire {
     client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     user_agent: HeaderValue,
     leave: Option<Arc<dyn Leave>>,
+    clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
 }
 
@@ -139,6 +143,7 @@ impl Wire {
         tls: ClientConfig,
         user_agent: HeaderValue,
         leave: Option<Arc<dyn Leave>>,
+        clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Self {
         let unresolved: fn(io::Error) -> Unresolved = |_| Unresolved;
@@ -160,6 +165,7 @@ impl Wire {
             client,
             user_agent,
             leave,
+            clock,
             limits,
         }
     }
@@ -195,6 +201,7 @@ impl Wire {
                 status: parts.status,
                 headers: parts.headers,
                 body: body.to_bytes(),
+                at: self.clock.now(),
                 is_for_nonce: false,
             })
         };

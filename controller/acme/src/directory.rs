@@ -16,7 +16,7 @@ use crate::account::AcmeAccount;
 use crate::client::{Answer, Limits, Wire, WireError};
 use crate::fault::Attempt;
 use crate::jose::{ExternalAccount, FlattenedJws, Signer};
-use crate::port::{Acme, Leave};
+use crate::port::{Acme, Clock, Leave, SystemClock};
 use crate::transport::{Transport, is_base64url, with_fresh_nonces};
 use crate::trust::build_client_config;
 use crate::wire::{WireAccount, WireDirectory, WireRenewalInfo, printable};
@@ -52,6 +52,8 @@ pub struct DirectoryConfig {
     pub nonce_attempts: u32,
     /// Without it no request is sent; `None`: it is always given.
     pub leave: Option<Arc<dyn Leave>>,
+    /// Tells when an answer arrived.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl DirectoryConfig {
@@ -66,6 +68,7 @@ impl DirectoryConfig {
             request_timeout: Duration::from_secs(20),
             nonce_attempts: 9,
             leave: None,
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -166,7 +169,13 @@ impl Directory {
             request: config.request_timeout,
             nonce_attempts: config.nonce_attempts.max(1),
         };
-        let wire = Wire::new(tls, user_agent, config.leave.clone(), limits);
+        let wire = Wire::new(
+            tls,
+            user_agent,
+            config.leave.clone(),
+            config.clock.clone(),
+            limits,
+        );
         // As the parser writes it, so that instant-acme's request for it is recognized.
         let url_text = url.to_string();
         let answer =

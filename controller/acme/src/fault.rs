@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::client::{Answer, Outcome, WireError};
 use crate::wire::{WireProblem, printable};
 
-/// What is being attempted, where in the protocol, at whom and when: enough to say what went wrong.
+/// What is being attempted, where in the protocol, at whom and since when: enough to say what went wrong.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt<'a> {
     pub(crate) what: &'static str,
@@ -143,7 +143,8 @@ impl Attempt<'_> {
         Fault {
             class: classify_problem(&problem, Some(status), self.place),
             http_status: Some(status),
-            retry_after: retry_after.or_else(|| self.bounded(rate_limit_instant(&problem)?)),
+            retry_after: retry_after
+                .or_else(|| self.bounded(rate_limit_instant(&problem)?, answer)),
             // Before anything else of a request is looked at (RFC 8555 §6.5).
             unsent: problem.kind == "badNonce" || answer.is_for_nonce,
             help_url: help
@@ -158,7 +159,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// The `Retry-After` of an answer (RFC 9110 §10.2.3: seconds or a date) as an instant from now to a day from now.
+    /// When an answer arrived: after the attempt began, also by a clock that was set back meanwhile.
+    pub(crate) fn arrival(&self, answer: &Answer) -> Timestamp {
+        answer.at.max(self.now)
+    }
+
+    /// The `Retry-After` of an answer (RFC 9110 §10.2.3: seconds or a date) as an instant from its arrival to a day after that.
     pub(crate) fn retry_after(&self, answer: &Answer) -> Option<Timestamp> {
         let value = answer.header("retry-after")?;
         if value.bytes().all(|b| b.is_ascii_digit()) {
@@ -166,13 +172,14 @@ impl Attempt<'_> {
                 .parse()
                 .map_or(LONGEST_WAIT, SignedDuration::from_secs)
                 .min(LONGEST_WAIT);
-            return self.now.checked_add(wait).ok();
+            return self.arrival(answer).checked_add(wait).ok();
         }
-        self.bounded(jiff::fmt::rfc2822::parse(value).ok()?.timestamp())
+        self.bounded(jiff::fmt::rfc2822::parse(value).ok()?.timestamp(), answer)
     }
 
-    fn bounded(&self, at: Timestamp) -> Option<Timestamp> {
-        Some(at.clamp(self.now, self.now.checked_add(LONGEST_WAIT).ok()?))
+    fn bounded(&self, at: Timestamp, answer: &Answer) -> Option<Timestamp> {
+        let arrival = self.arrival(answer);
+        Some(at.clamp(arrival, arrival.checked_add(LONGEST_WAIT).ok()?))
     }
 
     fn sentence(&self, why: &str) -> String {

@@ -21,4 +21,4 @@ mod wire;
 pub use client::WireError;
 pub use directory::{ConnectError, Directory, DirectoryConfig, FoundAccount};
 pub use jose::ExternalAccount;
-pub use port::{Acme, Chain, Leave, OrderRequest};
+pub use port::{Acme, Chain, Clock, Leave, OrderRequest, SystemClock};

@@ -105,3 +105,19 @@ pub trait Leave: std::fmt::Debug + Send + Sync {
     /// Whether it may, now.
     fn is_given(&self) -> bool;
 }
+
+/// What time it is: asked when an answer has arrived, since that is what a `Retry-After` counts from.
+pub trait Clock: std::fmt::Debug + Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}

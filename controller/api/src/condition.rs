@@ -21,6 +21,8 @@ pub const PROFILE_PENDING: &str = "ProfilePending";
 pub const REVOCATION_PENDING: &str = "RevocationPending";
 /// There only while it is true: the CA's limits allow no order for these names now.
 pub const RATE_LIMITED: &str = "RateLimited";
+/// Whether the entry point really presents the certificate in the Secret; `Unknown` where that cannot be seen.
+pub const SERVED: &str = "Served";
 /// True while the CA issues nothing for a name until a person opens the page that the message names.
 pub const PAUSED: &str = "Paused";
 
@@ -41,6 +43,17 @@ pub struct Claim {
 /// the API server stores it.
 pub fn set(conditions: &mut Vec<Condition>, claim: &Claim, generation: i64, now: Timestamp) {
     let status = if claim.status { "True" } else { "False" };
+    set_as(conditions, claim, status, generation, now);
+}
+
+/// The same with another `status` than the claim's: `Unknown`.
+pub fn set_as(
+    conditions: &mut Vec<Condition>,
+    claim: &Claim,
+    status: &str,
+    generation: i64,
+    now: Timestamp,
+) {
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     let since = conditions
         .iter()

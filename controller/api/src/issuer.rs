@@ -10,7 +10,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{lenient, schema};
+use crate::{duration, lenient, schema};
 
 /// The directories that may be named by a word.
 /// The names of directories that need no URL.
@@ -225,6 +225,56 @@ pub struct Http01 {
     #[schemars(length(max = 253))]
     #[x_kube(validation = schema::object_name())]
     pub ingress_class_name: Option<String>,
+    /// Annotations of the route Ingresses, 32 at most, beside those that Evercert knows to be right for the ingress controller, and
+    /// in place of them. From an Issuer only keys that the operator's configuration allows are taken.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(transform = schema::route_annotations)]
+    pub annotations: BTreeMap<String, String>,
+    /// True: the challenge's path goes into the Ingress that serves the name, in the Certificate's namespace, and out of it again.
+    /// False: into an Ingress of Evercert's own. As the ingress controller needs it when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit_in_place: Option<bool>,
+    /// How much it counts what the way to the solver looks like from here before the CA is told that a challenge is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_check: Option<SelfCheck>,
+}
+
+/// How much it counts what the way to the solver looks like from here.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(
+    validation = Rule::new("!has(self.budget) || self.mode == 'Advisory'")
+        .message("is how long a wrong answer holds an order back in mode Advisory: leave it out in the others")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".budget")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SelfCheck {
+    /// `Advisory` (default): only a wrong answer holds the order back, and not for long. `Required`: anything but a good answer
+    /// does, until the order expires. `Off`, in quotes since YAML has it for a boolean: nothing is looked at.
+    #[serde(default)]
+    pub mode: SelfCheckMode,
+    /// How long a wrong answer holds the order back in mode `Advisory`, 10m at most; 30s when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 21))]
+    #[x_kube(
+        validation = Rule::new(format!("self.matches('{}') && self.matches('[1-9]') && duration(self) <= duration('10m')", duration::PATTERN))
+            .message("must be a duration above zero in minutes and seconds such as 30s or 2m, 10m at most")
+            .reason(Reason::FieldValueInvalid)
+    )]
+    pub budget: Option<String>,
+}
+
+/// What the self-check may hold back.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum SelfCheckMode {
+    /// A wrong answer, for a while.
+    #[default]
+    Advisory,
+    /// Anything but a good answer, until the order expires.
+    Required,
+    /// Nothing: nobody looks.
+    Off,
 }
 
 /// Certificates signed by their own key.

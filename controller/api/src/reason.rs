@@ -144,6 +144,8 @@ reasons! {
     InvalidCABundle,
     /// The account's key cannot be used.
     InvalidAccountKey,
+    /// Annotations of the routes that this Issuer may not set are left out.
+    RouteAnnotationsRefused,
     /// The CA wants an external account binding.
     ExternalAccountRequired,
     /// The CA refuses the external account binding.
@@ -164,6 +166,17 @@ reasons! {
     AccountKeyChanged,
     /// The CA refuses another key for the account.
     AccountKeyNotChanged,
+    // Served
+    /// The entry point presents the certificate in the Secret.
+    Fresh,
+    /// The entry point presents an older certificate, or a fallback.
+    Stale,
+    /// The entry point presents another certificate.
+    AnotherCertificate,
+    /// The entry point presents no certificate.
+    EntryPointUnreachable,
+    /// No Ingress that covers the names has an address.
+    NoEntryPoint,
     // Events
     /// An order was placed.
     OrderPlaced,

@@ -83,6 +83,20 @@ pub(crate) fn template_annotations(map: &mut Schema) {
     check_values(map, 4096, &[]);
 }
 
+/// Annotations of a route: as those of a Secret, without the one that names a class.
+pub(crate) fn route_annotations(map: &mut Schema) {
+    template_annotations(map);
+    let class = Rule::new("!('kubernetes.io/ingress.class' in self)")
+        .message("has kubernetes.io/ingress.class: name the class in ingressClassName")
+        .reason(Reason::FieldValueForbidden);
+    if let Some(rules) = map
+        .get_mut("x-kubernetes-validations")
+        .and_then(Value::as_array_mut)
+    {
+        rules.push(json!(class));
+    }
+}
+
 /// What a key is made of cannot be checked here: a rule over keys of any length is too dear for the API server.
 fn check_values(map: &mut Schema, length: u32, rules: &[Rule]) {
     let ours = Rule::new("self.all(key, !key.startsWith('evercert.dev/'))")

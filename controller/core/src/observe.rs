@@ -10,7 +10,9 @@ use crate::fault::Fault;
 use crate::key::ObjectKey;
 use crate::order::OrderView;
 use crate::preflight::Preflight;
+use crate::reach::{Finding, SelfCheck, Verdict};
 use crate::revocation::Revocation;
+use crate::served::Served;
 
 /// Everything that is known of one Certificate at one instant.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +84,10 @@ pub struct Observed {
     pub solver: SolverState,
     /// Whether the answers and routes of the open challenges are applied.
     pub presented: Presented,
+    /// What the entry point presents; `None` while it is not known.
+    pub served: Option<Served>,
+    /// How much the self-check counts for the issuer.
+    pub self_check: SelfCheck,
     /// What the self-check saw, by name.
     pub reach: Vec<(String, Reach)>,
     /// Whether the scheduler grants an order now.
@@ -327,30 +333,57 @@ pub enum Presented {
     Failed(String),
 }
 
-/// What the self-check saw at the entry point for one name.
+/// What the self-check saw of the way to the solver for one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
     /// The right answer, some times in a row.
     Reachable,
+    /// The entry point is good, and the public name cannot be seen from here: no reason to wait.
+    Unverified(Seen),
     /// There is no entry point to ask, or it cannot be reached from here: a short wait, for one that begins to listen with its
     /// first route, and no reason to hold the order back for longer.
-    Unreachable {
-        /// Since when there is no good answer.
-        since: Timestamp,
-        /// When it was last looked at.
-        at: Timestamp,
-        /// What happened.
-        what: String,
-    },
+    Unreachable(Seen),
     /// A wrong answer.
-    Wrong {
-        /// Since when.
-        since: Timestamp,
-        /// When it was last looked at.
-        at: Timestamp,
-        /// What was seen, without a body.
-        what: String,
-    },
+    Wrong(Seen),
+}
+
+/// A look that was not good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Since when there is no good one.
+    pub since: Timestamp,
+    /// When it was looked at last.
+    pub at: Timestamp,
+    /// What was seen, what it is likely to mean, and what to do: without a body.
+    pub what: String,
+}
+
+impl Reach {
+    /// What a look saw that ended at `at`; `before` is what an earlier one saw.
+    #[must_use]
+    pub fn note(verdict: &Verdict, before: Option<&Self>, at: Timestamp) -> Self {
+        let since = before.and_then(Self::seen).map_or(at, |seen| seen.since);
+        let seen = |finding: &Finding| Seen {
+            since,
+            at,
+            what: finding.to_string(),
+        };
+        match verdict {
+            Verdict::Reachable => Self::Reachable,
+            Verdict::Unverified(finding) => Self::Unverified(seen(finding)),
+            Verdict::Unreachable(finding) => Self::Unreachable(seen(finding)),
+            Verdict::Wrong(finding) => Self::Wrong(seen(finding)),
+        }
+    }
+
+    /// What was not good.
+    #[must_use]
+    pub fn seen(&self) -> Option<&Seen> {
+        match self {
+            Self::Reachable => None,
+            Self::Unverified(seen) | Self::Unreachable(seen) | Self::Wrong(seen) => Some(seen),
+        }
+    }
 }
 
 impl Observed {

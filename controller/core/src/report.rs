@@ -6,7 +6,7 @@ use evercert_api::Reason;
 use evercert_api::certificate::{CertificateStatus, whole_seconds};
 use evercert_api::condition::{
     self, Claim, FALLBACK_IN_USE, ISSUING, PAUSED, PROFILE_PENDING, RATE_LIMITED, READY,
-    RENEW_BEFORE_CLAMPED, REVOCATION_PENDING, STALLED,
+    RENEW_BEFORE_CLAMPED, REVOCATION_PENDING, SERVED, STALLED,
 };
 use evercert_api::keys::RENEW_AT;
 use jiff::{SignedDuration, Timestamp};
@@ -25,6 +25,7 @@ use crate::profile::{Choice, build_not_offered, find_profile};
 use crate::renewal::{Clamp, plan_renewal_after};
 use crate::revocation::{build_note, build_pending};
 use crate::sentence::quote;
+use crate::served::build_served;
 
 /// The status that says what was observed and is planned. `Ready` comes from the Secret, never from the row.
 #[must_use]
@@ -165,6 +166,21 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             set_while(claims, o, REVOCATION_PENDING, reason, &message, now);
         }
         None => condition::remove(claims, REVOCATION_PENDING),
+    }
+    match (&o.served, issued) {
+        (Some(served), Some(certificate)) => {
+            let (status, reason, message) = build_served(served, &certificate.serial);
+            let claim = Claim {
+                kind: SERVED,
+                status: status == "True",
+                reason,
+                message,
+            };
+            condition::set_as(claims, &claim, status, o.generation, now);
+        }
+        // What was seen last stays until something else is.
+        (None, Some(_)) => {}
+        (_, None) => condition::remove(claims, SERVED),
     }
     for (kind, reason, holds) in [
         (RATE_LIMITED, Reason::RateLimited, is_rate_limited(o, plan)),
@@ -344,11 +360,13 @@ fn build_ready(o: &Observed, plan: &Plan, now: Timestamp) -> Claim {
                 );
             }
             Some(n) if n.still_good => {
-                return claim(
-                    true,
-                    n.reason,
-                    format!("{}; {}", n.message, plan.say.message),
-                );
+                // Some sentences begin with why they matter.
+                let message = if plan.say.message.starts_with(&n.message) {
+                    plan.say.message.clone()
+                } else {
+                    format!("{}; {}", n.message, plan.say.message)
+                };
+                return claim(true, n.reason, message);
             }
             Some(_) => {}
         }

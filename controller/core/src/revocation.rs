@@ -2,7 +2,6 @@
 //! revoked only when another certificate is in place.
 
 use evercert_api::Reason;
-use evercert_api::certificate::RotationPolicy;
 use evercert_api::keys::REVOKE;
 use jiff::Timestamp;
 
@@ -87,6 +86,8 @@ pub struct Revocation {
     pub directory: String,
     /// Whether its key is the one that is kept for the next certificate.
     pub key_is_pending: bool,
+    /// Whether its key is that of the last good certificate, too.
+    pub key_is_last_good: bool,
 }
 
 /// What follows from the annotation, if anything is yet to follow.
@@ -210,7 +211,7 @@ pub(crate) fn plan_note(o: &Observed, now: Timestamp) -> Option<Plan> {
 }
 
 /// The CA has refused to revoke the noted certificate, and the annotation has another value: it is asked anew with that reason. The
-/// certificate in place came after the request and is not renewed once more, unless its key may be the one that is compromised.
+/// certificate in place came after the request and is not renewed once more, unless its key is the one that is compromised.
 fn plan_other_reason(o: &Observed, open: &Revocation, now: Timestamp) -> Option<Plan> {
     let value = o.revoke.as_ref().filter(|value| **value != open.value)?;
     let reason = RevocationReason::parse(value)?;
@@ -218,10 +219,9 @@ fn plan_other_reason(o: &Observed, open: &Revocation, now: Timestamp) -> Option<
     if o.is_in_place(open) || refused.reason != Reason::RevocationRefused {
         return None;
     }
-    let keeps_keys = o.spec.key().rotation_policy == RotationPolicy::Never;
     let step = Step::ChangeReason {
         value: value.clone(),
-        heeded: reason != RevocationReason::KeyCompromise || !keeps_keys,
+        heeded: reason != RevocationReason::KeyCompromise || !open.key_is_last_good,
     };
     let message = format!(
         "the certificate with the serial number {} is to be revoked for another reason: the annotation {REVOKE} says {value}",

@@ -1,11 +1,14 @@
 //! Routes from the internet's entry points to the solver, as a pure function of the open challenges and the cluster's Ingresses.
 //!
 //! In each namespace that has open challenges: one selector-less Service, one EndpointSlice for each address family of the
-//! solver, and one Ingress for each ingress class. A rule carries the host of the user's rule that covers the name, so that
-//! a route never shadows a site; the token in the path makes it unique.
+//! solver, and one Ingress for each ingress class and set of annotations. A rule carries the host of the user's rule that
+//! covers the name, so that a route never shadows a site; the token in the path makes it unique.
 
 mod build;
 mod cover;
+mod edit;
+mod preset;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +22,11 @@ use k8s_openapi::api::networking::v1::Ingress;
 
 pub use build::{is_route, service_name};
 pub use cover::{IngressIndex, RouteClass, class_of};
+pub use edit::{Edit, RulePath, build_patch, read_edit, read_rules};
+pub use refusal::{PathType, Place, Refusals, Verdict};
 
 use crate::key::ObjectKey;
+use refusal::{Cell, Group};
 
 /// The most paths in one route Ingress; more make a second one.
 pub const PATHS_PER_INGRESS: usize = 200;
@@ -39,6 +45,10 @@ pub struct CertificateChallenges {
     pub sources: BTreeMap<String, String>,
     /// The ingress class that its issuer names.
     pub class: Option<String>,
+    /// The annotations that its issuer adds to the routes.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether its issuer wants the paths in the users' own Ingresses; as the ingress controller needs it where it says nothing.
+    pub edit_in_place: Option<bool>,
     /// The challenges that wait for an answer.
     pub challenges: Vec<OpenChallenge>,
 }
@@ -59,6 +69,10 @@ pub struct RoutePlan {
     pub namespaces: BTreeMap<String, NamespaceRoutes>,
     /// What each Certificate waits for.
     pub certificates: BTreeMap<ObjectKey, CertificateRoutes>,
+    /// The paths that go into the users' own Ingresses.
+    pub edits: BTreeMap<ObjectKey, Edit>,
+    /// What each Ingress holds of ours.
+    pub places: BTreeMap<ObjectKey, Place>,
 }
 
 /// The route objects of one namespace.
@@ -84,8 +98,10 @@ pub struct CertificateRoutes {
 pub struct PathRoute {
     /// The challenged name.
     pub name: String,
-    /// The route Ingress that holds the path.
+    /// The Ingress that holds the path.
     pub ingress: ObjectKey,
+    /// Whether it is a user's own.
+    pub is_edit: bool,
     /// The rule's host, `None` for a rule without host.
     pub host: Option<String>,
     /// The path.
@@ -111,18 +127,20 @@ impl NamespaceRoutes {
     }
 }
 
-/// The routes for `open`. Total; the same input gives the same objects on every machine and after every restart. No two
-/// paths of one class and host are the same: of Certificates that wait for the same challenge the first by key has the route.
+/// The routes for `open`, in a shape that admission has not refused. Total; the same input gives the same objects on every machine
+/// and after every restart. No two paths of one class and host are the same: of Certificates that wait for the same challenge
+/// the first by key has the route.
 #[must_use]
 pub fn plan_routes<'a>(
     open: impl IntoIterator<Item = &'a CertificateChallenges>,
     index: &IngressIndex,
     solver: &SolverEndpoints,
+    refusals: &Refusals,
 ) -> RoutePlan {
     let mut open: Vec<&CertificateChallenges> = open.into_iter().collect();
     open.sort_unstable_by(|a, b| a.key.cmp(&b.key));
 
-    let mut holders: BTreeMap<Spot, String> = BTreeMap::new();
+    let mut holders: BTreeMap<Spot, Home> = BTreeMap::new();
     let mut drafts: BTreeMap<String, Draft<'a>> = BTreeMap::new();
     let mut claims: Vec<(ObjectKey, Result<Claim, String>)> = Vec::new();
     for certificate in open {
@@ -142,12 +160,36 @@ pub fn plan_routes<'a>(
                 host: cover.host,
                 path: build::path_of(challenge),
             };
-            let namespace = holders
-                .entry(spot.clone())
-                .or_insert_with(|| certificate.key.namespace.clone())
-                .clone();
+            let is_first = !holders.contains_key(&spot);
+            let home = holders.entry(spot.clone()).or_insert_with(|| {
+                let group = Group {
+                    namespace: certificate.key.namespace.clone(),
+                    class: spot.class.clone(),
+                    annotations: certificate.annotations.clone(),
+                };
+                let edits = certificate.edit_in_place;
+                let edits = edits.unwrap_or_else(|| index.preset(&spot.class).edit_in_place);
+                // A backend is of the Ingress's own namespace.
+                let own = |key: &&ObjectKey| edits && key.namespace == group.namespace;
+                Home {
+                    cell: refusals.cell(&group, &certificate.key),
+                    edit: cover.ingresses.iter().find(own).cloned(),
+                    group,
+                }
+            });
+            let namespace = home.group.namespace.clone();
             let draft = drafts.entry(namespace.clone()).or_default();
-            draft.spots.insert(spot.clone());
+            if let Some(ingress) = &home.edit {
+                let edit = draft.edits.entry(ingress.clone()).or_default();
+                edit.insert(spot.clone());
+            } else {
+                let at = (home.group.clone(), home.cell);
+                let contents = draft.places.entry(at).or_default();
+                contents.spots.insert(spot.clone());
+                if is_first {
+                    contents.certificates.insert(&certificate.key);
+                }
+            }
             if namespace == certificate.key.namespace {
                 draft.owners.insert(&certificate.key.name, &certificate.uid);
             }
@@ -160,7 +202,7 @@ pub fn plan_routes<'a>(
             claims.push((certificate.key.clone(), Ok(claim)));
         }
     }
-    assemble(drafts, claims, index, solver)
+    assemble(drafts, claims, index, solver, refusals)
 }
 
 /// One path in one Ingress: what may exist only once.
@@ -171,12 +213,29 @@ struct Spot {
     path: String,
 }
 
+/// Where a path goes.
+#[derive(Debug, Clone)]
+struct Home {
+    group: Group,
+    cell: Cell,
+    /// The user's own Ingress that it goes into, where it does.
+    edit: Option<ObjectKey>,
+}
+
 /// A namespace's paths and owners, before they are objects.
 #[derive(Debug, Default)]
 struct Draft<'a> {
-    spots: BTreeSet<Spot>,
+    places: BTreeMap<(Group, Cell), Contents<'a>>,
+    edits: BTreeMap<ObjectKey, BTreeSet<Spot>>,
     /// Names and UIDs of Certificates.
     owners: BTreeMap<&'a str, &'a str>,
+}
+
+/// What belongs together.
+#[derive(Debug, Default)]
+struct Contents<'a> {
+    spots: BTreeSet<Spot>,
+    certificates: BTreeSet<&'a ObjectKey>,
 }
 
 /// What one challenge of a Certificate got.
@@ -193,26 +252,67 @@ fn assemble(
     claims: Vec<(ObjectKey, Result<Claim, String>)>,
     index: &IngressIndex,
     solver: &SolverEndpoints,
+    refusals: &Refusals,
 ) -> RoutePlan {
     let mut plan = RoutePlan::default();
-    let mut ingress_names: BTreeMap<(String, Spot), String> = BTreeMap::new();
+    let mut ingress_names: BTreeMap<(String, Spot), (ObjectKey, bool)> = BTreeMap::new();
     for (namespace, draft) in drafts {
-        let mut classes: BTreeMap<RouteClass, Vec<Spot>> = BTreeMap::new();
-        for spot in draft.spots {
-            classes.entry(spot.class.clone()).or_default().push(spot);
-        }
         let mut ingresses = Vec::new();
-        for (class, spots) in classes {
+        for ((group, cell), contents) in draft.places {
+            let preset = index.preset(&group.class);
+            let place = Place {
+                path_type: refusals.path_type(&group, cell, preset.path_type),
+                first: preset.path_type,
+                certificates: contents.certificates.len(),
+                group,
+                cell,
+            };
+            let spots: Vec<Spot> = contents.spots.into_iter().collect();
             for (number, chunk) in spots.chunks(PATHS_PER_INGRESS).enumerate() {
-                let name = build::ingress_name(&namespace, &class, number);
-                let paths = chunk.iter().map(|s| (s.host.as_deref(), s.path.as_str()));
-                ingresses.push(build::ingress(&namespace, &name, &class, index, paths));
-                ingress_names.extend(
-                    chunk
-                        .iter()
-                        .map(|s| ((namespace.clone(), s.clone()), name.clone())),
-                );
+                for (twin, annotations) in preset.annotations.iter().enumerate() {
+                    let name = build::ingress_name(&place, twin, number);
+                    let paths = chunk.iter().map(|s| (s.host.as_deref(), s.path.as_str()));
+                    ingresses.push(build::ingress(&name, &place, annotations, index, paths));
+                    let key = ObjectKey::new(namespace.clone(), name);
+                    for spot in chunk {
+                        let at = (namespace.clone(), spot.clone());
+                        ingress_names
+                            .entry(at)
+                            .or_insert_with(|| (key.clone(), false));
+                    }
+                    plan.places.insert(key, place.clone());
+                }
             }
+        }
+        for (key, spots) in draft.edits {
+            let Some(class) = spots.first().map(|spot| spot.class.clone()) else {
+                continue;
+            };
+            let preset = index.preset(&class);
+            let group = Group {
+                namespace: namespace.clone(),
+                class,
+                // No other Ingress is written with it.
+                annotations: BTreeMap::from([(String::new(), key.name.clone())]),
+            };
+            let path_type = refusals.path_type(&group, Cell::ALL, preset.path_type);
+            let paths = spots.iter().map(|s| (s.host.clone(), s.path.clone()));
+            let edit = Edit {
+                paths: paths.collect(),
+                path_type: Some(path_type),
+            };
+            for spot in spots {
+                ingress_names.insert((namespace.clone(), spot), (key.clone(), true));
+            }
+            let place = Place {
+                group,
+                cell: Cell::ALL,
+                path_type,
+                first: preset.path_type,
+                certificates: 1,
+            };
+            plan.places.insert(key.clone(), place);
+            plan.edits.insert(key, edit);
         }
         let routes = NamespaceRoutes {
             service: build::service(&namespace, &draft.owners, solver.port),
@@ -228,14 +328,14 @@ fn assemble(
                 routes.refused.get_or_insert(sentence);
             }
             Ok(claim) => {
-                let place = (claim.namespace, claim.spot);
-                if let Some(ingress) = ingress_names.get(&place) {
-                    let (namespace, spot) = place;
+                let at = (claim.namespace, claim.spot);
+                if let Some((ingress, is_edit)) = ingress_names.get(&at) {
                     routes.paths.push(PathRoute {
                         name: claim.name,
-                        ingress: ObjectKey::new(namespace, ingress),
-                        host: spot.host,
-                        path: spot.path,
+                        ingress: ingress.clone(),
+                        is_edit: *is_edit,
+                        host: at.1.host,
+                        path: at.1.path,
                         entry_points: claim.entry_points,
                     });
                 }

@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, FaultClass, Problem};
 use crate::order::{OrderView, ProofState};
+use crate::trouble::find_problem;
 
 /// The longest text of a CA that is shown.
 const LONGEST: usize = 400;
@@ -114,38 +115,7 @@ const DENIED: &str =
 /// What a person can do about a problem of type `kind`, if anything is known.
 #[must_use]
 pub fn find_remedy(kind: &str) -> Option<&'static str> {
-    Some(match kind {
-        "dns" => "make the name resolve to your ingress controller in public DNS",
-        "connection" => {
-            "let the CA reach port 80 of the name's address, and make the name lead to your ingress controller"
-        }
-        "unauthorized" | "incorrectResponse" => {
-            "make http://<name>/.well-known/acme-challenge/ lead to your ingress controller"
-        }
-        "tls" => {
-            "the name redirects to https and that fails: let the challenge path through without a redirect"
-        }
-        "caa" => "allow this CA in the name's CAA record",
-        "rejectedIdentifier" | "unsupportedIdentifier" => {
-            "this CA will not sign that name: remove it from dnsNames or ipAddresses, or use another issuer; an IP address may need a \
-             profile of its own (spec.profile)"
-        }
-        "externalAccountRequired" => {
-            "get a key id and a MAC key for an external account binding from the CA, and name them in \
-             spec.acme.externalAccountBinding"
-        }
-        "userActionRequired" => {
-            "open the page that the CA names and do what it asks, such as agreeing to new terms"
-        }
-        "invalidContact" | "unsupportedContact" => {
-            "write another address into spec.acme.email, or leave it out"
-        }
-        "accountDoesNotExist" => "the account will be registered again with the same key",
-        "invalidProfile" => "name another profile in spec.profile.name, or none",
-        "badPublicKey" | "badCSR" => "choose another spec.privateKey",
-        "rateLimited" => "nothing: the next attempt waits until the CA allows it",
-        _ => return None,
-    })
+    find_problem(kind).map(|row| row.remedy)
 }
 
 /// The problems that made an order fail: of its names where these have any, with the name, else its own.

@@ -58,8 +58,8 @@ pub struct SourceConfig {
 /// One namespace as it is.
 #[derive(Debug, Clone)]
 pub struct NamespaceFacts<'a> {
-    /// Its labels.
-    pub labels: &'a BTreeMap<String, String>,
+    /// Its labels; `None` while it is not known yet. Then nothing is done in it.
+    pub labels: Option<&'a BTreeMap<String, String>>,
     /// Its Ingresses, in any order.
     pub ingresses: Vec<&'a Ingress>,
     /// Its Certificates, in any order.
@@ -124,7 +124,10 @@ pub fn plan_source(
     config: &SourceConfig,
 ) -> SourcePlan {
     let mut plan = SourcePlan::default();
-    if !is_looked_at(facts.labels, config) {
+    if !facts
+        .labels
+        .is_some_and(|labels| is_looked_at(labels, config))
+    {
         return plan;
     }
     let mut ingresses: Vec<&Ingress> = facts.ingresses.clone();

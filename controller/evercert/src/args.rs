@@ -2,9 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::annotations::AnnotationsArgs;
 use crate::controller::ControllerArgs;
 use crate::crds::CrdsArgs;
+use crate::page::PageArgs;
 use crate::solver::SolverArgs;
 
 /// Gets certificates from an ACME certificate authority for a Kubernetes cluster, and keeps them good.
@@ -38,7 +38,9 @@ pub(crate) enum Command {
     /// To install them: evercert crds | kubectl apply --server-side -f -
     Crds(CrdsArgs),
     /// Print the page about the annotations of an Ingress, or write or check its file
-    Annotations(AnnotationsArgs),
+    Annotations(PageArgs),
+    /// Print the page about what goes wrong, what it means and what to do, or write or check its file
+    Troubleshooting(PageArgs),
 }
 
 #[cfg(test)]

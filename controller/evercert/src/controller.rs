@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use evercert_api::duration::parse_duration;
 use evercert_core::lease::{Candidacy, LONGEST};
-use evercert_operator::{Config, LeaseConfig, SolverConfig};
+use evercert_operator::{Config, LeaseConfig, Network, SolverConfig};
 
 use crate::log::LogArgs;
 use crate::serve;
@@ -77,6 +77,17 @@ pub(crate) struct ControllerArgs {
     )]
     dns_servers: Vec<SocketAddr>,
 
+    /// Private networks, joined by commas, that the self-check may send requests to where a name or a redirect leads there
+    ///
+    /// Without it only public addresses are asked, and those that stand in the status of the name's Ingress.
+    #[arg(
+        long = "self-check-network",
+        env = "EVERCERT_SELF_CHECK_NETWORKS",
+        value_name = "NETWORK",
+        value_delimiter = ','
+    )]
+    self_check_networks: Vec<Network>,
+
     /// Where /healthz, /readyz (leader or standby) and /metrics are served
     #[arg(
         long,
@@ -137,6 +148,17 @@ pub(crate) struct ControllerArgs {
         help_heading = "Solver"
     )]
     route_patience: Duration,
+
+    /// Annotations that a namespaced Issuer may put on its routes: keys, or `prefix/*`, joined by commas; a ClusterIssuer may any
+    #[arg(
+        long,
+        env = "EVERCERT_ISSUER_ROUTE_ANNOTATIONS",
+        value_name = "KEYS",
+        value_delimiter = ',',
+        value_parser = parse_annotation_key,
+        help_heading = "Solver"
+    )]
+    issuer_route_annotations: Vec<String>,
 
     /// The Lease in the operator's namespace: of several processes that name the same one, its holder acts, the others stand by
     #[arg(
@@ -233,6 +255,18 @@ fn parse_identity(text: &str) -> Result<String, String> {
     }
 }
 
+/// A key of an annotation, or all keys of a prefix.
+fn parse_annotation_key(text: &str) -> Result<String, String> {
+    let key = text.trim();
+    let name = key.strip_suffix("/*").unwrap_or(key);
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    if !name.is_empty() && name.chars().all(is_good) {
+        Ok(key.to_owned())
+    } else {
+        Err("write the key of an annotation, or a prefix and /*".to_owned())
+    }
+}
+
 fn parse_claim(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .and_then(|claim| Duration::try_from(claim).ok())
@@ -273,7 +307,9 @@ fn build_config(args: &ControllerArgs) -> Config {
         max_orders: usize::from(args.max_orders),
         renewal_spread: args.renewal_spread,
         dns_servers: args.dns_servers.clone(),
+        self_check_networks: args.self_check_networks.clone(),
         route_patience: args.route_patience,
+        issuer_route_annotations: args.issuer_route_annotations.clone(),
         user_agent: concat!("evercert/", env!("CARGO_PKG_VERSION")).to_owned(),
         health_listen: args.health_listen,
         lease: LeaseConfig {
@@ -338,6 +374,21 @@ mod tests {
     }
 
     #[test]
+    fn the_annotations_of_an_issuers_routes_are_keys_or_prefixes() {
+        let keys = |more: &[&str]| config(more).map(|config| config.issuer_route_annotations);
+        assert_eq!(keys(&[]), Ok(Vec::new()));
+        let given = ["--issuer-route-annotations", "a.example/x, b.example/*"];
+        assert_eq!(
+            keys(&given),
+            Ok(vec!["a.example/x".to_owned(), "b.example/*".to_owned()])
+        );
+        for bad in ["*", "", "a b", "a*"] {
+            let refusal = keys(&["--issuer-route-annotations", bad]).unwrap_err();
+            assert!(refusal.contains("the key of an annotation"), "{refusal}");
+        }
+    }
+
+    #[test]
     fn a_mass_renewal_is_spread_over_half_an_hour_unless_told_otherwise() {
         let spread = |more: &[&str]| config(more).map(|config| config.renewal_spread);
         assert_eq!(spread(&[]), Ok(Duration::from_mins(30)));
@@ -371,6 +422,15 @@ mod tests {
         let two = config(&["--dns-server", "198.18.0.1:53,[::1]:5353"]).unwrap();
         assert_eq!(two.dns_servers.len(), 2);
         assert!(config(&["--dns-server", "ns.example"]).is_err());
+    }
+
+    #[test]
+    fn the_self_check_stays_outside_of_private_networks_unless_some_are_named() {
+        assert_eq!(config(&[]).unwrap().self_check_networks, []);
+        let two = config(&["--self-check-network", "10.0.0.0/8,fd00::/8"]).unwrap();
+        assert_eq!(two.self_check_networks.len(), 2);
+        let refusal = config(&["--self-check-network", "lan"]).unwrap_err();
+        assert!(refusal.contains("write a network such as"), "{refusal}");
     }
 
     #[test]

@@ -60,10 +60,24 @@ fn render() -> Result<Vec<File>> {
                 serde_yaml_ng::to_string(crd).with_context(|| format!("writing {name} as YAML"))?;
             Ok(File {
                 name: format!("{name}.yaml"),
-                text: format!("{HEADER}{yaml}"),
+                text: format!("{HEADER}{}", quote_booleans(&yaml)),
             })
         })
         .collect()
+}
+
+/// The values of an enum in quotes where they are booleans in YAML 1.1, which kubectl and Helm read.
+fn quote_booleans(yaml: &str) -> String {
+    let quote = |line: &str| match line.trim_start().strip_prefix("- ") {
+        Some(word) if is_boolean(word) => line.replacen(word, &format!("\"{word}\""), 1),
+        _ => line.to_owned(),
+    };
+    yaml.lines().map(|line| quote(line) + "\n").collect()
+}
+
+/// Of YAML 1.1 alone: `true` and `false` are quoted already.
+fn is_boolean(word: &str) -> bool {
+    ["y", "n", "yes", "no", "on", "off"].contains(&word.to_lowercase().as_str())
 }
 
 fn print(files: &[File]) -> Result<()> {
@@ -124,6 +138,19 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds");
         let stale = find_stale(&folder, &render().unwrap()).unwrap();
         assert!(stale.is_empty(), "not up to date: {stale:?}; run make crds");
+    }
+
+    #[test]
+    fn what_yaml_1_1_takes_for_a_boolean_is_in_quotes() {
+        let quoted = quote_booleans("enum:\n  - Off\n  - Offer\n- y\n");
+        assert_eq!(quoted, "enum:\n  - \"Off\"\n  - Offer\n- \"y\"\n");
+        let files = render().unwrap();
+        let quoted = |file: &&File| file.text.contains("- \"Off\"\n");
+        assert_eq!(
+            files.iter().filter(quoted).count(),
+            2,
+            "both kinds of issuers"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The one binary of Evercert: arguments, crypto provider, log and signals. What it does is in the crates that it calls.
 
-mod annotations;
 mod args;
 mod controller;
 mod crds;
 mod log;
+mod page;
 mod serve;
 mod solver;
 mod source;
@@ -12,6 +12,8 @@ mod source;
 use std::process::ExitCode;
 
 use clap::Parser;
+use evercert_core::source::build_document as source_page;
+use evercert_core::trouble::build_document as trouble_page;
 
 use crate::args::{Cli, Command};
 
@@ -20,7 +22,8 @@ fn main() -> ExitCode {
         Command::Controller(args) => controller::run(&args),
         Command::Solver(args) => solver::run(args),
         Command::Crds(args) => crds::run(&args),
-        Command::Annotations(args) => annotations::run(&args),
+        Command::Annotations(args) => page::run(&args, &source_page(), "annotations"),
+        Command::Troubleshooting(args) => page::run(&args, &trouble_page(), "troubleshooting"),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

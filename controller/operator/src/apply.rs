@@ -141,6 +141,19 @@ impl ApplyError {
         !self.is_conflict() && !self.is_passing()
     }
 
+    /// Whether the API server refuses what is in this very write: admission, validation, quota or missing rights, which it does
+    /// not tell from each other.
+    #[must_use]
+    pub fn is_by_admission(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                code: 400 | 403 | 422,
+                ..
+            }
+        )
+    }
+
     /// Whether the same call may go well later without a change by anybody.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -326,6 +339,29 @@ where
     let name = conditional_name_of(object)?;
     let params = post_params(effect);
     perform(effect, within(api.replace_status(&name, &params, object))).await
+}
+
+/// Changes the object by a JSON patch (RFC 6902), which should bear the resourceVersion that was read.
+///
+/// # Errors
+/// [`ApplyError::Conflict`] when it does and somebody else wrote in between; [`ApplyError::Unsendable`] when it is no patch.
+pub async fn edit<K>(
+    api: &Api<K>,
+    effect: Effect,
+    name: &str,
+    operations: Vec<Value>,
+) -> Result<K, ApplyError>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let operations = serde_json::from_value(Value::Array(operations))
+        .map_err(|e| ApplyError::Unsendable(e.to_string()))?;
+    let params = PatchParams {
+        field_manager: Some(effect.concern().manager()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::<()>::Json(operations);
+    perform(effect, within(api.patch(name, &params, &patch))).await
 }
 
 /// Deletes the object, and by the garbage collector what it owns. Idempotent: true when it was there, false when it was gone

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use evercert_core::lease::Candidacy;
 use evercert_core::source::SourceConfig;
+use evercert_probe::Network;
 
 /// The operator's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +27,16 @@ pub struct Config {
     pub renewal_spread: Duration,
     /// The DNS servers that are asked; without any those of the system.
     pub dns_servers: Vec<SocketAddr>,
+    /// Private networks that the self-check may send requests to, beside the addresses of Ingresses.
+    pub self_check_networks: Vec<Network>,
     /// What the operator calls itself in each request to a CA (RFC 8555 §6.1).
     pub user_agent: String,
     /// Where `/healthz` and `/readyz` are served.
     pub health_listen: SocketAddr,
     /// How long a path or a route that no challenge needs any more may stay, so that the ends of many orders are one write.
     pub route_patience: Duration,
+    /// The keys of annotations that a namespaced Issuer may put on its routes, or `prefix/*` for all keys of a prefix.
+    pub issuer_route_annotations: Vec<String>,
     /// The Lease that says which of several processes acts.
     pub lease: LeaseConfig,
 }

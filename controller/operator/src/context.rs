@@ -6,7 +6,7 @@ use evercert_api::Certificate;
 use evercert_api::certificate::CertificateSpec;
 use evercert_core::fault::Fault;
 use evercert_core::key::ObjectKey;
-use evercert_probe::Dns;
+use evercert_probe::{Dns, Prober};
 use futures::channel::mpsc::UnboundedSender;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -17,14 +17,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Config;
 use crate::echo::Echoes;
-use crate::issuer::Sessions;
+use crate::issuer::{IssuerId, Session, Sessions, Turns};
 use crate::lease::Mandate;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Listener};
 use crate::memory::Memory;
 use crate::orphans::Orphans;
 use crate::polls::Polls;
 use crate::preflight::Preflights;
 use crate::projection::Projections;
+use crate::served::ServedLooks;
 use crate::slots::Slots;
 use crate::source::News;
 
@@ -45,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) workers: Semaphore,
     /// The places among the orders under way.
     pub(crate) slots: Slots,
+    /// The turns to register an account.
+    pub(crate) turns: Turns,
     /// The turns to ask a CA about renewals.
     pub(crate) polls: Polls,
     /// What was asked of each CA.
@@ -53,8 +56,12 @@ pub(crate) struct Context {
     pub(crate) sessions: Sessions,
     /// Who is asked for DNS records.
     pub(crate) dns: Option<Dns>,
+    /// Looks at the ways to the solver.
+    pub(crate) prober: Prober,
     /// What DNS says for orders that are near.
     pub(crate) preflights: Preflights,
+    /// What entry points present.
+    pub(crate) served: ServedLooks,
     /// TLS Secrets that go with their Certificates.
     pub(crate) orphans: Orphans,
     /// Namespaces whose Ingresses or Certificates have changed.
@@ -127,6 +134,21 @@ impl Context {
             }
         } else if fault.http_status.is_some() {
             self.close_breaker(directory);
+        }
+    }
+
+    /// Wakes an issuer where what is left of its budget is news.
+    pub(crate) fn tell_budget(&self, issuer: &IssuerId, now: Timestamp) {
+        let session = self.sessions.get(issuer);
+        let Some((account, directory)) = session.as_ref().and_then(Session::account) else {
+            return;
+        };
+        let listener = Listener {
+            issuer: issuer.clone(),
+            account: account.to_owned(),
+        };
+        if self.ledger.has_news(directory, &listener, now) {
+            self.wake_issuers.wake(issuer);
         }
     }
 

@@ -125,6 +125,10 @@ effects! {
     ApplyRouteSlice "apply-route-slice" Route
     /// An Ingress with routes is written.
     ApplyRouteIngress "apply-route-ingress" Route
+    /// The path of a challenge goes into a user's own Ingress.
+    EditIngress "edit-ingress" Route
+    /// The paths that no challenge needs go out of a user's own Ingress.
+    RestoreIngress "restore-ingress" Route
     /// The Service of a namespace's routes is deleted, and with it what it owns.
     DeleteRouteService "delete-route-service" Route
     /// Endpoints that lead to nothing any more are deleted by themselves.

@@ -26,6 +26,7 @@ use tokio::time::{Instant, interval};
 use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
 use crate::issuer::{IssuerId, IssuerResource};
+use crate::run::IssuerWakers;
 
 /// A watch is begun anew after so many seconds, so that one on a dead connection is noticed.
 const WATCH_TIMEOUT: u32 = 90;
@@ -265,17 +266,38 @@ pub(crate) async fn call_next(context: Arc<Context>) {
 
 /// Wakes everything when the clock has been set, or the machine was asleep: what is waited for may have come.
 pub(crate) async fn wake_after_jumps(context: Arc<Context>) {
-    let mut seen = (Timestamp::now(), Instant::now());
+    let everything = || {
+        let wake = |key: &ObjectKey| context.wake(key);
+        let operator = &context.config.namespace;
+        wake_everything(&context.certificates, wake, &context.wake_issuers, operator);
+    };
+    await_jumps(Timestamp::now, everything).await;
+}
+
+fn wake_everything(
+    certificates: &Store<Certificate>,
+    wake: impl Fn(&ObjectKey),
+    issuers: &IssuerWakers,
+    operator: &str,
+) {
+    for certificate in certificates.state() {
+        wake(&key_of(&certificate));
+    }
+    issuers.wake_all(operator);
+}
+
+/// Calls `then` after each jump of `clock`. Timers stand still while the machine sleeps, as the clock that this compares it with.
+async fn await_jumps(clock: impl Fn() -> Timestamp, then: impl Fn()) {
+    let mut seen = (clock(), Instant::now());
     let mut ticks = interval(CLOCK_CHECK);
     loop {
         ticks.tick().await;
-        let looked = (Timestamp::now(), Instant::now());
+        let looked = (clock(), Instant::now());
         let (wall, steady) = (looked.0.duration_since(seen.0), looked.1 - seen.1);
         seen = looked;
         if has_jumped(wall, steady) {
             tracing::info!(%wall, ?steady, "the clock has jumped: everything is looked at");
-            context.wake_certificates(|_, _| true);
-            context.wake_issuers.wake_all(&context.config.namespace);
+            then();
         }
     }
 }
@@ -362,8 +384,11 @@ fn find_concerned(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use futures::stream;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -389,6 +414,80 @@ mod tests {
         assert!(has_jumped(hours(60), ten), "asleep, or set ahead");
         assert!(has_jumped(-hours(5), ten), "set back");
         assert!(has_jumped(SignedDuration::MIN, Duration::MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_is_woken_after_a_jump_of_the_clock_and_nothing_as_time_passes() {
+        let (certificates, issuers, cluster_issuers) = (
+            cache_of(&["a", "b"], "Certificate"),
+            cache_of(&["own"], "Issuer"),
+            cache_of(&["all"], "ClusterIssuer"),
+        );
+        let (wake_issuer, mut woken_issuers) = unbounded();
+        let (wake_cluster_issuer, mut woken_cluster_issuers) = unbounded();
+        let (wake, mut woken) = unbounded();
+        let issuers = IssuerWakers {
+            issuers,
+            cluster_issuers,
+            wake_issuer,
+            wake_cluster_issuer,
+        };
+        let began = Instant::now();
+        let skew = Arc::new(AtomicI64::new(0));
+        let shown = skew.clone();
+        let clock = move || {
+            let passed = SignedDuration::try_from(began.elapsed()).unwrap();
+            let skew = SignedDuration::from_secs(shown.load(Ordering::Relaxed));
+            Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1_000) + passed + skew
+        };
+        let everything = move || {
+            let wake = |key: &ObjectKey| wake.unbounded_send(key.to_string()).unwrap();
+            wake_everything(&certificates, wake, &issuers, "evercert");
+        };
+        let task = tokio::spawn(await_jumps(clock, everything));
+        // A week asleep, and then set back.
+        for jump in [0, 7 * 86_400, -3 * 3_600] {
+            skew.fetch_add(jump, Ordering::Relaxed);
+            sleep(Duration::from_hours(2)).await;
+            let mut names: Vec<String> = Vec::new();
+            while let Ok(key) = woken.try_recv() {
+                names.push(key);
+            }
+            while let Ok(issuer) = woken_issuers.try_recv() {
+                names.push(issuer.name);
+            }
+            while let Ok(issuer) = woken_cluster_issuers.try_recv() {
+                names.push(issuer.name);
+            }
+            names.sort_unstable();
+            let all = ["all", "own", "shop/a", "shop/b"];
+            assert_eq!(names, if jump == 0 { &[][..] } else { &all[..] });
+        }
+        task.abort();
+    }
+
+    /// A cache that holds objects of these names.
+    fn cache_of<K>(names: &[&str], kind: &str) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + 'static,
+    {
+        let (cache, mut writer) = reflector::store();
+        for name in names {
+            let spec = match kind {
+                "Certificate" => serde_json::json!({
+                    "secretName": name, "dnsNames": ["a.example"], "issuerRef": {"name": "own"},
+                }),
+                _ => serde_json::json!({"selfSigned": {}}),
+            };
+            let object = serde_json::json!({
+                "apiVersion": "evercert.dev/v1", "kind": kind,
+                "metadata": {"name": name, "namespace": (kind != "ClusterIssuer").then_some("shop")},
+                "spec": spec,
+            });
+            let object = serde_json::from_value(object).unwrap();
+            writer.apply_watcher_event(&Event::Apply(object));
+        }
+        cache
     }
 
     #[tokio::test]

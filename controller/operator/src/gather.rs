@@ -343,6 +343,8 @@ fn observe(
         refused_profile: entry.refused_profile.clone(),
         solver: observe_solver(context.projections.solver()),
         presented: observe_presented(&context.projections.presented(key)),
+        served: None,
+        self_check: session.map(|s| s.self_check).unwrap_or_default(),
         reach: entry.reach.clone().into_iter().collect(),
         slot: context.slots.has(key),
         unwritable: observe_unwritable(&entry, certificate, now),

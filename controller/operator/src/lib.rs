@@ -28,9 +28,11 @@ pub mod projection;
 mod reconcile;
 mod run;
 mod secrets;
+mod served;
 mod slots;
 mod source;
 mod stint;
 
 pub use config::{Config, LeaseConfig, SolverConfig};
+pub use evercert_probe::Network;
 pub use run::{RunError, run};

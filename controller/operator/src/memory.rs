@@ -293,7 +293,7 @@ impl Memory {
     }
 
     /// A request to `directory` met `fault`: one that counts against the directory holds back all requests to it for a while.
-    /// True when it begins to count as an outage that lasts.
+    /// True when it begins to count as an outage that lasts, or has another end that the CA named: then it is told.
     pub(crate) fn note_fault(&self, directory: &str, fault: &Fault, now: Timestamp) -> bool {
         if !fault.is_directorys() {
             return false;
@@ -329,7 +329,8 @@ impl Memory {
                 lasts,
             },
         );
-        lasts && !lasted
+        // An instant that the CA named is told each time.
+        lasts && (!lasted || fault.class == FaultClass::RateLimited)
     }
 }
 
@@ -424,6 +425,12 @@ mod tests {
         memory.note_fault("d", &limited, at(0));
         let gate = memory.gate("d").unwrap();
         assert_eq!((gate.until, gate.reason), (at(90), Reason::RateLimited));
+        for until in [3_690, 7_290] {
+            limited.retry_after = Some(at(until));
+            assert!(memory.note_fault("d", &limited, at(until - 3_600)), "told");
+        }
+        let lasting = memory.lasting_outage("d").map(|gate| gate.until);
+        assert_eq!(lasting, Some(at(7_290)));
         assert!(gate.message.contains("limited all requests"), "{gate:?}");
     }
 

@@ -9,7 +9,7 @@ use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
 use evercert_api::certificate::AttemptOutcome;
-use evercert_api::condition::{self, FALLBACK_IN_USE, READY};
+use evercert_api::condition::{self, FALLBACK_IN_USE, READY, SERVED};
 use evercert_api::issuer::{WELL_KNOWN, directory_url};
 use evercert_api::{Certificate, Reason};
 use evercert_core::fault::Fault;
@@ -182,6 +182,7 @@ struct Metrics {
     expiry: Family<OfCertificate, Gauge>,
     ready: Family<OfCertificate, Gauge>,
     fallback: Family<OfCertificate, Gauge>,
+    served: Family<OfCertificate, Gauge>,
 }
 
 impl Metrics {
@@ -207,6 +208,7 @@ impl Metrics {
             expiry "certificate_expiry_timestamp_seconds" "When the issued certificate in the Secret expires";
             ready "certificate_ready" "Whether the Certificate is Ready";
             fallback "certificate_fallback" "Whether a fallback stands in";
+            served "certificate_served" "Whether the entry point presents the certificate in the Secret, where that can be seen";
         }
         metrics
     }
@@ -214,7 +216,7 @@ impl Metrics {
     /// Takes the gauges anew.
     fn look(&self, context: Option<&Context>, now: Timestamp) {
         self.leader.set(i64::from(context.is_some()));
-        for family in [&self.expiry, &self.ready, &self.fallback] {
+        for family in [&self.expiry, &self.ready, &self.fallback, &self.served] {
             family.clear();
         }
         for family in [&self.budget, &self.next_order, &self.breakers] {
@@ -264,6 +266,11 @@ impl Metrics {
         };
         self.ready.get_or_create(&of).set(holds(READY));
         self.fallback.get_or_create(&of).set(holds(FALLBACK_IN_USE));
+        if let Some(told) = condition::find(&status.conditions, SERVED)
+            && told.status != "Unknown"
+        {
+            self.served.get_or_create(&of).set(holds(SERVED));
+        }
         if let Some(until) = &status.not_after {
             self.expiry.get_or_create(&of).set(until.0.as_second());
         }
@@ -363,6 +370,9 @@ mod tests {
                 "conditions": [{
                     "type": "Ready", "status": "True", "reason": "Issued", "message": "",
                     "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }, {
+                    "type": "Served", "status": "False", "reason": "Stale", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
                 }],
             },
         }))
@@ -371,6 +381,7 @@ mod tests {
         let told = text(&metrics);
         for line in [
             r#"evercert_certificate_ready{namespace="shop",name="site"} 1"#,
+            r#"evercert_certificate_served{namespace="shop",name="site"} 0"#,
             r#"evercert_certificate_fallback{namespace="shop",name="site"} 0"#,
             r#"evercert_certificate_expiry_timestamp_seconds{namespace="shop",name="site"} 1798761600"#,
         ] {

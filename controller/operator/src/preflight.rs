@@ -105,6 +105,8 @@ struct Look {
     /// The last one; at most one is under way.
     task: Option<AbortHandle>,
     seen: Option<(Timestamp, Vec<Trouble>)>,
+    /// Whether somebody keeps a place until this look has ended.
+    awaited: bool,
 }
 
 impl Look {
@@ -162,6 +164,7 @@ impl Preflights {
             asked_at: now,
             task: None,
             seen: None,
+            awaited: false,
         });
         let is_recent = look.seen.as_ref().is_some_and(|(at, _)| age(*at) < RECENT);
         if !is_recent
@@ -180,9 +183,12 @@ impl Preflights {
             Some((at, troubles)) if age(*at) < FRESH || !troubles.is_empty() => {
                 Preflight::Seen(troubles.clone())
             }
-            Some(_) | None if look.is_running() => Preflight::Looking {
-                since: look.asked_at,
-            },
+            Some(_) | None if look.is_running() => {
+                look.awaited = true;
+                Preflight::Looking {
+                    since: look.asked_at,
+                }
+            }
             Some(_) | None => Preflight::Unasked,
         }
     }
@@ -199,8 +205,9 @@ impl Preflights {
         // It has ended but for this: whoever is woken by it may begin another one.
         look.task = None;
         let is_news = look.seen.as_ref().map(|(_, now)| now) != before.as_ref().map(|(_, was)| was);
+        let is_awaited = std::mem::take(&mut look.awaited);
         drop(looks);
-        if is_news {
+        if is_news || is_awaited {
             // A closed channel means that the operator is stopping.
             let _ = self.wake.unbounded_send(reference(key));
         }

@@ -23,6 +23,7 @@ use crate::gather::{Gathered, gather, gather_again, wait_for_token};
 use crate::ledger::Settlement;
 use crate::memory::Unreported;
 use crate::metrics::note_attempt;
+use crate::served::observe_served;
 
 /// How long a poll waits for a report that was refused.
 const UNREPORTED: SignedDuration = SignedDuration::from_secs(2);
@@ -274,6 +275,7 @@ async fn report(
 ) -> Result<Timestamp, Error> {
     let key: &ObjectKey = &gathered.observed.key.clone();
     let old = gathered.certificate.status.clone().unwrap_or_default();
+    gathered.observed.served = observe_served(gathered, context, now);
     let new = build_status(&gathered.observed, said, now);
     let worth = plan_write(&old, &new, context.memory.entry(key).last_write, now);
     if worth != Ok(true) && outcome.change == Change::None {
@@ -302,6 +304,10 @@ async fn report(
     }
     context.memory.update(key, |e| e.last_write = Some(now));
     note_reported(key, context).await;
+    if matches!(outcome.change, Change::Failed(_)) {
+        // The CA may have said that there is none left.
+        context.tell_budget(&gathered.issuer, now);
+    }
     Ok(said.wake)
 }
 

@@ -95,6 +95,7 @@ fn observe_revocation(companion: &Secret) -> Option<Box<Revocation>> {
         issuer: annotation(companion, keys::REVOKE_ISSUER).map(str::to_owned),
         directory: annotation(companion, keys::REVOKE_DIRECTORY)?.to_owned(),
         key_is_pending: evercert_pki::is_same_key(data(companion, keys::PENDING_KEY), key),
+        key_is_last_good: evercert_pki::is_same_key(data(companion, keys::TLS_KEY), key),
     }))
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use evercert_api::{Certificate, ClusterIssuer, Issuer};
 use evercert_core::key::ObjectKey;
 use evercert_core::lease::Lost;
-use evercert_probe::Dns;
+use evercert_probe::{Dns, Prober};
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::future::{self, BoxFuture, Shared};
 use futures::stream::StreamExt;
@@ -33,7 +33,7 @@ use crate::follow::{
     wake_namespaces, wake_presented, wake_routed, watch_secrets,
 };
 use crate::health::{Health, Role};
-use crate::issuer::{self, IssuerResource, Sessions};
+use crate::issuer::{self, IssuerResource, Sessions, Turns};
 use crate::lease::{Candidate, Mandate};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
@@ -43,6 +43,7 @@ use crate::preflight::Preflights;
 use crate::projection::Projections;
 use crate::reconcile::{after_error, reconcile};
 use crate::run::{Clients, IssuerWakers, RunError};
+use crate::served::{ServedLooks, wake_unserved};
 use crate::slots::Slots;
 use crate::source;
 
@@ -214,9 +215,12 @@ async fn act(
         echoes,
         workers: Semaphore::new(usize::from(config.concurrency)),
         slots: Slots::new(config.max_orders),
+        turns: Turns::default(),
         polls: Polls::default(),
         ledger,
         sessions: Sessions::default(),
+        served: ServedLooks::new(wake.clone()),
+        prober: Prober::new(dns.clone(), &config.self_check_networks),
         preflights: Preflights::new(dns.clone(), wake.clone()),
         dns,
         orphans: Orphans::default(),
@@ -254,6 +258,7 @@ async fn act(
     tasks.spawn(wake_namespaces(namespaces.changes, context.clone()));
     tasks.spawn(wake_presented(context.clone()));
     tasks.spawn(wake_routed(context.clone()));
+    tasks.spawn(wake_unserved(context.clone()));
     tasks.spawn(call_next(context.clone()));
     tasks.spawn(sweep(context.clone()));
     tasks.spawn(wake_after_jumps(context.clone()));

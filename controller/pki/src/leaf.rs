@@ -54,6 +54,12 @@ pub fn read_leaf(chain_pem: &[u8]) -> Result<CertificateFacts, Damage> {
         .ok_or(Damage::InvalidCertificate)
 }
 
+/// Reads one certificate in DER; `None` when it cannot be read.
+#[must_use]
+pub fn read_der(der: &[u8]) -> Option<CertificateFacts> {
+    read_facts(&CertificateDer::from(der.to_vec()))
+}
+
 /// The DER of the first certificate of a PEM chain; `None` when it cannot be read.
 #[must_use]
 pub fn leaf_der(chain_pem: &[u8]) -> Option<Vec<u8>> {

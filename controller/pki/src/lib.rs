@@ -16,5 +16,5 @@ mod tests;
 pub use account::{AccountKeyError, account_key_der, generate_account_key};
 pub use chain::{ChainError, check_chain, find_root};
 pub use key::{KeyError, PrivateKeyPem, generate_key, is_same_key, key_kind};
-pub use leaf::{leaf_der, read_leaf, read_pair};
+pub use leaf::{leaf_der, read_der, read_leaf, read_pair};
 pub use sign::{Marking, SignError, build_csr, self_signed};

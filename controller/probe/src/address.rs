@@ -1,6 +1,7 @@
 //! Which addresses the internet can have in common.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 /// Whether requests on a tenant's behalf may go to `address`: not private (RFC 1918, RFC 4193), shared (RFC 6598), loopback,
 /// link-local (metadata services live there), multicast or unspecified, also not in IPv6's forms of IPv4.
@@ -46,9 +47,89 @@ fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
+/// A network, such as `10.0.0.0/8` or `fd00::/8`; an address alone is a network of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    /// How many bits count, from the front.
+    length: u32,
+}
+
+impl Network {
+    /// Whether it has `address`. IPv4 inside of IPv6 is IPv6.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(net), IpAddr::V4(address)) => {
+                let other = net.to_bits() ^ address.to_bits();
+                other.leading_zeros() >= self.length
+            }
+            (IpAddr::V6(net), IpAddr::V6(address)) => {
+                let other = net.to_bits() ^ address.to_bits();
+                other.leading_zeros() >= self.length
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// The text is no network.
+#[derive(Debug, thiserror::Error)]
+#[error("write a network such as 10.0.0.0/8 or fd00::/8, or an address")]
+pub struct NotANetwork;
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NotANetwork)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            Some(length) => length.parse().map_err(|_| NotANetwork)?,
+            None => most,
+        };
+        (length <= most)
+            .then_some(Self { address, length })
+            .ok_or(NotANetwork)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_public;
+    use super::{Network, is_public};
+
+    #[test]
+    fn a_network_has_the_addresses_that_begin_alike() {
+        let has = |network: &str, address: &str| {
+            let network: Network = network.parse().unwrap();
+            network.contains(address.parse().unwrap())
+        };
+        for (network, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("192.168.4.0/22", "192.168.7.255", "192.168.8.0"),
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("0.0.0.0/0", "127.0.0.1", "::1"),
+            ("fd00::/8", "fdff::1", "fe00::1"),
+            ("::/0", "2001:db8::1", "10.0.0.1"),
+        ] {
+            assert!(has(network, inside), "{network} {inside}");
+            assert!(!has(network, outside), "{network} {outside}");
+        }
+        for bad in [
+            "10.0.0.0/33",
+            "fd00::/129",
+            "ten",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "",
+        ] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn only_addresses_of_the_internet_are_public() {

@@ -69,3 +69,6 @@ impl Dns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,24 @@ impl Dns {
         }
     }
 
+    /// The addresses of `name`, those of IPv4 first; none where there are none, or nobody says.
+    pub async fn resolve(&self, name: &str) -> Vec<IpAddr> {
+        let both = async {
+            tokio::join!(
+                self.addresses(name, RecordType::A),
+                self.addresses(name, RecordType::AAAA)
+            )
+        };
+        let Ok((ipv4, ipv6)) = timeout(PER_QUESTION, both).await else {
+            return Vec::new();
+        };
+        let found = |answer| match answer {
+            Answer::Addresses(addresses) => addresses,
+            Answer::NoName | Answer::ServerFailure | Answer::Unknown => Vec::new(),
+        };
+        found(ipv4).into_iter().chain(found(ipv6)).collect()
+    }
+
     async fn addresses(&self, name: &str, kind: RecordType) -> Answer {
         match self.lookup(name, kind).await {
             Ok(found) => {
@@ -181,4 +199,4 @@ impl std::fmt::Debug for Dns {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,8 +1,9 @@
 //! Requests: one connection each, one answer, classed on the spot so that its body goes no further.
 
-use std::time::Duration;
+use std::io::ErrorKind;
 
 use bytes::Bytes;
+use evercert_core::reach::{Look, Seen, Sight};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -15,12 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Options;
-use crate::finding::{Finding, Seen};
-use crate::redirect::{self, Entry, Hop, Next};
+use crate::redirect::{Entry, Hop, Next, Resolver};
 use crate::tls;
 
 /// How many redirects are followed.
-const REDIRECTS: u32 = 10;
+const REDIRECTS: usize = 10;
 /// The most that is read of an answer's head, in bytes.
 const HEAD_CAP: usize = 16 << 10;
 /// The most that is repeated of a header.
@@ -33,68 +33,86 @@ pub(crate) struct Question {
     pub(crate) path: String,
     pub(crate) key_authorization: String,
     pub(crate) options: Options,
+    pub(crate) resolver: Resolver,
 }
 
 impl Question {
     /// Asks until there were enough good answers in a row, or one that is not.
-    pub(crate) async fn ask_repeatedly(&self, entry: Entry) -> Finding {
+    pub(crate) async fn ask_repeatedly(&self, entry: Entry) -> Look {
         for _ in 0..self.options.good_answers.max(1) {
-            let finding = self.ask_once(entry).await;
-            if finding != Finding::Reachable {
-                return finding;
+            let look = self.ask_once(entry).await;
+            if look != Look::Reachable {
+                return look;
             }
         }
-        Finding::Reachable
+        Look::Reachable
     }
 
     /// Asks once, and follows where it leads.
-    async fn ask_once(&self, entry: Entry) -> Finding {
+    async fn ask_once(&self, entry: Entry) -> Look {
         let mut hop = Hop {
             to: entry.http,
             tls: false,
             host: self.host.clone(),
             path: self.path.clone(),
         };
-        let mut redirects = 0;
+        let mut redirects: Vec<String> = Vec::new();
         loop {
-            let answer = match timeout(self.options.per_request, self.exchange(&hop)).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(what)) => return Finding::unreachable(format!("{} {what}", hop.to)),
-                Err(_) => {
-                    return Finding::unreachable(format!(
-                        "{} gave no answer within {}",
-                        hop.to,
-                        seconds(self.options.per_request)
-                    ));
-                }
+            let sight = |what, redirects: &[String]| Sight {
+                redirects: redirects.to_vec(),
+                ..Sight::of(Some(hop.to), what)
             };
-            match answer {
-                Answer::Good => return Finding::Reachable,
-                Answer::Other(finding) => return finding,
-                Answer::Redirect {
+            let exchanged = timeout(self.options.per_request, self.exchange(&hop)).await;
+            match exchanged.unwrap_or(Err(Seen::Silent)) {
+                Ok(Answer::Good) => return Look::Reachable,
+                Ok(Answer::Other {
+                    status,
+                    server,
+                    what,
+                }) => {
+                    return Look::Wrong(Sight {
+                        status: Some(status),
+                        server,
+                        ..sight(what, &redirects)
+                    });
+                }
+                // It sends everybody there itself: nobody else gets an answer either.
+                Err(Seen::Closed | Seen::NotHttp) if hop.tls && hop.to == entry.https => {
+                    return Look::Wrong(sight(Seen::ClosedHttps, &redirects));
+                }
+                Err(what) => return Look::Unreachable(sight(what, &redirects)),
+                Ok(Answer::Redirect {
                     status,
                     server,
                     location,
-                } => {
-                    let wrong = |what| Finding::Wrong {
-                        status,
-                        server,
-                        location: Some(quote_location(&location)),
-                        what,
+                }) => {
+                    let is_last = redirects.len() == REDIRECTS;
+                    redirects.push(quote_location(&location));
+                    let wrong = |what| {
+                        Look::Wrong(Sight {
+                            status: Some(status),
+                            server,
+                            ..sight(what, &redirects)
+                        })
                     };
-                    if redirects == REDIRECTS {
+                    if is_last {
                         return wrong(Seen::TooManyRedirects);
                     }
-                    redirects += 1;
-                    let following = redirect::follow(&hop, &self.host, entry, &location);
+                    let following = self.resolver.follow(&hop, &self.host, entry, &location);
                     hop = match timeout(self.options.per_request, following).await {
                         Ok(Next::Go(next)) => next,
                         Ok(Next::Never) => return wrong(Seen::BadRedirect),
-                        Ok(Next::NotFromHere(what)) => return Finding::unreachable(what),
+                        Ok(Next::NotFromHere(what)) => {
+                            return Look::Unreachable(Sight {
+                                redirects,
+                                ..Sight::of(None, what)
+                            });
+                        }
                         Err(_) => {
-                            return Finding::unreachable(
-                                "redirected to a name that does not resolve in time",
-                            );
+                            return Look::Unreachable(Sight {
+                                redirects,
+                                ..Sight::of(None, Seen::Unresolved)
+                            });
                         }
                     };
                 }
@@ -103,29 +121,28 @@ impl Question {
     }
 
     /// One request on a connection of its own. `Err` says what the address did instead of answering.
-    async fn exchange(&self, hop: &Hop) -> Result<Answer, &'static str> {
+    async fn exchange(&self, hop: &Hop) -> Result<Answer, Seen> {
         let stream = TcpStream::connect(hop.to)
             .await
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "refuses the connection",
-                _ => "cannot be connected to",
+                ErrorKind::ConnectionRefused => Seen::Closed,
+                ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable => Seen::NoRoute,
+                _ => Seen::Silent,
             })?;
         if hop.tls {
-            let stream = tls::connect(stream, &hop.host)
-                .await
-                .ok_or("does not speak TLS")?;
+            let stream = tls::connect(stream, &hop.host).await.ok_or(Seen::NotHttp)?;
             self.converse(hop, stream).await
         } else {
             self.converse(hop, stream).await
         }
     }
 
-    async fn converse(&self, hop: &Hop, stream: impl Stream) -> Result<Answer, &'static str> {
+    async fn converse(&self, hop: &Hop, stream: impl Stream) -> Result<Answer, Seen> {
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_CAP)
             .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
             .await
-            .map_err(|_| "closed the connection")?;
+            .map_err(|_| Seen::NotHttp)?;
         // The set ends the connection when this function is left, however that is.
         let mut driving = JoinSet::new();
         driving.spawn(connection);
@@ -138,15 +155,15 @@ impl Question {
             .header(header::ACCEPT, "*/*")
             .header(header::CONNECTION, "close")
             .body(Empty::new())
-            .map_err(|_| "cannot be asked for such a path")?;
+            .map_err(|_| Seen::NotHttp)?;
         let answer = sender
             .send_request(request)
             .await
-            .map_err(|_| "closed the connection without an answer in HTTP")?;
+            .map_err(|_| Seen::NotHttp)?;
         self.class(answer).await
     }
 
-    async fn class(&self, answer: Response<Incoming>) -> Result<Answer, &'static str> {
+    async fn class(&self, answer: Response<Incoming>) -> Result<Answer, Seen> {
         let status = answer.status().as_u16();
         let headers = answer.headers();
         let server = read(headers, &header::SERVER).map(|s| quote(&s));
@@ -166,12 +183,11 @@ impl Question {
             (500.., _) => Seen::ServerError,
             _ => Seen::OtherStatus,
         };
-        Ok(Answer::Other(Finding::Wrong {
+        Ok(Answer::Other {
             status,
             server,
-            location: None,
             what,
-        }))
+        })
     }
 
     /// CAs ignore white space at the end (RFC 8555 §8.3).
@@ -179,7 +195,7 @@ impl Question {
         &self,
         answer: Response<Incoming>,
         server: Option<String>,
-    ) -> Result<Answer, &'static str> {
+    ) -> Result<Answer, Seen> {
         let body = Limited::new(answer.into_body(), self.options.body_cap)
             .collect()
             .await
@@ -190,14 +206,13 @@ impl Question {
             }
             Ok(_) => Seen::OtherBody,
             Err(error) if error.is::<http_body_util::LengthLimitError>() => Seen::TooLong,
-            Err(_) => return Err("broke off in its answer"),
+            Err(_) => return Err(Seen::NotHttp),
         };
-        Ok(Answer::Other(Finding::Wrong {
+        Ok(Answer::Other {
             status: 200,
             server,
-            location: None,
             what,
-        }))
+        })
     }
 }
 
@@ -212,7 +227,11 @@ enum Answer {
         server: Option<String>,
         location: String,
     },
-    Other(Finding),
+    Other {
+        status: u16,
+        server: Option<String>,
+        what: Seen,
+    },
 }
 
 fn read(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
@@ -227,8 +246,4 @@ fn quote(text: &str) -> String {
 /// A location without query and fragment, where sites put secrets.
 fn quote_location(location: &str) -> String {
     quote(location.split(['?', '#']).next().unwrap_or_default())
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f32())
 }

@@ -12,7 +12,9 @@ use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::{Finding, Options, Seen, ask};
+use evercert_core::reach::{Look, Public, Seen, Sight, Verdict};
+
+use crate::{Challenge, Dns, Network, Options, Prober, find_leaf};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const KEY_AUTHORIZATION: &str = "tok.thumb";
@@ -39,19 +41,51 @@ async fn start_router(address: IpAddr, router: Router) -> u16 {
     port
 }
 
-async fn look(entry: &[IpAddr], port: u16) -> Finding {
-    let options = Options {
+fn patient(port: u16) -> Options {
+    Options {
         per_request: Duration::from_millis(700),
+        http_port: port,
         ..Options::default()
-    };
-    ask(entry, port, "a.example", "tok", KEY_AUTHORIZATION, options).await
+    }
 }
 
-fn class(finding: &Finding) -> (u16, Seen) {
-    match finding {
-        Finding::Wrong { status, what, .. } => (*status, *what),
+fn challenge() -> Challenge {
+    Challenge {
+        name: "a.example".into(),
+        token: "tok".into(),
+        key_authorization: KEY_AUTHORIZATION.into(),
+    }
+}
+
+/// What the addresses of an entry point are by themselves.
+async fn look_with(entry: &[IpAddr], options: Options) -> Verdict {
+    let prober = Prober::with_options(None, &[], options);
+    prober.look(&challenge(), entry).await.judge()
+}
+
+async fn look(entry: &[IpAddr], port: u16) -> Verdict {
+    look_with(entry, patient(port)).await
+}
+
+fn sight(verdict: Verdict) -> (&'static str, Sight) {
+    match verdict {
+        Verdict::Wrong(finding) => ("wrong", finding.sight),
+        Verdict::Unreachable(finding) => ("unreachable", finding.sight),
         other => panic!("{other:?}"),
     }
+}
+
+fn class(verdict: Verdict) -> (u16, Seen) {
+    let (word, sight) = sight(verdict);
+    assert_eq!(word, "wrong", "{sight}");
+    (sight.status.unwrap(), sight.what)
+}
+
+/// What is said of an address that gives no answer.
+fn silence(verdict: Verdict) -> String {
+    let (word, sight) = sight(verdict);
+    assert_eq!(word, "unreachable", "{sight}");
+    sight.to_string()
 }
 
 #[tokio::test]
@@ -65,7 +99,7 @@ async fn three_good_answers_each_on_a_connection_of_its_own_are_reachable() {
         format!("{KEY_AUTHORIZATION}\r\n")
     })
     .await;
-    assert_eq!(look(&[V4], port).await, Finding::Reachable);
+    assert_eq!(look(&[V4], port).await, Verdict::Reachable);
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
@@ -81,7 +115,7 @@ async fn a_site_that_answers_well_only_now_and_then_is_wrong() {
         }
     })
     .await;
-    assert_eq!(class(&look(&[V4], port).await), (404, Seen::NotFound));
+    assert_eq!(class(look(&[V4], port).await), (404, Seen::NotFound));
 }
 
 #[tokio::test]
@@ -100,35 +134,29 @@ async fn each_wrong_answer_has_its_class_and_shows_no_body() {
     for (status, body, what) in cases {
         let code = StatusCode::from_u16(status).unwrap();
         let port = start(V4, move |_| (code, [(header::SERVER, "envoy")], body)).await;
-        let finding = look(&[V4], port).await;
+        let Verdict::Wrong(finding) = look(&[V4], port).await else {
+            panic!("{status} is not wrong");
+        };
         assert_eq!(
-            finding,
-            Finding::Wrong {
-                status,
-                server: Some("envoy".into()),
-                location: None,
-                what
-            }
+            (finding.sight.status, finding.sight.what),
+            (Some(status), what)
         );
         assert!(!finding.to_string().contains("private"), "{finding}");
         assert!(
             finding.to_string().starts_with(&format!(
-                "the entry point answers {status} (server \"envoy\"): "
+                "at the entry point: 127.0.0.1:{port} answers {status} (server \"envoy\"): "
             )),
             "{finding}"
         );
     }
     let port = start(V4, |_| "x".repeat(17 << 10)).await;
-    assert_eq!(class(&look(&[V4], port).await), (200, Seen::TooLong));
+    assert_eq!(class(look(&[V4], port).await), (200, Seen::TooLong));
 }
 
 #[tokio::test]
 async fn no_answer_is_unreachable_from_here_whatever_its_kind() {
-    let words = |finding| match finding {
-        Finding::UnreachableFromHere { what } => what,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(words(look(&[], 80).await), "there is no address to ask");
+    let nothing = silence(look(&[], 80).await);
+    assert_eq!(nothing, "no Ingress has an address in its status");
 
     let closed = TcpListener::bind((V4, 0))
         .await
@@ -137,15 +165,15 @@ async fn no_answer_is_unreachable_from_here_whatever_its_kind() {
         .unwrap()
         .port();
     assert_eq!(
-        words(look(&[V4], closed).await),
+        silence(look(&[V4], closed).await),
         format!("127.0.0.1:{closed} refuses the connection")
     );
 
     let silent = TcpListener::bind((V4, 0)).await.unwrap();
     let port = silent.local_addr().unwrap().port();
     assert_eq!(
-        words(look(&[V4], port).await),
-        format!("127.0.0.1:{port} gave no answer within 0.7 s")
+        silence(look(&[V4], port).await),
+        format!("127.0.0.1:{port} gives no answer")
     );
 
     let other_words = TcpListener::bind((V4, 0)).await.unwrap();
@@ -159,26 +187,19 @@ async fn no_answer_is_unreachable_from_here_whatever_its_kind() {
         }
     });
     assert_eq!(
-        words(look(&[V4], port).await),
-        format!("127.0.0.1:{port} closed the connection without an answer in HTTP")
+        silence(look(&[V4], port).await),
+        format!("127.0.0.1:{port} closes the connection without an answer in HTTP")
     );
 }
 
 #[tokio::test]
 async fn wrong_counts_only_if_every_address_says_so() {
     let port = start(V4, |_| StatusCode::NOT_FOUND).await;
-    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
     let elsewhere: IpAddr = "127.0.0.2".parse().unwrap();
-    assert!(matches!(
-        look(&[V4, elsewhere], port).await,
-        Finding::UnreachableFromHere { .. }
-    ));
-    assert_eq!(class(&look(&[V4, V4], port).await).0, 404);
+    silence(look(&[V4, elsewhere], port).await);
+    assert_eq!(class(look(&[V4, V4], port).await).0, 404);
     // Five addresses: the fifth is not asked.
-    assert_eq!(
-        class(&look(&[V4, V4, V4, V4, elsewhere], port).await).0,
-        404
-    );
+    assert_eq!(class(look(&[V4, V4, V4, V4, elsewhere], port).await).0, 404);
 
     let good = Router::new().route(
         "/.well-known/acme-challenge/tok",
@@ -186,8 +207,41 @@ async fn wrong_counts_only_if_every_address_says_so() {
     );
     let listener = TcpListener::bind((elsewhere, port)).await.unwrap();
     tokio::spawn(async { axum::serve(listener, good).await });
-    assert_eq!(look(&[V4, elsewhere], port).await, Finding::Reachable);
-    assert!(!matches!(look(&[V4, v6], port).await, Finding::Reachable));
+    assert_eq!(look(&[V4, elsewhere], port).await, Verdict::Reachable);
+    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    assert_ne!(look(&[V4, v6], port).await, Verdict::Reachable);
+}
+
+/// An IP address of a spec is its own public name: then nobody is asked where it is.
+#[tokio::test]
+async fn an_address_inside_is_asked_only_if_it_is_an_entry_point_or_the_operator_was_told_so() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&asked);
+    let port = start(V4, move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        KEY_AUTHORIZATION
+    })
+    .await;
+    let inside = Challenge {
+        name: "127.0.0.1".into(),
+        ..challenge()
+    };
+    let dns = Dns::new(&["127.0.0.1:9".parse().unwrap()]).unwrap();
+    let look = async |entry: &[IpAddr], networks: &[Network]| {
+        let prober = Prober::with_options(Some(dns.clone()), networks, patient(port));
+        prober.look(&inside, entry).await.public
+    };
+    let Public::Asked(found) = look(&[], &[]).await else {
+        panic!("an address has itself");
+    };
+    assert!(
+        matches!(&found[..], [(V4, Look::Unreachable(sight))] if sight.what == Seen::NotPublic),
+        "{found:?}"
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "it was asked");
+    let good = Public::Asked(vec![(V4, Look::Reachable)]);
+    assert_eq!(look(&[], &["127.0.0.0/8".parse().unwrap()]).await, good);
+    assert_eq!(look(&[V4], &[]).await, good);
 }
 
 #[tokio::test]
@@ -209,7 +263,7 @@ async fn redirects_within_the_host_are_followed_to_the_same_address() {
         )
         .route("/last", get(async || KEY_AUTHORIZATION));
     let port = start_router(V4, router).await;
-    assert_eq!(look(&[V4], port).await, Finding::Reachable);
+    assert_eq!(look(&[V4], port).await, Verdict::Reachable);
 }
 
 /// A site over TLS whose certificate nobody trusts, and that answers `answer` to any request for the host `a.example`.
@@ -245,6 +299,16 @@ async fn start_tls(answer: &'static str) -> u16 {
 }
 
 #[tokio::test]
+async fn the_certificate_that_is_presented_is_seen_whoever_signed_it() {
+    let port = start_tls("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let leaf = find_leaf((V4, port).into(), "a.example").await.unwrap();
+    // Its subject alternative name stands in it as it is.
+    assert!(leaf.windows(13).any(|part| part == b"other.example"));
+    let clear = start(V4, |_| "").await;
+    assert_eq!(find_leaf((V4, clear).into(), "a.example").await, None);
+}
+
+#[tokio::test]
 async fn redirects_to_https_are_followed_whatever_the_certificate() {
     let port = start(V4, |_| {
         (
@@ -258,17 +322,24 @@ async fn redirects_to_https_are_followed_whatever_the_certificate() {
     let look = async |https_port| {
         let options = Options {
             https_port,
-            ..Options::default()
+            ..patient(port)
         };
-        ask(&[V4], port, "a.example", "tok", KEY_AUTHORIZATION, options).await
+        look_with(&[V4], options).await
     };
-    assert_eq!(look(good).await, Finding::Reachable);
-    assert_eq!(class(&look(bad).await), (404, Seen::NotFound));
-    let words = format!("127.0.0.1:{port} does not speak TLS");
-    assert_eq!(
-        look(port).await,
-        Finding::UnreachableFromHere { what: words }
-    );
+    assert_eq!(look(good).await, Verdict::Reachable);
+    assert_eq!(class(look(bad).await), (404, Seen::NotFound));
+    let closed = TcpListener::bind((V4, 0)).await.unwrap();
+    let at = closed.local_addr().unwrap();
+    drop(closed);
+    // Nobody there, and somebody who does not speak TLS.
+    for at in [at, (V4, port).into()] {
+        let (word, sight) = sight(look(at.port()).await);
+        assert_eq!((word, sight.what), ("wrong", Seen::ClosedHttps));
+        assert_eq!(
+            sight.to_string(),
+            format!("{at} does not speak TLS after a redirect to https://a.example/x")
+        );
+    }
 }
 
 #[tokio::test]
@@ -287,17 +358,10 @@ async fn redirects_where_no_ca_goes_are_wrong_and_say_where_without_the_query() 
             )
         })
         .await;
-        let finding = look(&[V4], port).await;
-        assert_eq!(
-            finding,
-            Finding::Wrong {
-                status: 302,
-                server: None,
-                location: Some(location.into()),
-                what: Seen::BadRedirect
-            },
-        );
-        assert!(!finding.to_string().contains("private"), "{finding}");
+        let (word, sight) = sight(look(&[V4], port).await);
+        assert_eq!((word, sight.what), ("wrong", Seen::BadRedirect));
+        let words = format!("127.0.0.1:{port} answers 302 after a redirect to {location}");
+        assert_eq!(sight.to_string(), words);
     }
     let port = start(V4, |_| {
         (
@@ -307,35 +371,25 @@ async fn redirects_where_no_ca_goes_are_wrong_and_say_where_without_the_query() 
     })
     .await;
     assert_eq!(
-        class(&look(&[V4], port).await),
+        class(look(&[V4], port).await),
         (302, Seen::TooManyRedirects)
     );
 }
 
 #[tokio::test]
 async fn redirects_that_only_the_ca_can_follow_do_not_hold_the_order_back() {
-    let cases = [
-        (
-            "https://localhost/x",
-            "redirected to localhost, whose addresses here are not public",
-        ),
-        (
-            "http://localhost/x",
-            "redirected to localhost, whose addresses here are not public",
-        ),
-    ];
-    for (location, words) in cases {
-        let port = start(V4, move |_| {
+    // One that is not where localhost is.
+    let entry: IpAddr = "127.0.0.5".parse().unwrap();
+    for location in ["https://localhost/x", "http://localhost/x"] {
+        let port = start(entry, move |_| {
             (
                 StatusCode::MOVED_PERMANENTLY,
                 [(header::LOCATION, location)],
             )
         })
         .await;
-        assert_eq!(
-            look(&[V4], port).await,
-            Finding::UnreachableFromHere { what: words.into() }
-        );
+        let words = format!("it is a private address after a redirect to {location}");
+        assert_eq!(silence(look(&[entry], port).await), words);
     }
 }
 
@@ -346,17 +400,15 @@ async fn a_check_ends_in_time_even_if_an_address_never_does() {
     let options = Options {
         in_all: Duration::from_millis(300),
         per_request: Duration::from_mins(1),
-        ..Options::default()
+        ..patient(port)
     };
     let entry = [V4, silent.local_addr().unwrap().ip()];
-    let asking = ask(&entry, port, "a.example", "tok", KEY_AUTHORIZATION, options);
-    let finding = tokio::time::timeout(Duration::from_secs(20), asking)
+    let looking = look_with(&entry, options);
+    let verdict = tokio::time::timeout(Duration::from_secs(20), looking)
         .await
         .unwrap();
     assert_eq!(
-        finding,
-        Finding::UnreachableFromHere {
-            what: "no end of the answer within 300ms".into()
-        }
+        silence(verdict),
+        format!("127.0.0.3:{port} gives no answer")
     );
 }

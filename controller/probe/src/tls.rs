@@ -1,12 +1,15 @@
 //! TLS as a CA uses it on a redirect: encrypted, and no look at the certificate, since that may be the one to be replaced.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -18,6 +21,23 @@ pub(crate) async fn connect(stream: TcpStream, host: &str) -> Option<TlsStream<T
         .connect(name, stream)
         .await
         .ok()
+}
+
+/// The longest time to be shown a certificate.
+const PER_LOOK: Duration = Duration::from_secs(3);
+
+/// The leaf certificate, in DER, that is presented at `at` to who asks for `name`; `None` where nobody answers within 3 s, or not in
+/// TLS. It is whatever anybody on the network can see, and nothing is checked; an IP address is asked for without a name
+/// (RFC 6066 §3).
+pub async fn find_leaf(at: SocketAddr, name: &str) -> Option<Vec<u8>> {
+    let looking = async {
+        let stream = TcpStream::connect(at).await.ok()?;
+        let stream = connect(stream, name).await?;
+        let (_, connection) = stream.get_ref();
+        let leaf = connection.peer_certificates()?.first()?;
+        Some(leaf.as_ref().to_vec())
+    };
+    timeout(PER_LOOK, looking).await.ok().flatten()
 }
 
 fn build_config() -> Option<Arc<ClientConfig>> {

@@ -6,6 +6,8 @@ pub const NODE_NAME: &str = "node";
 pub const NODE: &str = "198.18.0.1";
 /// The ingress controller's ports 80 and 443. Every name of the world's DNS leads here unless a test says otherwise.
 pub const INGRESS: &str = "198.18.0.2";
+/// A machine of somebody else's: nobody listens there unless a story does.
+pub const SITE: &str = "198.18.0.3";
 /// The network of pods.
 pub const PODS: &str = "198.18.1.0/24";
 /// The node's own address in the pods' network. At the level `plane` it is on the bridge, and whoever plays a pod takes

@@ -66,8 +66,7 @@ impl Traces {
             }
         }
         // The kernel gives a number again when its namespace is gone, maybe to a world beside this one.
-        let other = format!("{}=", record::MARKER);
-        if fs::read(process.join("environ")).is_ok_and(|text| contains(&text, other.as_bytes())) {
+        if is_of_a_world(process) {
             return None;
         }
         let links = ["ns/net", "ns/mnt", "ns/pid"];
@@ -81,10 +80,65 @@ impl Traces {
     }
 }
 
+/// Whether it, or one that it descends from, was started in a world: what a container runs has an environment of its own.
+fn is_of_a_world(process: &Path) -> bool {
+    let mark = format!("{}=", record::MARKER);
+    let mut at = Some(process.to_path_buf());
+    while let Some(process) = at {
+        if fs::read(process.join("environ")).is_ok_and(|text| contains(&text, mark.as_bytes())) {
+            return true;
+        }
+        at = parent(&process);
+    }
+    false
+}
+
+fn parent(process: &Path) -> Option<PathBuf> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    let pid = line.trim();
+    (pid != "0").then(|| Path::new("/proc").join(pid))
+}
+
 /// A digit after it makes it the folder of another world, whose maker has a longer pid.
 fn contains(text: &[u8], part: &[u8]) -> bool {
     let mut windows = text.windows(part.len()).enumerate();
     windows.any(|(at, window)| {
         window == part && !text.get(at + part.len()).is_some_and(u8::is_ascii_digit)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Of a shell with `variable`, and of what that runs without any.
+    fn shell_and_child(variable: &str) -> (std::process::Child, PathBuf) {
+        let mut shell = Command::new("sh")
+            .args(["-c", "env -i sleep 60 & echo $!; read end; kill $!"])
+            .env(variable, "/nowhere/another-1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pid = String::new();
+        let output = shell.stdout.as_mut().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut pid).unwrap();
+        (shell, Path::new("/proc").join(pid.trim()))
+    }
+
+    #[test]
+    fn a_container_of_another_world_is_no_trace_of_one_whose_namespace_had_the_same_number() {
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        let namespaces = vec![own.to_string_lossy().into_owned()];
+        let traces = Traces::new(Path::new("/nowhere/this-1"), namespaces, Vec::new());
+        for (variable, belongs) in [(record::MARKER, false), ("UNMARKED", true)] {
+            let (mut shell, child) = shell_and_child(variable);
+            assert_eq!(traces.belongs(&child).is_some(), belongs, "{variable}");
+            drop(shell.stdin.take());
+            shell.wait().unwrap();
+        }
+    }
 }

@@ -15,6 +15,11 @@ fn base() -> Value {
     }})
 }
 
+fn many(count: usize) -> Value {
+    let pairs = (0..count).map(|n| (format!("example.com/k{n}"), json!("v")));
+    Value::Object(pairs.collect())
+}
+
 /// What is wrong with an issuer's spec, for either kind.
 struct Wrong {
     path: &'static str,
@@ -56,6 +61,7 @@ pub(super) fn bad(kind: &'static str) -> Vec<Case> {
     all.extend(account());
     all.extend(external_account());
     all.extend(trust());
+    all.extend(self_check());
     all.into_iter()
         .map(|w| Case {
             kind,
@@ -328,7 +334,72 @@ fn trust() -> Vec<Wrong> {
             json!({"http01": {"ingressClassName": long("c", 254)}}),
             "spec.acme.http01.ingressClassName: Too long: may not be more than 253 bytes",
         ),
+        acme(
+            "spec.acme.http01.annotations",
+            CEL,
+            json!({"http01": {"annotations": {"evercert.dev/x": "1"}}}),
+            "spec.acme.http01.annotations: Forbidden: has a key under evercert.dev/, and these are Evercert's own: choose another \
+             prefix",
+        ),
+        acme(
+            "spec.acme.http01.annotations",
+            CEL,
+            json!({"http01": {"annotations": {"kubernetes.io/ingress.class": "contour"}}}),
+            "spec.acme.http01.annotations: Forbidden: has kubernetes.io/ingress.class: name the class in ingressClassName",
+        ),
+        acme(
+            "spec.acme.http01.annotations",
+            "maxProperties",
+            json!({"http01": {"annotations": many(33)}}),
+            "spec.acme.http01.annotations: Too many: 33: must have at most 32 items",
+        ),
+        acme(
+            "spec.acme.http01.annotations{}",
+            "maxLength",
+            json!({"http01": {"annotations": {"note": long("n", 4097)}}}),
+            "spec.acme.http01.annotations.note: Too long: may not be more than 4096 bytes",
+        ),
     ]
+}
+
+fn self_check() -> Vec<Wrong> {
+    let http01 = |check: Value| json!({"http01": {"selfCheck": check}});
+    let not_a_budget = |budget: &str| {
+        acme(
+            "spec.acme.http01.selfCheck.budget",
+            CEL,
+            http01(json!({"budget": budget})),
+            format!(
+                "spec.acme.http01.selfCheck.budget: Invalid value: \"{budget}\": must be a duration above zero in minutes and seconds \
+                 such as 30s or 2m, 10m at most"
+            ),
+        )
+    };
+    let mut all: Vec<Wrong> = ["", "0s", "30", "1d", "10m1s", "1h"]
+        .map(not_a_budget)
+        .into();
+    all.extend([
+        acme(
+            "spec.acme.http01.selfCheck.budget",
+            "maxLength",
+            http01(json!({"budget": format!("{}s", "0".repeat(21))})),
+            "spec.acme.http01.selfCheck.budget: Too long: may not be more than 21 bytes",
+        ),
+        acme(
+            "spec.acme.http01.selfCheck",
+            CEL,
+            http01(json!({"mode": "Required", "budget": "30s"})),
+            "spec.acme.http01.selfCheck.budget: Forbidden: is how long a wrong answer holds an order back in mode Advisory: leave it out \
+             in the others",
+        ),
+        acme(
+            "spec.acme.http01.selfCheck.mode",
+            "enum",
+            http01(json!({"mode": "Strict"})),
+            "spec.acme.http01.selfCheck.mode: Unsupported value: \"Strict\": supported values: \"Advisory\", \"Required\", \"Off\"",
+        ),
+    ]);
+    all
 }
 
 fn policy(
@@ -454,6 +525,10 @@ pub(super) fn good(kind: &'static str) -> Vec<Value> {
         json!({"acme": {"termsOfServiceAgreed": false}}),
         json!({"acme": {"caBundle": long("-----BEGIN CERTIFICATE-----", 262_144)}}),
         json!({"acme": {"caBundleSecretRef": {"name": "roots", "key": "ca.crt"}, "http01": {"ingressClassName": "contour"}}}),
+        json!({"acme": {"http01": {"annotations": many(32), "editInPlace": false}}}),
+        json!({"acme": {"http01": {"selfCheck": {}}}}),
+        json!({"acme": {"http01": {"selfCheck": {"mode": "Off"}}}}),
+        json!({"acme": {"http01": {"selfCheck": {"mode": "Advisory", "budget": "9m60s"}}}}),
     ];
     directories
         .chain(others)

@@ -29,6 +29,7 @@ pub(crate) fn tales() -> Vec<Tale> {
         a_ca_that_dies_for_good_gives_way_to_the_next_issuer_that_caa_allows,
         an_issuer_that_caa_forbids_is_not_tried_and_the_reason_is_given,
         a_ca_that_refuses_the_account_gives_way_as_well,
+        a_ca_that_registers_no_account_gives_way_as_well,
         what_any_ca_would_refuse_and_a_paused_name_stay_with_the_first_issuer,
         an_issuer_whose_external_account_is_not_bound_is_not_tried_before_it_is,
         the_first_issuer_has_its_turn_again_at_the_next_renewal,
@@ -119,6 +120,41 @@ async fn a_ca_that_refuses_the_account_gives_way_as_well(story: Story<'_>) -> Re
             SOON,
         )
         .await?;
+    Ok(())
+}
+
+async fn a_ca_that_registers_no_account_gives_way_as_well(story: Story<'_>) -> Result<()> {
+    let a = story.stage.scripted_ca(Settings::default()).await?;
+    let b = story.stage.scripted_ca(Settings::default()).await?;
+    let problem = Problem::new(403, "unauthorized", CLOSED);
+    a.script()
+        .on(Endpoint::NewAccount)
+        .always(Answer::problem(&problem));
+    for (name, ca) in [("ca", &a), ("b", &b)] {
+        story
+            .apply(&issuer_yaml("Issuer", name, &ca.directory(), ca.bundle()))
+            .await?;
+    }
+    certificate(&story, &story.host("www")).await?;
+    story.ready("site", SOON).await?;
+    signed_by(&story, &b).await?;
+    let said = story
+        .condition_says(
+            "site",
+            READY,
+            "Issuer/b signs, since Issuer/ca is not ready (Account",
+            SOON,
+        )
+        .await?;
+    ensure!(said.contains(CLOSED), "{said}");
+    ensure!(
+        a.count().registered == 0 && a.count().orders == 0 && b.count().orders == 1,
+        "{}\n{}",
+        a.journal(),
+        b.journal()
+    );
+    let key = story.secret("ca-account").await?.data.unwrap_or_default();
+    ensure!(!key.is_empty(), "the key of the first issuer is gone");
     Ok(())
 }
 

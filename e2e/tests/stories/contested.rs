@@ -8,18 +8,21 @@ use evercert_api::{Certificate, keys};
 use evercert_e2e::Story;
 use evercert_e2e::foreign::Pair;
 use evercert_e2e::story::SOON;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::issue::{data, usable};
+use crate::requested::{another, ask, serial};
 use crate::{Tale, tales};
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
         a_secret_that_another_writer_keeps_changing_is_left_to_a_person_who_is_told_its_name,
         an_immutable_secret_is_named_with_the_remedy_and_deleting_it_helps,
+        a_renewal_for_an_immutable_secret_orders_nothing_and_leaves_it_ready,
     ]
 }
 
@@ -144,5 +147,30 @@ async fn tug(story: &Story<'_>, change: &Value) -> Result<()> {
     secrets
         .patch("site", &params, &Patch::Merge(change))
         .await?;
+    Ok(())
+}
+
+async fn a_renewal_for_an_immutable_secret_orders_nothing_and_leaves_it_ready(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    story.certificate("site", &[story.host("www")]).await?;
+    let first = serial(&story.ready("site", SOON).await?)?;
+    let good = usable(&story.secret("site").await?).context("no certificate")?;
+    tug(&story, &json!({"immutable": true})).await?;
+    ask(&story, "site", &Timestamp::now().to_string()).await?;
+    let words = "Secret site is immutable";
+    let message = story.condition_says("site", READY, words, SOON).await?;
+    ensure!(message.contains("delete it"), "{message}");
+    story.condition("site", READY, "True", SOON).await?;
+    let there = usable(&story.secret("site").await?);
+    ensure!(there.as_ref() == Some(&good), "it was changed");
+    ensure!(ca.count()?.orders == 1, "{:?}", ca.count()?);
+    story
+        .api::<Secret>()
+        .delete("site", &DeleteParams::default())
+        .await?;
+    another(&story, "site", &first).await?;
+    ensure!(ca.count()?.orders == 2, "{:?}", ca.count()?);
     Ok(())
 }

@@ -90,6 +90,7 @@ fn orders(point: Point) -> usize {
         | Play::StartSolver
         | Play::StopSolver
         | Play::Leftovers
+        | Play::Edit
         | Play::End => 1,
     };
     let lost = matches!(

@@ -140,12 +140,12 @@ impl Group {
         }
     }
 
-    /// One list of cases over `worlds` groups: `name-1`, `name-2`, … Case by case in turns, so that long ones beside each
-    /// other in the list are in different worlds.
+    /// One list of cases over `worlds` groups: `name-1`, `name-2`, … Pair by pair in turns: the cases of a pair differ in how long
+    /// they take, and long pairs stand beside each other.
     pub(crate) fn spread(name: &str, worlds: usize, cases: Vec<Tale>) -> Vec<Self> {
         let mut parts: Vec<Vec<Tale>> = (0..worlds).map(|_| Vec::new()).collect();
         for (number, case) in cases.into_iter().enumerate() {
-            parts[number % worlds].push(case);
+            parts[number / 2 % worlds].push(case);
         }
         let numbered = parts.into_iter().zip(1..);
         numbered

@@ -53,7 +53,10 @@ mod requested;
 mod restored;
 mod revoked;
 mod rivals;
+mod routes;
 mod schema;
+mod self_check;
+mod served;
 mod solver;
 mod told;
 mod unreachable;
@@ -87,6 +90,8 @@ fn groups() -> Vec<Group> {
         preflight::tales(),
         profiles::tales(),
         unreachable::tales(),
+        self_check::tales(),
+        served::tales(),
         renew::tales(),
         renewal_info::tales(),
         requested::tales(),
@@ -104,6 +109,7 @@ fn groups() -> Vec<Group> {
         extras::tales(),
         own_fallback::tales(),
         rivals::tales(),
+        routes::tales(),
         forged::tales(),
         edited::tales(),
         deleted::tales(),
@@ -142,14 +148,20 @@ fn groups() -> Vec<Group> {
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
+            .one_by_one(dns_preflight::without_operator()),
+        // It has other rights or options, or is down while others write.
+        Group::new("settings")
             .one_by_one(unstorable::tales())
             .one_by_one(annotated::others::with_options())
-            .one_by_one(dns_preflight::without_operator())
             .one_by_one(adoption::without_operator())
             .one_by_one(extras::without_operator())
             .one_by_one(rivals::without_operator())
             .one_by_one(account_key::without_operator())
             .one_by_one(accounts::without_operator()),
+        // Not beside the thirty thousand Secrets, which take what it counts on.
+        Group::new("load")
+            .one_by_one(neighbours::tales())
+            .one_by_one(routes::without_host()),
     ]);
     groups.extend(failpoints);
     groups.extend([
@@ -158,7 +170,6 @@ fn groups() -> Vec<Group> {
         Group::new("control-plane")
             .one_by_one(outage::tales())
             .ending(ending::after_outages()),
-        Group::new("load").one_by_one(neighbours::tales()),
         // Nothing beside what it counts and measures.
         Group::new("numbers")
             .alone()

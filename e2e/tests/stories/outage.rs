@@ -8,7 +8,7 @@ use evercert_api::{Certificate, children, keys};
 use evercert_cluster::Pebble;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::story::{SOON, certificate_ready};
-use evercert_e2e::{Story, curl, operator, wait_for};
+use evercert_e2e::{Story, curl, operator, pods, wait_for};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -33,6 +33,8 @@ const FROZEN: Duration = Duration::from_secs(40);
 const RECOVERED: Duration = Duration::from_secs(20);
 /// How long a claim on the Lease lasts, and a request that was sent just before.
 const CLAIM: Duration = Duration::from_secs(11);
+/// The longest start of an API server.
+const STARTS: Duration = Duration::from_secs(90);
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
@@ -45,7 +47,7 @@ pub(crate) fn tales() -> Vec<Tale> {
 async fn an_api_server_that_is_frozen_for_forty_seconds_amid_an_order_costs_no_second_order(
     story: Story<'_>,
 ) -> Result<()> {
-    let ca = amid_an_order(&story).await?;
+    let (ca, solver) = amid_an_order(&story).await?;
     let pid = story.stage.operator.lock().await.pid();
     let from = Timestamp::now();
     let world = &story.stage.world;
@@ -79,7 +81,7 @@ async fn an_api_server_that_is_frozen_for_forty_seconds_amid_an_order_costs_no_s
         "{} requests to the CA without the Lease",
         late - asked
     );
-    recovers(&story, &ca, thawed).await?;
+    recovers(&story, &ca, &solver, thawed).await?;
     ensure!(
         ca.count()?.requests > late,
         "no request was counted afterwards"
@@ -92,15 +94,12 @@ async fn an_api_server_that_is_frozen_for_forty_seconds_amid_an_order_costs_no_s
 async fn an_api_server_that_starts_again_amid_an_order_costs_no_second_order(
     story: Story<'_>,
 ) -> Result<()> {
-    let ca = amid_an_order(&story).await?;
+    let (ca, solver) = amid_an_order(&story).await?;
     let pid = story.stage.operator.lock().await.pid();
     story.stage.world.restart(API_SERVER)?;
-    let restarted = wait_for("the API server answers again", SOON, async || {
-        let _ = story.api::<Certificate>().get("site").await?;
-        Ok(Some(Instant::now()))
-    })
-    .await?;
-    recovers(&story, &ca, restarted).await?;
+    answers_again(&story, "site").await?;
+    let restarted = Instant::now();
+    recovers(&story, &ca, &solver, restarted).await?;
     // A watch that was lost is taken up again: what is new is seen.
     story.certificate("second", &[story.host("second")]).await?;
     story.ready("second", SOON).await?;
@@ -109,8 +108,18 @@ async fn an_api_server_that_starts_again_amid_an_order_costs_no_second_order(
     Ok(())
 }
 
-/// A certificate whose order is recorded and whose challenge the CA works on, patiently.
-async fn amid_an_order(story: &Story<'_>) -> Result<TestCa> {
+/// The API server has started again, which a busy machine takes its time for; `certificate` is there.
+async fn answers_again(story: &Story<'_>, certificate: &str) -> Result<()> {
+    let certificates = story.api::<Certificate>();
+    wait_for("the API server answers again", STARTS, async || {
+        let _ = certificates.get(certificate).await?;
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// A certificate whose order is recorded and whose challenge the CA works on, patiently; and the solver's pod.
+async fn amid_an_order(story: &Story<'_>) -> Result<(TestCa, String)> {
     let ca = story
         .ca_with(Pebble {
             retry_after: (3, 3),
@@ -128,11 +137,22 @@ async fn amid_an_order(story: &Story<'_>) -> Result<TestCa> {
         !certificate_ready(&certificate),
         "it is Ready already: this story proves nothing then"
     );
-    Ok(ca)
+    Ok((ca, solver(story).await?))
+}
+
+/// The one pod of the solver.
+async fn solver(story: &Story<'_>) -> Result<String> {
+    let selector = format!("app.kubernetes.io/name={}", keys::SOLVER_NAME);
+    let pods = pods::list(&story.stage.client, operator::NAMESPACE, &selector).await?;
+    let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
+    let [only] = names.as_slice() else {
+        anyhow::bail!("not one pod of the solver: {names:?}");
+    };
+    Ok(only.clone())
 }
 
 /// The certificate is Ready in time, of one order, and nothing is there twice or too much.
-async fn recovers(story: &Story<'_>, ca: &TestCa, since: Instant) -> Result<()> {
+async fn recovers(story: &Story<'_>, ca: &TestCa, pod: &str, since: Instant) -> Result<()> {
     let left = RECOVERED.saturating_sub(since.elapsed());
     story.ready("site", left).await?;
     println!(
@@ -141,6 +161,8 @@ async fn recovers(story: &Story<'_>, ca: &TestCa, since: Instant) -> Result<()> 
     );
     let count = ca.count()?;
     ensure!(count.orders == 1 && count.certificates == 1, "{count:?}");
+    let there = solver(story).await?;
+    ensure!(there == pod, "the solver's pod was {pod} and is {there}");
     no_route_stays(story).await?;
     let secrets = names::<Secret>(story.api()).await?;
     let companion = children::companion_name(story.namespace, "site");
@@ -222,11 +244,7 @@ async fn unwatched(story: &Story<'_>, gone: &str, late: &str) -> Result<()> {
     let told = async {
         story.stage.world.restart(API_SERVER)?;
         let certificates = story.api::<Certificate>();
-        wait_for("the API server answers again", SOON, async || {
-            let _ = certificates.get(gone).await?;
-            Ok(Some(()))
-        })
-        .await?;
+        answers_again(story, gone).await?;
         certificates.delete(gone, &DeleteParams::default()).await?;
         story.certificate(late, &[story.host(late)]).await?;
         compact()

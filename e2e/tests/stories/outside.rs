@@ -16,7 +16,8 @@ use libtest_mimic::Trial;
 use crate::inside::Outcome;
 use crate::{Asked, GROUP, Group, SHARED};
 
-/// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up.
+/// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up. More of
+/// them fill two processors, and then what has to happen within two seconds does not.
 const AT_ONCE: usize = 3;
 
 /// What became of a group.

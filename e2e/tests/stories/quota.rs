@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use evercert_api::{Certificate, Issuer, condition};
+use evercert_api::{Certificate, CertificateSpec, Issuer, condition};
 use evercert_e2e::Story;
 use evercert_e2e::scripted::{
     Answer, Endpoint, Limit, Limits, Problem, RetryAfter, ScriptedCa, Settings,
@@ -15,7 +15,7 @@ use crate::midway::never_failed;
 use crate::{Tale, tales};
 
 /// How long the CA wants to be left alone.
-const WAIT: SignedDuration = SignedDuration::from_secs(8);
+const WAIT: SignedDuration = SignedDuration::from_secs(20);
 /// The same with up to a tenth on top, and the order that follows.
 const LATER: Duration = Duration::from_mins(1);
 
@@ -101,6 +101,12 @@ async fn limited(story: Story<'_>, case: &Case) -> Result<()> {
     let domain = format!("{}.test", story.namespace);
     let elsewhere = format!("www.{}-elsewhere.test", story.namespace);
     let say = |text: &str| text.replace("{domain}", &domain).replace("{}", &host);
+    let theirs = format!("www.{}-theirs.test", story.namespace);
+    if case.covers_account {
+        let another = issuer_yaml("Issuer", "another", &ca.directory(), ca.bundle());
+        story.apply(&another).await?;
+        story.issuer_ready("another").await?;
+    }
     let until = in_whole_seconds()?;
     ca.script()
         .on(Endpoint::NewOrder)
@@ -136,6 +142,20 @@ async fn limited(story: Story<'_>, case: &Case) -> Result<()> {
             );
         }
     }
+    if case.covers_account {
+        // It is the account's limit, and no other's at the same directory.
+        let by_another =
+            |spec: &mut CertificateSpec| "another".clone_into(&mut spec.issuer_ref.name);
+        let names = [theirs.clone()];
+        story.certificate_with("theirs", &names, by_another).await?;
+        none_left(&story, &ca, until).await?;
+        story.ready("theirs", SOON).await?;
+        let placed = asked(&ca, &theirs);
+        ensure!(
+            placed.len() == 1 && placed.iter().all(|at| *at < until),
+            "{theirs} waited: {placed:?}"
+        );
+    }
     for name in ["limited", "beside", "elsewhere"] {
         story.ready(name, LATER).await?;
     }
@@ -162,6 +182,24 @@ async fn limited(story: Story<'_>, case: &Case) -> Result<()> {
         condition::find(&status.conditions, condition::RATE_LIMITED).is_none(),
         "{:?}",
         status.conditions
+    );
+    Ok(())
+}
+
+/// An Issuer of the same account says that none may be ordered, and when again, to the minute; without a question to the CA.
+async fn none_left(story: &Story<'_>, ca: &ScriptedCa, until: Timestamp) -> Result<()> {
+    let other = issuer_yaml("Issuer", "other", &ca.directory(), ca.bundle());
+    let mut other: serde_json::Value = serde_json::from_str(&other)?;
+    other["spec"]["acme"]["accountKeySecretRef"]["name"] = "ca-account".into();
+    story.apply(&other.to_string()).await?;
+    let status = story.issuer_ready("other").await?.status;
+    let budget = status.and_then(|s| s.budget).context("no budget")?;
+    let next = budget.next_order_time.as_ref().map(|at| at.0);
+    let at_most = until + SignedDuration::from_mins(2);
+    ensure!(
+        budget.orders == 0
+            && next.is_some_and(|at| until <= at && at < at_most && at.as_second() % 60 == 0),
+        "none before {until}: {budget:?}"
     );
     Ok(())
 }
@@ -259,8 +297,12 @@ async fn a_limit_of_registrations_is_that_of_every_new_issuer_of_its_directory(
     };
     apply("first").await?;
     story.issuer_ready("first").await?;
-    for name in ["second", "third"] {
+    // All at once.
+    let new = ["second", "third", "fourth", "fifth", "sixth", "seventh"];
+    for name in new {
         apply(name).await?;
+    }
+    for name in new {
         let says = |issuer: &Issuer| {
             let status = issuer.status.as_ref();
             let ready = status.and_then(|s| condition::find(&s.conditions, condition::READY));
@@ -283,7 +325,7 @@ async fn a_limit_of_registrations_is_that_of_every_new_issuer_of_its_directory(
 
     ca.script()
         .settings(|settings| settings.limits = Limits::none());
-    for name in ["second", "third"] {
+    for name in new {
         let ready = |issuer: &Issuer| {
             let status = issuer.status.as_ref();
             status.is_some_and(|s| condition::is_true(&s.conditions, condition::READY))
@@ -302,7 +344,7 @@ async fn a_limit_of_registrations_is_that_of_every_new_issuer_of_its_directory(
     let least = SignedDuration::from_secs(13);
     let early = |at: &&Timestamp| at.duration_since(*first) < least;
     ensure!(
-        later.len() == 2 && !later.iter().any(|at| early(&at)),
+        later.len() == new.len() && !later.iter().any(|at| early(&at)),
         "{journal}"
     );
     let refused = journal.filter(|entry| entry.problem.as_deref() == Some("rateLimited"));

@@ -6,10 +6,11 @@ use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::story::SOON;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 
-use crate::issue::{data, usable};
+use crate::issue::{data, no_route_stays, usable};
 use crate::midway::{garbage_is_collected, order_of};
 use crate::{Tale, tales};
 
@@ -23,12 +24,17 @@ pub(crate) fn tales() -> Vec<Tale> {
 }
 
 async fn what_is_restored_from_a_copy_is_ready_without_an_order(story: Story<'_>) -> Result<()> {
-    let (ca, mut copy) = deleted(&story).await?;
+    let (ca, mut copy) = Box::pin(deleted(&story)).await?;
     copy.companion.metadata.owner_references = None;
+    // With a route that nobody needs any more, of a Service that is gone.
+    ensure!(copy.route.owner_references().len() == 1, "{:?}", copy.route);
+    let route = story.api().create(&post(), &copy.route).await?;
+    ensure!(is_route(&route), "{route:?}");
     story.api().create(&post(), &copy.secret).await?;
     story.api().create(&post(), &copy.companion).await?;
     story.api().create(&post(), &copy.certificate).await?;
-    as_before(&story, &ca, &copy).await
+    as_before(&story, &ca, &copy).await?;
+    no_route_stays(&story).await
 }
 
 /// As some tools leave it: the owner reference has the UID of a Certificate that is no longer there, so the garbage collector
@@ -37,7 +43,7 @@ async fn a_companion_restored_with_its_old_owner_is_not_lost_with_it(
     story: Story<'_>,
 ) -> Result<()> {
     garbage_is_collected(&story).await?;
-    let (ca, copy) = deleted(&story).await?;
+    let (ca, copy) = Box::pin(deleted(&story)).await?;
     ensure!(
         copy.companion.owner_references().len() == 1,
         "the copy has no owner"
@@ -51,7 +57,7 @@ async fn a_companion_restored_with_its_old_owner_is_not_lost_with_it(
 async fn a_certificate_restored_without_its_secret_gets_it_from_the_companion(
     story: Story<'_>,
 ) -> Result<()> {
-    let (ca, mut copy) = deleted(&story).await?;
+    let (ca, mut copy) = Box::pin(deleted(&story)).await?;
     copy.companion.metadata.owner_references = None;
     story.api().create(&post(), &copy.companion).await?;
     story.api().create(&post(), &copy.certificate).await?;
@@ -61,7 +67,7 @@ async fn a_certificate_restored_without_its_secret_gets_it_from_the_companion(
 async fn a_certificate_restored_with_its_old_status_forgets_the_order_in_it(
     story: Story<'_>,
 ) -> Result<()> {
-    let (ca, mut copy) = deleted(&story).await?;
+    let (ca, mut copy) = Box::pin(deleted(&story)).await?;
     copy.companion.metadata.owner_references = None;
     story.api().create(&post(), &copy.secret).await?;
     story.api().create(&post(), &copy.companion).await?;
@@ -100,6 +106,8 @@ struct Copy {
     certificate: Certificate,
     secret: Secret,
     companion: Secret,
+    /// What led to the solver amid its order.
+    route: Ingress,
     serial: String,
 }
 
@@ -108,7 +116,14 @@ async fn deleted(story: &Story<'_>) -> Result<(TestCa, Copy)> {
     let ca = story.ca().await?;
     let names = [story.host("a"), story.host("b")];
     story.certificate("site", &names).await?;
+    let route: Ingress = story
+        .wait_for("a route to the solver", SOON, async || {
+            let ingresses = story.api().list(&ListParams::default()).await?.items;
+            Ok(ingresses.into_iter().find(is_route))
+        })
+        .await?;
     let certificate = story.ready("site", SOON).await?;
+    no_route_stays(story).await?;
     let companion = children::companion_name(story.namespace, "site");
     story
         .until(
@@ -126,6 +141,7 @@ async fn deleted(story: &Story<'_>) -> Result<(TestCa, Copy)> {
         }),
         secret: stripped(story.secret("site").await?),
         companion: stripped(story.secret(&companion).await?),
+        route: stripped(route),
         serial: status.serial_number.context("no serialNumber")?,
     };
     let gone = DeleteParams::default();
@@ -208,6 +224,11 @@ async fn as_before(story: &Story<'_>, ca: &TestCa, copy: &Copy) -> Result<()> {
         "only the first certificate was ordered: {count:?}"
     );
     Ok(())
+}
+
+fn is_route(ingress: &Ingress) -> bool {
+    let component = ingress.labels().get(keys::COMPONENT_LABEL);
+    component.is_some_and(|component| component == keys::COMPONENT_ROUTE)
 }
 
 fn holds(secret: &Secret, key: &str) -> bool {

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use evercert_api::condition::READY;
+use evercert_api::condition::{self, READY};
 use evercert_api::{Certificate, children, keys};
 use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::history::Version;
-use evercert_e2e::story::SOON;
+use evercert_e2e::story::{SOON, conditions_of};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -18,7 +18,10 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
 use crate::issue::{data, usable};
-use crate::midway::{begin_in_the_middle, event, open_the_route, order_of};
+use crate::midway::{
+    begin_in_the_middle, close_the_route, event, in_the_middle, open_the_route, order_of,
+};
+use crate::requested::{ask, serial};
 use crate::{Tale, tales};
 
 /// What cannot be written is tried again every 30 s.
@@ -30,6 +33,7 @@ pub(crate) fn tales() -> Vec<Tale> {
         a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later,
         a_certificate_that_a_quota_leaves_no_room_for_is_kept_and_stored_later,
         a_secret_that_a_quota_forbids_costs_no_order,
+        a_renewal_that_cannot_be_stored_leaves_what_is_in_place_and_is_stored_later,
     ]
 }
 
@@ -37,7 +41,7 @@ async fn without_the_right_to_make_secrets_nothing_is_ordered_and_the_right_is_n
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
-    let withdrawn = withdraw(&story).await?;
+    let withdrawn = withdraw(&story, "create").await?;
     let told = async {
         story.certificate("site", &[story.host("www")]).await?;
         let words = "cannot create resource \"secrets\"";
@@ -61,7 +65,7 @@ async fn a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later(
 ) -> Result<()> {
     let ca = story.ca().await?;
     begin_in_the_middle(&story, &[story.host("www")]).await?;
-    let withdrawn = withdraw(&story).await?;
+    let withdrawn = withdraw(&story, "create").await?;
     let told = async {
         open_the_route(&story).await?;
         kept(&story, "cannot create resource \"secrets\"").await
@@ -163,13 +167,61 @@ async fn a_secret_that_a_quota_forbids_costs_no_order(story: Story<'_>) -> Resul
     Ok(())
 }
 
-/// The operator's rights, without that to create Secrets.
+/// Before the order, when none is placed, and amid it, when it comes from the CA later: what is in place stays, and is Ready.
+async fn a_renewal_that_cannot_be_stored_leaves_what_is_in_place_and_is_stored_later(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    story.certificate("site", &[story.host("www")]).await?;
+    let mut last = serial(&story.ready("site", SOON).await?)?;
+    for (amid, orders) in [(false, 1), (true, 3)] {
+        let good = usable(&story.secret("site").await?).context("no certificate")?;
+        let wish = Timestamp::now().to_string();
+        if amid {
+            close_the_route(&story).await?;
+            ask(&story, "site", &wish).await?;
+            in_the_middle(&story, "site").await?;
+        }
+        let withdrawn = withdraw(&story, "update").await?;
+        let told = async {
+            if amid {
+                open_the_route(&story).await?;
+            } else {
+                ask(&story, "site", &wish).await?;
+            }
+            let words = "cannot update resource \"secrets\"";
+            story.condition_says("site", READY, words, SOON).await?;
+            story.condition("site", READY, "True", SOON).await?;
+            let there = usable(&story.secret("site").await?);
+            ensure!(there.as_ref() == Some(&good), "it is another certificate");
+            ensure!(ca.count()?.orders == orders, "{:?}", ca.count()?);
+            Ok(())
+        };
+        let told = told.await;
+        withdrawn.give_back().await?;
+        told?;
+        let renewed = |c: &Certificate| {
+            let ready = condition::find(conditions_of(c), READY);
+            ready.is_some_and(|r| r.status == "True" && r.reason == "Issued")
+                && serial(c).is_ok_and(|now| now != last)
+        };
+        let renewed = story
+            .until("site", "the renewed one is in place", AGAIN, renewed)
+            .await?;
+        last = serial(&renewed)?;
+    }
+    let count = ca.count()?;
+    ensure!(count.orders == 3 && count.certificates == 3, "{count:?}");
+    Ok(())
+}
+
+/// The operator's rights, without one about Secrets.
 struct Withdrawn {
     api: Api<ClusterRole>,
     before: ClusterRole,
 }
 
-async fn withdraw(story: &Story<'_>) -> Result<Withdrawn> {
+async fn withdraw(story: &Story<'_>, right: &str) -> Result<Withdrawn> {
     let api: Api<ClusterRole> = Api::all(story.stage.client.clone());
     let before = api.get("evercert").await?;
     let mut less = before.clone();
@@ -177,7 +229,7 @@ async fn withdraw(story: &Story<'_>) -> Result<Withdrawn> {
     let secrets = rules.filter(|rule| rule.resources.iter().flatten().any(|r| r == "secrets"));
     let mut hit = 0;
     for rule in secrets {
-        rule.verbs.retain(|verb| verb != "create");
+        rule.verbs.retain(|verb| verb != right);
         hit += 1;
     }
     ensure!(hit == 1, "{hit} rules are about Secrets");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use evercert_acme::{Acme, Directory, DirectoryConfig};
+use evercert_acme::{Acme, Clock, Directory, DirectoryConfig, SystemClock};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -212,7 +212,16 @@ impl ScriptedCa {
 
     /// An account at it, nothing asked for but the directory.
     pub(crate) async fn account(&self) -> Arc<dyn Acme> {
-        let directory = self.directory().await;
+        self.account_by(Arc::new(SystemClock)).await
+    }
+
+    /// The same by a clock of the test's.
+    pub(crate) async fn account_by(&self, clock: Arc<dyn Clock>) -> Arc<dyn Acme> {
+        let config = DirectoryConfig {
+            clock,
+            ..self.config()
+        };
+        let directory = Directory::connect(config, now()).await.unwrap();
         directory
             .account(&account_key(), Some(&self.url("/account/1")), now())
             .await

@@ -1,6 +1,8 @@
 //! Faults: nothing that the CA said is lost, and each is classed by what to do next.
 
-use evercert_acme::OrderRequest;
+use std::sync::Arc;
+
+use evercert_acme::{Clock, OrderRequest};
 use evercert_core::fault::{Fault, FaultClass};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -147,13 +149,15 @@ async fn answers_of_a_load_balancer_are_classed_by_status_and_keep_retry_after()
 #[tokio::test]
 async fn retry_after_is_read_as_seconds_or_date_and_believed_for_a_day() {
     let ca = ScriptedCa::start().await;
-    let acme = ca.account().await;
     let now: Timestamp = "2026-08-05T10:00:00Z".parse().unwrap();
+    // Each answer takes three seconds.
+    let arrival = "2026-08-05T10:00:03Z".parse().unwrap();
+    let acme = ca.account_by(Arc::new(At(arrival))).await;
     let words =
         "too many certificates, retry after 2026-08-05 11:00:00 UTC: see https://ca.example/limits";
     let table = [
-        (Some("30"), "", Some("2026-08-05T10:00:30Z")),
-        (Some("0"), "", Some("2026-08-05T10:00:00Z")),
+        (Some("30"), "", Some("2026-08-05T10:00:33Z")),
+        (Some("0"), "", Some("2026-08-05T10:00:03Z")),
         (
             Some("Wed, 05 Aug 2026 10:05:00 GMT"),
             "",
@@ -162,24 +166,24 @@ async fn retry_after_is_read_as_seconds_or_date_and_believed_for_a_day() {
         (
             Some("Wed, 05 Aug 2026 09:00:00 GMT"),
             "",
-            Some("2026-08-05T10:00:00Z"),
+            Some("2026-08-05T10:00:03Z"),
         ),
-        (Some("172800"), "", Some("2026-08-06T10:00:00Z")),
+        (Some("172800"), "", Some("2026-08-06T10:00:03Z")),
         (
             Some("99999999999999999999"),
             "",
-            Some("2026-08-06T10:00:00Z"),
+            Some("2026-08-06T10:00:03Z"),
         ),
         (
             Some("Thu, 05 Aug 2027 10:00:00 GMT"),
             "",
-            Some("2026-08-06T10:00:00Z"),
+            Some("2026-08-06T10:00:03Z"),
         ),
         (Some("soon"), "", None),
         (Some(""), "", None),
         (None, "", None),
         (None, words, Some("2026-08-05T11:00:00Z")),
-        (Some("30"), words, Some("2026-08-05T10:00:30Z")),
+        (Some("30"), words, Some("2026-08-05T10:00:33Z")),
     ];
     for (header, words, at) in table {
         let reply = Reply::problem(429, "rateLimited", words);
@@ -207,8 +211,26 @@ async fn retry_after_is_read_as_seconds_or_date_and_believed_for_a_day() {
     let view = acme.read_order(&ca.url("/order/1"), now).await.unwrap();
     assert_eq!(
         view.retry_after,
+        Some("2026-08-05T10:00:10Z".parse().unwrap())
+    );
+    assert_eq!(view.read_at, arrival);
+    // It counts from no instant before the request either.
+    let acme = ca.account_by(Arc::new(At(Timestamp::UNIX_EPOCH))).await;
+    let view = acme.read_order(&ca.url("/order/1"), now).await.unwrap();
+    assert_eq!(
+        view.retry_after,
         Some("2026-08-05T10:00:07Z".parse().unwrap())
     );
+}
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct At(Timestamp);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
 }
 
 #[tokio::test]

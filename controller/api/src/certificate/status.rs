@@ -14,7 +14,7 @@ use crate::lenient;
 #[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
-    /// `Ready`, `Issuing`, `FallbackInUse`, `Stalled`, and while they hold `RenewBeforeClamped`, `RateLimited` and `Paused`.
+    /// `Ready`, `Issuing`, `FallbackInUse`, `Stalled`, `Served` while a certificate is issued, and while they hold `RenewBeforeClamped`, `RateLimited` and `Paused`.
     #[serde(
         default,
         deserialize_with = "lenient::field",

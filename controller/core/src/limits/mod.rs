@@ -13,6 +13,7 @@ mod model;
 mod properties;
 mod scope;
 mod sentence;
+mod telling;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ pub use bucket::Bucket;
 pub use model::Model;
 use scope::Scope;
 pub use scope::registered_domain;
+pub use telling::{TELL, Telling, plan_telling};
 
 use crate::fault::LONGEST_WAIT;
 

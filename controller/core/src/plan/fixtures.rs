@@ -24,6 +24,7 @@ use crate::observe::{
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
 use crate::preflight::Preflight;
+use crate::reach::SelfCheck;
 
 pub(crate) const DAY: i64 = 86_400;
 pub(crate) const DIRECTORY: &str = "https://ca.example/directory";
@@ -108,6 +109,8 @@ pub(crate) fn observed() -> Observed {
         refused_profile: None,
         solver: SolverState::Ready,
         presented: Presented::No,
+        served: None,
+        self_check: SelfCheck::default(),
         reach: Vec::new(),
         slot: true,
         unwritable: None,

@@ -198,6 +198,7 @@ impl World {
                     issuer: secret.marks.issuer.clone(),
                     directory: secret.marks.directory.clone().unwrap(),
                     key_is_pending: false,
+                    key_is_last_good: false,
                 }));
             }
             Step::ChangeReason { value, heeded } => {

@@ -1,6 +1,7 @@
 //! Rows of an order under way, read from the CA and never from a status.
 
 use evercert_api::certificate::OrderStatus;
+use evercert_api::issuer::SelfCheckMode;
 use evercert_api::{Identifier, Reason};
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,10 +17,9 @@ use crate::observe::{
     IssuerObservation, Observed, OrderObservation, Presented, Reach, ReadOrder, SELF_SIGNED,
 };
 use crate::order::{OrderState, OrderView, ProofState};
+use crate::reach::{SelfCheck, build_findings};
 use crate::sentence::{build_fault, build_order_failure, find_problems, list};
 
-/// How long a wrong answer at the entry point holds the order back.
-const WRONG_HOLDS: SignedDuration = SignedDuration::from_secs(30);
 /// How long an entry point that cannot be reached from here does: it may begin to listen with its first route.
 const UNREACHABLE_HOLDS: SignedDuration = SignedDuration::from_secs(3);
 /// How long an order may wait for a route that the API server refuses.
@@ -124,6 +124,17 @@ pub(super) fn find_hold(o: &Observed, now: Timestamp) -> Option<String> {
         {
             Some(format!("the route to the solver cannot be made: {why}"))
         }
+        (OrderObservation::Read(read), Presented::Applied)
+            if read.view.state == OrderState::Pending
+                && o.self_check.mode == SelfCheckMode::Required =>
+        {
+            let held = read
+                .view
+                .open_challenges()
+                .filter(|(_, c)| c.state == ProofState::Pending && !read.accepted.contains(&c.url));
+            let names: Vec<&str> = held.map(|(a, _)| a.name.as_str()).collect();
+            describe_seen(o, &names)
+        }
         _ => None,
     }
 }
@@ -191,7 +202,7 @@ fn plan_read(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timestamp
     }
     let stale = read.changed_at.is_some_and(|at| at > view.read_at);
     match view.state {
-        OrderState::Invalid => record_invalid(view, now),
+        OrderState::Invalid => record_invalid(o, view, now),
         OrderState::Valid => plan_store(o, now),
         _ if view
             .expires
@@ -235,7 +246,7 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
         .iter()
         .any(|a| a.state == ProofState::Invalid)
     {
-        return record_invalid(view, now);
+        return record_invalid(o, view, now);
     }
     if let Some(a) = view
         .authorizations
@@ -253,12 +264,19 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
         .filter(|(_, c)| c.state == ProofState::Pending && !read.accepted.contains(&c.url))
         .collect();
     if waiting.is_empty() {
+        let names: Vec<&str> = view
+            .open_challenges()
+            .map(|(a, _)| a.name.as_str())
+            .collect();
+        let seen = describe_seen(o, &names).map_or_else(String::new, |seen| {
+            format!(". What is not known to be good: {seen}")
+        });
         return poll(
             "challenges accepted",
             order,
             read,
             Reason::Validating,
-            "the CA is validating the names".to_owned(),
+            format!("the CA is validating the names{seen}"),
             now,
         );
     }
@@ -304,10 +322,10 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
         }
         Presented::Applied => {}
     }
-    let reach = |name: &str| o.reach.iter().find(|(n, _)| n == name).map(|(_, r)| r);
+    let reach = |name: &str| find_reach(o, name);
     let accept: Vec<String> = waiting
         .iter()
-        .filter(|(a, _)| reach(&a.name).is_some_and(|r| may_accept(r, now)))
+        .filter(|(a, _)| held_until(o.self_check, reach(&a.name)).is_some_and(|at| at <= now))
         .map(|(_, c)| c.url.clone())
         .collect();
     if !accept.is_empty() {
@@ -334,23 +352,19 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
             now,
         );
     }
-    let seen: Vec<String> = waiting
+    let looks: Vec<&Reach> = waiting.iter().filter_map(|(a, _)| reach(&a.name)).collect();
+    let wake = looks
         .iter()
-        .filter_map(|(a, _)| match reach(&a.name) {
-            Some(Reach::Wrong { what, .. } | Reach::Unreachable { what, .. }) => {
-                Some(format!("{}: {what}", a.name))
-            }
-            Some(Reach::Reachable) | None => None,
+        .map(|r| {
+            let look = next_look(r);
+            held_until(o.self_check, Some(r)).map_or(look, |at| at.min(look))
         })
-        .collect();
-    let wake = waiting
-        .iter()
-        .filter_map(|(a, _)| reach(&a.name).map(|r| next_look(r).min(held_until(r))))
         .min()
         .unwrap_or_else(|| later(now, RECHECK));
+    let names: Vec<&str> = waiting.iter().map(|(a, _)| a.name.as_str()).collect();
     let message = format!(
-        "the entry point does not lead to the solver yet: {}",
-        seen.join("; ")
+        "the way to the solver is not good yet: {}",
+        describe_held(o, order, &names)
     );
     Plan::wait(
         "wrong answer",
@@ -361,32 +375,80 @@ fn plan_pending(o: &Observed, order: &OrderStatus, read: &ReadOrder, now: Timest
     )
 }
 
-/// The self-check is advice: a wrong answer holds the order back for 30 s at most, none at all for 3 s: some ingress
-/// controllers begin to listen with their first route.
-fn may_accept(reach: &Reach, now: Timestamp) -> bool {
-    held_until(reach) <= now
+fn find_reach<'a>(o: &'a Observed, name: &str) -> Option<&'a Reach> {
+    o.reach.iter().find(|(n, _)| n == name).map(|(_, r)| r)
 }
 
-fn held_until(reach: &Reach) -> Timestamp {
-    match reach {
-        Reach::Reachable => Timestamp::MIN,
-        Reach::Unreachable { since, .. } => later(*since, UNREACHABLE_HOLDS),
-        Reach::Wrong { since, .. } => later(*since, WRONG_HOLDS),
+/// What was seen of `names` that is not good.
+fn describe_seen(o: &Observed, names: &[&str]) -> Option<String> {
+    let seen: Vec<(&str, &str)> = names
+        .iter()
+        .filter_map(|name| Some((*name, find_reach(o, name)?.seen()?.what.as_str())))
+        .collect();
+    (!seen.is_empty()).then(|| build_findings(&seen))
+}
+
+/// The same, and what follows for the order.
+fn describe_held(o: &Observed, order: &OrderStatus, names: &[&str]) -> String {
+    let seen = describe_seen(o, names).unwrap_or_default();
+    let until = names
+        .iter()
+        .filter_map(|name| held_until(o.self_check, find_reach(o, name)))
+        .max();
+    match (o.self_check.mode, until) {
+        (SelfCheckMode::Required, _) => {
+            let expires = order.expires.as_ref();
+            let until = expires.map_or_else(
+                || "until the order expires".to_owned(),
+                |at| format!("until the order expires at {}", whole(at.0)),
+            );
+            format!(
+                "{seen}. The issuer's spec.acme.http01.selfCheck.mode is Required: the CA is not asked {until} unless the way is good; it \
+                 is looked at again by itself"
+            )
+        }
+        (SelfCheckMode::Advisory | SelfCheckMode::Off, Some(until)) => {
+            format!(
+                "{seen}. It is looked at again by itself, and the CA is asked at {} in any case",
+                whole(until)
+            )
+        }
+        (SelfCheckMode::Advisory | SelfCheckMode::Off, None) => seen,
     }
 }
 
-/// What is not good is looked at again after half the time it has lasted, 50 ms to 5 s.
+/// Until when the self-check, which is advice, holds the order back: a wrong answer for its budget at most, none at all for 3 s,
+/// since some ingress controllers begin to listen with their first route. `None`: until the way is good, or it was not looked at.
+fn held_until(check: SelfCheck, reach: Option<&Reach>) -> Option<Timestamp> {
+    match (check.mode, reach) {
+        (SelfCheckMode::Off, _)
+        | (_, Some(Reach::Reachable))
+        | (SelfCheckMode::Advisory, Some(Reach::Unverified(_))) => Some(Timestamp::MIN),
+        (SelfCheckMode::Required, _) | (SelfCheckMode::Advisory, None) => None,
+        (SelfCheckMode::Advisory, Some(Reach::Unreachable(seen))) => {
+            Some(later(seen.since, UNREACHABLE_HOLDS))
+        }
+        (SelfCheckMode::Advisory, Some(Reach::Wrong(seen))) => {
+            Some(later(seen.since, check.budget))
+        }
+    }
+}
+
+/// What is not good is looked at again after half the time it has lasted, 50 ms to 5 s; after ten minutes every 30 s.
 fn next_look(reach: &Reach) -> Timestamp {
-    match reach {
-        Reach::Reachable => Timestamp::MIN,
-        Reach::Unreachable { since, at, .. } | Reach::Wrong { since, at, .. } => later(
-            *at,
-            (at.duration_since(*since) / 2).clamp(
-                SignedDuration::from_millis(50),
-                SignedDuration::from_secs(5),
-            ),
-        ),
-    }
+    let Some(seen) = reach.seen() else {
+        return Timestamp::MIN;
+    };
+    let lasted = seen.at.duration_since(seen.since);
+    let most = if lasted < SignedDuration::from_mins(10) {
+        SignedDuration::from_secs(5)
+    } else {
+        RECHECK
+    };
+    later(
+        seen.at,
+        (lasted / 2).clamp(SignedDuration::from_millis(50), most),
+    )
 }
 
 fn poll_after_change(read: &ReadOrder, now: Timestamp) -> Plan {
@@ -435,9 +497,20 @@ fn refresh(row: &'static str, now: Timestamp) -> Plan {
     }
 }
 
-fn record_invalid(view: &OrderView, now: Timestamp) -> Plan {
-    let (_, message) = build_order_failure(view);
+fn record_invalid(o: &Observed, view: &OrderView, now: Timestamp) -> Plan {
+    let (_, mut message) = build_order_failure(view);
     let problems = find_problems(view);
+    let blamed: Vec<&str> = problems.iter().filter_map(|(name, _)| *name).collect();
+    if let Some(seen) = describe_seen(o, &blamed) {
+        message.push_str(". The self-check saw before: ");
+        message.push_str(&seen);
+    } else if !blamed.is_empty()
+        && blamed
+            .iter()
+            .all(|name| find_reach(o, name) == Some(&Reach::Reachable))
+    {
+        message.push_str(". Seen from here the way was good: look at what differs outside, such as a firewall, a block by country, or DNS");
+    }
     let class = problems
         .iter()
         // An invalid order is an answer of a CA that works, whatever its problem is called.

@@ -17,6 +17,9 @@ use crate::plan::fixtures::{
     other,
 };
 use crate::plan::{Failure, fixtures, plan};
+use crate::served::Served;
+
+mod merge;
 
 fn report(o: &Observed, now: Timestamp) -> CertificateStatus {
     build_status(o, &plan(o, now), now)
@@ -35,6 +38,22 @@ fn failure(class: FaultClass) -> Failure {
         message: "the CA refused the order".into(),
         fault: fault(class),
     }
+}
+
+#[test]
+fn why_a_good_certificate_is_to_be_renewed_is_said_once() {
+    let o = observed().with_certificate(due()).made_immutable();
+    let (is_ready, reason, message) = told(&o, READY);
+    assert_eq!((is_ready, reason.as_str()), (true, "Renewing"));
+    assert!(
+        message.contains("Secret site-tls is immutable"),
+        "{message}"
+    );
+    assert_eq!(
+        message.matches("the certificate expires at").count(),
+        1,
+        "{message}"
+    );
 }
 
 #[test]
@@ -269,80 +288,6 @@ fn failed_attempts_are_counted_and_forgotten_when_a_certificate_is_in_place() {
 }
 
 #[test]
-fn merging_a_change_twice_is_merging_it_once() {
-    let o = observed().backing_off_until(-1);
-    for change in [
-        Change::None,
-        Change::Placed(order_status()),
-        Change::Cleared(Ending::abandoned("the names changed")),
-        Change::Failed(failure(FaultClass::Permanent)),
-    ] {
-        let mut once = o.status.clone();
-        apply_change(&o, &mut once, &change, now());
-        let mut twice = once.clone();
-        apply_change(&o, &mut twice, &change, now());
-        assert_eq!(once, twice);
-    }
-}
-
-#[test]
-fn a_failure_that_is_recorded_after_an_edit_does_not_hold_the_edit_back() {
-    let then = observed();
-    let mut edited = then.clone().with_names(&["b.example"]);
-    let mut status = edited.status.clone();
-    let failed = Change::Failed(failure(FaultClass::Permanent));
-    apply_earlier_change(&edited, &mut status, &failed, &Basis::of(&then), now());
-    edited.status = status.clone();
-    assert!(edited.is_changed_since_failure());
-    let same = Observed { status, ..then };
-    assert!(!same.is_changed_since_failure());
-}
-
-#[test]
-fn an_order_that_another_leader_has_begun_stays_when_the_end_of_the_one_before_is_recorded() {
-    let then = observed().with_order(order(OrderState::Pending));
-    let mut now_there = then.clone();
-    let begun = now_there.status.order.as_mut().unwrap();
-    begun.url = "https://ca.test/order/2".into();
-    for change in [
-        Change::Cleared(Ending::abandoned("the names changed")),
-        Change::Failed(failure(FaultClass::Validation)),
-    ] {
-        let mut status = now_there.status.clone();
-        apply_earlier_change(&now_there, &mut status, &change, &Basis::of(&then), now());
-        assert_eq!(status.order, now_there.status.order);
-        assert_eq!(status.history.len(), 1, "{change:?} is told");
-        let mut status = then.status.clone();
-        apply_earlier_change(&then, &mut status, &change, &Basis::of(&then), now());
-        assert_eq!(status.order, None);
-    }
-}
-
-#[test]
-fn a_refusal_that_is_recorded_late_is_that_of_the_issuer_that_was_asked() {
-    let other = |name: &str| IssuerRef {
-        name: name.into(),
-        kind: IssuerKind::Issuer,
-    };
-    let mut first = observed();
-    first.spec.alternate_issuer_refs = vec![other("b")];
-    let mut second = first.clone();
-    second.chosen = Some(other("b"));
-    assert_ne!(first.issuer_id(), second.issuer_id());
-    let mut failed = failure(FaultClass::Permanent);
-    failed.reason = Reason::Rejected;
-    failed.fault.problem = None;
-    let failed = Change::Failed(failed);
-    let mut status = first.status.clone();
-    apply_change(&first, &mut status, &failed, at(-60));
-    let back = Observed { status, ..first };
-    let mut status = back.status.clone();
-    apply_earlier_change(&back, &mut status, &failed, &Basis::of(&second), now());
-    let by: Vec<&str> = status.refusals.iter().map(|r| r.issuer.as_str()).collect();
-    assert_eq!(by, [back.issuer_id(), second.issuer_id()]);
-}
-
-#[test]
 fn fields_of_later_versions_are_kept() {
     let mut o = observed();
     o.status
@@ -567,4 +512,25 @@ fn who_signs_in_place_of_the_first_is_told_with_the_reason_until_the_first_signs
         )),
         "{message}"
     );
+}
+
+#[test]
+fn what_is_served_is_told_of_an_issued_certificate_only_and_stays_until_something_else_is_seen() {
+    let mut o = observed().with_certificate(good());
+    o.served = Some(Served::Fresh);
+    let seen = report(&o, now());
+    let served = |status: &CertificateStatus| {
+        let told = condition::find(&status.conditions, SERVED);
+        told.map(|c| (c.status.clone(), c.reason.clone()))
+    };
+    let fresh = Some(("True".to_owned(), "Fresh".to_owned()));
+    assert_eq!(served(&seen), fresh);
+    o.status = seen;
+    o.served = None;
+    assert_eq!(served(&report(&o, now())), fresh);
+    o.served = Some(Served::NoEntryPoint);
+    let unknown = Some(("Unknown".to_owned(), "NoEntryPoint".to_owned()));
+    assert_eq!(served(&report(&o, now())), unknown);
+    o.secret = SecretObservation::Missing;
+    assert_eq!(served(&report(&o, now())), None);
 }

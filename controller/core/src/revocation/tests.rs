@@ -1,4 +1,4 @@
-use evercert_api::certificate::PrivateKey;
+use evercert_api::certificate::{PrivateKey, RotationPolicy};
 use evercert_api::condition;
 
 use super::*;
@@ -23,6 +23,7 @@ fn noted(reason: RevocationReason) -> Box<Revocation> {
         issuer: Some(ISSUER.into()),
         directory: DIRECTORY.into(),
         key_is_pending: false,
+        key_is_last_good: false,
     })
 }
 
@@ -298,14 +299,18 @@ fn a_refused_reason_gives_way_to_another_one_without_another_renewal() {
         o.revoke = Some(kept.into());
         assert_eq!(step(&o), Step::Wait, "{kept}");
     }
-    // Where the new certificate may have the key of the old one, it is renewed once more.
+    // Where the new certificate has the key of the old one, it is renewed once more, whatever the spec says by now of keys.
     o.revoke = Some("keyCompromise".into());
-    assert_eq!(step(&o), other("keyCompromise", true));
-    o.spec.private_key = Some(PrivateKey {
-        rotation_policy: RotationPolicy::Never,
-        ..PrivateKey::default()
-    });
-    assert_eq!(step(&o), other("keyCompromise", false));
+    for rotation_policy in [RotationPolicy::Always, RotationPolicy::Never] {
+        o.spec.private_key = Some(PrivateKey {
+            rotation_policy,
+            ..PrivateKey::default()
+        });
+        for same in [false, true] {
+            o.companion.revocation.as_mut().unwrap().key_is_last_good = same;
+            assert_eq!(step(&o), other("keyCompromise", !same));
+        }
+    }
     // Not while the noted one is in place: then it is noted anew.
     let mut in_place = under_way(&good(), RevocationReason::Superseded);
     in_place.revoke = Some("cessationOfOperation".into());

@@ -16,8 +16,10 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::SolverEndpoints;
-use super::cover::{IngressIndex, RouteClass};
+use super::cover::IngressIndex;
+use super::preset::{ALWAYS, Pair};
+use super::refusal::Group;
+use super::{Place, SolverEndpoints};
 
 /// The port that route Ingresses name; the pods' own port stands in the slices.
 const SERVICE_PORT: i32 = 80;
@@ -57,8 +59,13 @@ pub(super) fn path_of(challenge: &OpenChallenge) -> String {
     format!("{CHALLENGE_PATH}{}", challenge.token())
 }
 
-/// `<class cut to 40>-<8 hex>-route`, with a number from the second on.
-pub(super) fn ingress_name(namespace: &str, class: &RouteClass, number: usize) -> String {
+/// `<class cut to 40>-<8 hex>-route`, with a number from the second on. `twin` counts the sets of annotations.
+pub(super) fn ingress_name(place: &Place, twin: usize, number: usize) -> String {
+    let Group {
+        namespace,
+        class,
+        annotations,
+    } = &place.group;
     let readable: String = class
         .0
         .to_ascii_lowercase()
@@ -70,7 +77,18 @@ pub(super) fn ingress_name(namespace: &str, class: &RouteClass, number: usize) -
         "" => "class",
         trimmed => trimmed,
     };
-    let hash = stable_hash(&[namespace, &class.0]) >> 32;
+    let (twin_text, cell) = (twin.to_string(), place.cell.text());
+    let mut parts = vec![namespace.as_str(), &class.0];
+    if twin > 0 {
+        parts.extend(["twin", &twin_text]);
+    }
+    if !cell.is_empty() {
+        parts.extend(["cell", &cell]);
+    }
+    for (key, value) in annotations {
+        parts.extend([key.as_str(), value]);
+    }
+    let hash = stable_hash(&parts) >> 32;
     match number {
         0 => format!("{readable}-{hash:08x}-route"),
         n => format!("{readable}-{hash:08x}-route-{}", n + 1),
@@ -168,19 +186,23 @@ pub(super) fn slices(namespace: &str, solver: &SolverEndpoints) -> Vec<EndpointS
         .collect()
 }
 
-/// The Ingress of one class: one rule for each host, one path for each challenge.
+/// One Ingress: one rule for each host, one path for each challenge. What the issuer adds goes before the controller's own
+/// `annotations`.
 pub(super) fn ingress<'a>(
-    namespace: &str,
     name: &str,
-    class: &RouteClass,
+    place: &Place,
+    annotations: &[Pair],
     index: &IngressIndex,
     paths: impl Iterator<Item = (Option<&'a str>, &'a str)>,
 ) -> Ingress {
+    let Group {
+        namespace, class, ..
+    } = &place.group;
     let mut hosts: BTreeMap<Option<&str>, Vec<HTTPIngressPath>> = BTreeMap::new();
     for (host, path) in paths {
         hosts.entry(host).or_default().push(HTTPIngressPath {
             path: Some(path.to_owned()),
-            path_type: "Exact".to_owned(),
+            path_type: place.path_type.as_str().to_owned(),
             backend: IngressBackend {
                 service: Some(IngressServiceBackend {
                     name: service_name(namespace),
@@ -197,14 +219,15 @@ pub(super) fn ingress<'a>(
         host: host.map(ToOwned::to_owned),
         http: Some(HTTPIngressRuleValue { paths }),
     });
+    let owned = |(key, value): &Pair| ((*key).to_owned(), (*value).to_owned());
+    let mut all: BTreeMap<String, String> = ALWAYS.iter().chain(annotations).map(owned).collect();
+    all.extend(place.group.annotations.clone());
     let legacy = index.is_legacy(class);
-    let mut metadata = metadata(namespace, name.to_owned());
     if legacy {
-        metadata.annotations = Some(BTreeMap::from([(
-            "kubernetes.io/ingress.class".to_owned(),
-            class.0.clone(),
-        )]));
+        all.insert("kubernetes.io/ingress.class".to_owned(), class.0.clone());
     }
+    let mut metadata = metadata(namespace, name.to_owned());
+    metadata.annotations = Some(all);
     Ingress {
         metadata,
         spec: Some(IngressSpec {

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use evercert_api::children::stable_hash;
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
+use super::edit::strip;
+use super::preset::{self, Preset};
 use super::{ENTRY_POINTS, is_route};
+use crate::key::ObjectKey;
 
 /// The annotation that named a class before `spec.ingressClassName` did.
 const LEGACY_CLASS: &str = "kubernetes.io/ingress.class";
@@ -23,8 +27,8 @@ pub struct RouteClass(pub String);
 #[derive(Debug, Default)]
 pub struct IngressIndex {
     default: Option<RouteClass>,
-    /// Names of the IngressClasses.
-    known: BTreeSet<String>,
+    /// The IngressClasses by name, and what is known of the controller of each.
+    known: BTreeMap<String, &'static Preset>,
     /// Classes that are known only by the annotation of a user's Ingress, no IngressClass of that name exists.
     legacy: BTreeSet<RouteClass>,
     exact: HashMap<String, Vec<Holder>>,
@@ -43,15 +47,19 @@ struct Holder {
     addresses: Vec<IpAddr>,
     /// Of what a person can change in it.
     mark: u64,
+    /// When it was made, and which one it is.
+    place: (Option<Timestamp>, ObjectKey),
 }
 
 /// What covers a name in a class.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cover {
     /// The host that a rule for the name must carry.
     pub(super) host: Option<String>,
     /// Addresses in the status of the covering Ingresses, at most [`ENTRY_POINTS`].
     pub(super) entry_points: Vec<IpAddr>,
+    /// The covering Ingresses, the oldest first.
+    pub(super) ingresses: Vec<ObjectKey>,
 }
 
 impl IngressIndex {
@@ -62,22 +70,23 @@ impl IngressIndex {
         classes: impl IntoIterator<Item = &'a IngressClass>,
     ) -> Self {
         let classes: Vec<&IngressClass> = classes.into_iter().collect();
-        let known: BTreeSet<&str> = classes
-            .iter()
-            .filter_map(|c| c.metadata.name.as_deref())
-            .collect();
+        let preset = |class: &&IngressClass| {
+            let controller = class.spec.as_ref().and_then(|s| s.controller.as_deref());
+            let preset = preset::of_controller(controller.unwrap_or_default());
+            Some((class.metadata.name.clone()?, preset))
+        };
         let mut index = Self {
             default: default_class(&classes),
-            known: known.iter().map(|name| (*name).to_owned()).collect(),
+            known: classes.iter().filter_map(preset).collect(),
             ..Self::default()
         };
         for ingress in ingresses.into_iter().filter(|i| !is_route(i)) {
-            index.add(ingress, &known);
+            index.add(ingress);
         }
         index
     }
 
-    fn add(&mut self, ingress: &Ingress, known: &BTreeSet<&str>) {
+    fn add(&mut self, ingress: &Ingress) {
         let Some(spec) = &ingress.spec else { return };
         let legacy = ingress
             .metadata
@@ -88,7 +97,7 @@ impl IngressIndex {
             (Some(name), _) => Some(RouteClass(name.clone())),
             (None, Some(name)) => {
                 let class = RouteClass(name.clone());
-                if !known.contains(name.as_str()) {
+                if !self.known.contains_key(name) {
                     self.legacy.insert(class.clone());
                 }
                 Some(class)
@@ -99,6 +108,7 @@ impl IngressIndex {
             class,
             addresses: addresses(ingress),
             mark: mark(ingress),
+            place: place(ingress),
         };
         self.addresses
             .entry(holder.class.clone())
@@ -144,12 +154,12 @@ impl IngressIndex {
             let class = RouteClass(class.to_owned());
             // A cluster without any IngressClass may know classes by annotation only.
             if self.known.is_empty()
-                || self.known.contains(&class.0)
+                || self.known.contains_key(&class.0)
                 || self.legacy.contains(&class)
             {
                 return Ok(class);
             }
-            let known: Vec<&str> = self.known.iter().map(String::as_str).collect();
+            let known: Vec<&str> = self.known.keys().map(String::as_str).collect();
             return Err(format!(
                 "no ingress class: IngressClass {} does not exist; mend spec.acme.http01.ingressClassName on the issuer, \
                  there are: {}",
@@ -226,6 +236,12 @@ impl IngressIndex {
         stable_hash(&parts)
     }
 
+    /// What is known of the controller of `class`.
+    pub(super) fn preset(&self, class: &RouteClass) -> &'static Preset {
+        let known = self.known.get(&class.0).copied();
+        known.unwrap_or_else(|| preset::of_class(&class.0))
+    }
+
     /// Whether Ingresses of `class` say so by annotation only.
     pub(super) fn is_legacy(&self, class: &RouteClass) -> bool {
         self.legacy.contains(class)
@@ -234,50 +250,39 @@ impl IngressIndex {
     /// The exact host, else the wildcard one label up, else a rule without host; the exact name where nothing covers it.
     pub(super) fn cover(&self, class: &RouteClass, name: &str) -> Cover {
         let is_address = name.parse::<IpAddr>().is_ok();
-        let in_class = |holders: &[Holder]| -> Option<Vec<IpAddr>> {
-            let mut found = false;
+        let in_class = |host: Option<String>, holders: &[Holder]| -> Option<Cover> {
+            let mut places = BTreeSet::new();
             let mut addresses: Vec<IpAddr> = Vec::new();
             for holder in holders
                 .iter()
                 .filter(|h| h.class.as_ref().is_none_or(|c| c == class))
             {
-                found = true;
+                places.insert(&holder.place);
                 for address in &holder.addresses {
                     if addresses.len() < ENTRY_POINTS && !addresses.contains(address) {
                         addresses.push(*address);
                     }
                 }
             }
-            found.then_some(addresses)
+            (!places.is_empty()).then(|| Cover {
+                host,
+                entry_points: addresses,
+                ingresses: places.into_iter().map(|(_, key)| key.clone()).collect(),
+            })
         };
         let exact = || Some(name.to_owned());
         if is_address {
             // The host of a rule is never an address.
-            return Cover {
-                host: None,
-                entry_points: in_class(&self.every).unwrap_or_default(),
-            };
+            return in_class(None, &self.every).unwrap_or_default();
         }
-        if let Some(entry_points) = in_class(self.exact(name)) {
-            return Cover {
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        in_class(exact(), self.exact(name))
+            .or_else(|| in_class(wildcard, self.wildcard(name)))
+            .or_else(|| in_class(None, &self.every))
+            .unwrap_or_else(|| Cover {
                 host: exact(),
-                entry_points,
-            };
-        }
-        if let Some(entry_points) = in_class(self.wildcard(name)) {
-            let host = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
-            return Cover { host, entry_points };
-        }
-        if let Some(entry_points) = in_class(&self.every) {
-            return Cover {
-                host: None,
-                entry_points,
-            };
-        }
-        Cover {
-            host: exact(),
-            entry_points: Vec::new(),
-        }
+                ..Cover::default()
+            })
     }
 
     fn exact(&self, name: &str) -> &[Holder] {
@@ -308,14 +313,22 @@ pub fn class_of(ingress: &Ingress) -> Option<&str> {
     })
 }
 
-/// Of its spec and annotations; what controllers say in its status does not count.
+/// When it was made, and which one it is.
+fn place(ingress: &Ingress) -> (Option<Timestamp>, ObjectKey) {
+    let meta = &ingress.metadata;
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let key = ObjectKey::new(namespace, meta.name.as_deref().unwrap_or_default());
+    (meta.creation_timestamp.as_ref().map(|t| t.0), key)
+}
+
+/// Of its spec and annotations; what controllers say in its status does not count, nor what we have put there.
 fn mark(ingress: &Ingress) -> u64 {
     let meta = &ingress.metadata;
     let text = |value: serde_json::Result<String>| value.unwrap_or_default();
     stable_hash(&[
         meta.namespace.as_deref().unwrap_or_default(),
         meta.name.as_deref().unwrap_or_default(),
-        &text(serde_json::to_string(&ingress.spec)),
+        &text(serde_json::to_string(&strip(ingress))),
         &text(serde_json::to_string(&meta.annotations)),
     ])
 }

@@ -1,4 +1,7 @@
 mod cover;
+mod edit;
+mod presets;
+mod refusal;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +23,8 @@ fn certificate(key: &str, open: &[(&str, &str)]) -> CertificateChallenges {
         uid: format!("uid-of-{name}"),
         sources: BTreeMap::new(),
         class: None,
+        annotations: BTreeMap::new(),
+        edit_in_place: None,
         challenges: open
             .iter()
             .map(|(host, token)| challenge(host, token))
@@ -77,6 +82,7 @@ fn plan(
         open,
         &IngressIndex::new(ingresses, classes),
         &solver(&["198.18.1.5"]),
+        &Refusals::default(),
     )
 }
 
@@ -159,7 +165,14 @@ fn one_name_gets_one_service_one_slice_and_one_ingress() {
     assert_eq!(ingresses.len(), 1);
     let ingress = serde_json::to_value(&ingresses[0]).unwrap();
     assert_eq!(ingress["metadata"]["ownerReferences"][0]["kind"], "Service");
-    assert_eq!(ingress["metadata"].get("annotations"), None);
+    assert_eq!(
+        ingress["metadata"]["annotations"],
+        json!({
+            "external-dns.alpha.kubernetes.io/controller": "none",
+            "external-dns.kubernetes.io/controller": "none",
+        }),
+        "nothing for a controller that is not known"
+    );
     assert_eq!(
         ingress["spec"],
         json!({
@@ -282,7 +295,12 @@ fn each_address_family_has_its_own_slice() {
         certificate("shop/a", &[("a.example.com", "t")]),
     )];
     let families = |addresses: &[&str]| -> Vec<String> {
-        let plan = plan_routes(&open, &IngressIndex::default(), &solver(addresses));
+        let plan = plan_routes(
+            &open,
+            &IngressIndex::default(),
+            &solver(addresses),
+            &Refusals::default(),
+        );
         plan.namespaces["shop"]
             .owned_by("u")
             .0

@@ -45,7 +45,7 @@ fn plan_in(
     config: &SourceConfig,
 ) -> SourcePlan {
     let facts = NamespaceFacts {
-        labels,
+        labels: Some(labels),
         ingresses: ingresses.iter().collect(),
         certificates: certificates.iter().collect(),
         default_class: None,
@@ -464,4 +464,27 @@ fn what_stalls_a_certificate_is_said_on_its_ingress_once_for_each_reason() {
     assert_eq!(first[0].reason, Reason::SecretNotOurs);
     assert!(first[0].sentence.contains("Certificate tls: it is Bob's"));
     assert_eq!((&first[0].identity, first.len()), (&second[0].identity, 1));
+}
+
+#[test]
+fn nothing_is_done_in_a_namespace_whose_labels_are_not_known_yet() {
+    let ingress = ingress(
+        "site",
+        1,
+        &json!({"evercert.dev/issuer": "ca"}),
+        &json!([entry("tls", &["a.b"])]),
+    );
+    let plan_with = |labels: Option<&BTreeMap<String, String>>| {
+        let facts = NamespaceFacts {
+            labels,
+            ingresses: vec![&ingress],
+            certificates: Vec::new(),
+            default_class: None,
+            cert_managers: &BTreeMap::new(),
+        };
+        plan_source("shop", &facts, &SourceConfig::default())
+    };
+    assert_eq!(plan_with(None), SourcePlan::default());
+    let unlabelled = BTreeMap::new();
+    assert_eq!(names(&plan_with(Some(&unlabelled))), ["tls"]);
 }

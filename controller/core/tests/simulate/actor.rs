@@ -13,6 +13,7 @@ use evercert_core::observe::{
 };
 use evercert_core::plan::Failure;
 use evercert_core::preflight::Preflight;
+use evercert_core::reach::SelfCheck;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Seconds;
@@ -28,6 +29,8 @@ pub(crate) struct Actor {
     pub(crate) lifetime: Seconds,
     /// While its name does not lead here.
     pub(crate) dead: Vec<(Seconds, Seconds)>,
+    /// Whether it is one of those of which the CA says when to renew, where it does so of some.
+    pub(crate) is_told: bool,
     /// True end of the certificate in place.
     pub(crate) good_until: Seconds,
     /// Whether it had a certificate, and has none that is good now.
@@ -79,6 +82,7 @@ impl Actor {
             born,
             lifetime,
             dead,
+            is_told: [0, 8, 13, 19].contains(&(index % 40)),
             good_until: born,
             is_without: false,
             turn: None,
@@ -178,6 +182,8 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         refused_profile: None,
         solver: SolverState::Ready,
         presented: Presented::No,
+        served: None,
+        self_check: SelfCheck::default(),
         reach: Vec::new(),
         slot: false,
         unwritable: None,

@@ -52,6 +52,8 @@ pub(crate) struct Ca {
     pub(crate) outages: Vec<(Seconds, Seconds)>,
     /// Since when it wants certificates renewed that came before: it is going to revoke them.
     pub(crate) revocation: Option<Seconds>,
+    /// Since when it wants certificates renewed at once that came before, and does not say why.
+    pub(crate) pull: Option<Seconds>,
     /// From when to when it wants everything renewed sooner, to lighten its load of later.
     pub(crate) shift: Option<(Seconds, Seconds)>,
 }
@@ -133,10 +135,12 @@ impl Ca {
             .filter(|since| came < *since && *since <= at);
         let shifted = self.shift.is_some_and(|(from, to)| from <= at && at < to);
         let ideal = came + lifetime * if shifted { 0.5 } else { 2.0 / 3.0 };
-        self.is_up(at).then(|| match revoked {
-            Some(since) => (since - 3_600.0, since, true),
-            None => (ideal - lifetime / 50.0, ideal + lifetime / 50.0, false),
-        })
+        let is_before = |pull: &Seconds| came < *pull && *pull <= at;
+        self.is_up(at)
+            .then(|| match revoked.or_else(|| self.pull.filter(is_before)) {
+                Some(since) => (since - 3_600.0, since, revoked.is_some()),
+                None => (ideal - lifetime / 50.0, ideal + lifetime / 50.0, false),
+            })
     }
 
     /// Signs.

@@ -17,8 +17,8 @@ use std::time::Instant;
 use actor::DIRECTORY;
 use evercert_core::limits::{Bucket, Model};
 
-use tally::Tally;
-use world::{Flaw, Script, World};
+use tally::{Pulled, Tally};
+use world::{Flaw, PULLED, Script, World};
 
 fn setting(name: &str, usual: u32) -> u32 {
     let given = std::env::var(name).ok();
@@ -79,6 +79,7 @@ fn two_years_of_three_thousand_certificates_break_no_limit_and_lose_no_certifica
         seed: setting("SEED", 1).into(),
         certificates: usize::try_from(setting("CERTIFICATES", 3_000)).unwrap(),
         days: setting("DAYS", 730).into(),
+        pull: Some(400.0),
         ..Script::default()
     };
     let (tally, told) = run_and_tell(&script);
@@ -108,6 +109,34 @@ fn two_years_of_three_thousand_certificates_break_no_limit_and_lose_no_certifica
         tally.issued >= script.certificates,
         "nearly nothing was issued"
     );
+    let pulled = &tally.pulled;
+    assert!(
+        script.days < 402.0 || pulled.len() > script.certificates / 12,
+        "{} windows moved into the past",
+        pulled.len()
+    );
+    let late = pulled.values().filter(|p| is_late(p)).count();
+    assert_eq!(late, 0, "not renewed when the CA asked for it");
+    let again = pulled.values().filter(|p| p.orders != 1).count();
+    assert_eq!(again, 0, "not ordered once for it: {pulled:?}");
+}
+
+/// Whether it was not renewed in the time after the CA asked for it.
+fn is_late(pulled: &Pulled) -> bool {
+    pulled.after.is_none_or(|after| after > PULLED)
+}
+
+#[test]
+fn windows_in_the_past_that_nobody_reads_are_counted_as_late() {
+    let tally = run(&Script {
+        certificates: 400,
+        days: 22.0,
+        pull: Some(15.0),
+        flaw: Some(Flaw::AsksNobody),
+        ..Script::default()
+    });
+    let late = tally.pulled.values().filter(|p| is_late(p)).count();
+    assert!(late > 5, "{late} of {:?}", tally.pulled);
 }
 
 #[test]

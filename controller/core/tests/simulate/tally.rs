@@ -9,6 +9,15 @@ use crate::clock::{DAY, HOUR};
 /// The length of a bar in the plot.
 const WIDTH: usize = 60;
 
+/// A certificate that is to be renewed at once, since the CA says so.
+#[derive(Debug, Default)]
+pub(crate) struct Pulled {
+    /// Orders for that.
+    pub(crate) orders: usize,
+    /// After how many seconds there was another one.
+    pub(crate) after: Option<Seconds>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) orders: usize,
@@ -26,6 +35,8 @@ pub(crate) struct Tally {
     pub(crate) revoked_late: usize,
     /// Seconds from the announcement to each replacement.
     pub(crate) replaced_after: Vec<Seconds>,
+    /// What became of those whose window the CA moved into the past.
+    pub(crate) pulled: BTreeMap<usize, Pulled>,
     pub(crate) probes: usize,
     pub(crate) lost: usize,
     pub(crate) restarts: usize,

@@ -31,12 +31,17 @@ use crate::actor::{Actor, DIRECTORY, build_facts, failure, fault};
 use crate::ca::{Ca, INCIDENT, Refusal, Seconds};
 use crate::clock::{DAY, HOUR, instant, millis, seconds};
 use crate::dice::Dice;
-use crate::tally::Tally;
+use crate::tally::{Pulled, Tally};
 
 const ACCOUNT: &str = "https://acme-v02.api.letsencrypt.org/acme/acct/1";
 const MOST_ORDERS: usize = 100;
 /// A certificate that expires is the operator's fault when CA and operator were up for so long before.
 const FAULT: Seconds = 2.0 * HOUR;
+/// For how many days before and after that day the CA says when to renew: each certificate is looked at in that time.
+const TOLD: (f64, f64) = (65.0, 3.0);
+/// The longest time from a window that moves into the past to the renewal: the CA is asked every six hours, by a clock that may be
+/// five hours off, a new certificate has six hours' rest, the renewals that are found due are spread, and an order takes its time.
+pub(crate) const PULLED: Seconds = 20.0 * HOUR;
 
 /// What is broken in a run, on purpose: so that what counts is known to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +63,9 @@ pub(crate) struct Script {
     /// Whether the CA says when to renew; then it shifts its load from day 12 to 16, and announces on this day that what it has
     /// issued so far is going to be revoked.
     pub(crate) revocation: Option<f64>,
+    /// Whether the CA says of some of them when to renew, for some months; amid these, on this day, it moves their windows into the
+    /// past.
+    pub(crate) pull: Option<f64>,
     pub(crate) flaw: Option<Flaw>,
 }
 
@@ -70,6 +78,7 @@ impl Default for Script {
             days: 730.0,
             model: Model::of(DIRECTORY),
             revocation: None,
+            pull: None,
             flaw: None,
         }
     }
@@ -84,6 +93,7 @@ enum Event {
     Grant,
     JumpClock,
     Revoke,
+    Pull,
 }
 
 pub(crate) struct World {
@@ -149,6 +159,13 @@ impl World {
             ca.outages.retain(far);
             downs.retain(far);
         }
+        if let Some(day) = script.pull {
+            let pulled = day * DAY;
+            ca.pull = Some(pulled);
+            let far = |(from, to): &(Seconds, Seconds)| *to < pulled || pulled + PULLED < *from;
+            ca.outages.retain(far);
+            downs.retain(far);
+        }
         let mut world = Self {
             dice,
             now: 0.0,
@@ -183,6 +200,9 @@ impl World {
         }
         if let Some(day) = world.script.revocation {
             world.at((day + 1.0) * DAY, Event::Revoke);
+        }
+        if let Some(day) = world.script.pull {
+            world.at(day * DAY, Event::Pull);
         }
         for jump in 1..6 {
             let at = end / 6.0 * f64::from(jump);
@@ -241,6 +261,14 @@ impl World {
                     a.born < came && came < announced && at < a.good_until && !a.is_dead(at)
                 };
                 self.tally.revoked_late = self.actors.iter().filter(is_left).count();
+            }
+            Event::Pull => {
+                for (index, actor) in self.actors.iter().enumerate() {
+                    let is_in_place = actor.born < actor.good_until && self.now < actor.good_until;
+                    if self.is_told(actor) && is_in_place && !actor.is_dead(self.now) {
+                        self.tally.pulled.insert(index, Pulled::default());
+                    }
+                }
             }
             Event::JumpClock => {
                 self.skew = if self.skew == 0.0 {
@@ -351,11 +379,18 @@ impl World {
         }
     }
 
+    /// Whether the CA says of this one when to renew.
+    fn is_told(&self, actor: &Actor) -> bool {
+        let is_then = |day: f64| (day - TOLD.0) * DAY < self.now && self.now < (day + TOLD.1) * DAY;
+        let is_pulled = self.script.pull.is_some_and(is_then);
+        self.script.revocation.is_some() || (is_pulled && actor.is_told)
+    }
+
     /// The daily look at what is in order sees nothing new: it is left out.
     fn wake_of(&self, index: usize, next: &Plan) -> Timestamp {
         let renewal = self.actors[index].observed.status.renewal_time.as_ref();
         match renewal {
-            Some(at) if next.row == "settle" && self.script.revocation.is_none() => {
+            Some(at) if next.row == "settle" && !self.is_told(&self.actors[index]) => {
                 next.wake.max(at.0)
             }
             Some(_) | None => next.wake,
@@ -378,14 +413,15 @@ impl World {
             reason: Reason::CAUnavailable,
             message: "the CA does not answer".into(),
         });
+        let asks = self.script.flaw != Some(Flaw::AsksNobody);
+        let is_told = asks && self.is_told(&self.actors[index]);
         let o = &mut self.actors[index].observed;
         o.slot = self.under_way.contains_key(&o.key);
         o.limit = limit;
         o.gate = gate;
         o.poll_turn = None;
         if let IssuerObservation::Ready(issuer) = &mut o.issuer {
-            let asks = self.script.flaw != Some(Flaw::AsksNobody);
-            issuer.renewal_info = asks && self.script.revocation.is_some();
+            issuer.renewal_info = is_told;
         }
     }
 

@@ -5,6 +5,7 @@ mod give_back;
 mod key;
 mod order;
 mod place;
+mod probe;
 mod renewal_info;
 mod revoke;
 mod secret;
@@ -158,7 +159,7 @@ async fn take(
             order::present(gathered, context);
             Outcome::waits()
         }
-        Step::Probe(names) => order::probe(gathered, names, context).await,
+        Step::Probe(names) => probe::probe(gathered, names, context).await,
         Step::Accept(urls) => order::accept(gathered, urls, context, now).await,
         Step::Finalize => order::finalize(gathered, context, now).await,
         Step::Store => order::store(gathered, context, now).await?,
@@ -183,6 +184,7 @@ pub(crate) fn forget(key: &ObjectKey, context: &Context) {
     context.ledger.leave(key);
     context.polls.leave(key);
     context.preflights.forget(key);
+    context.served.forget(key);
 }
 
 /// Writes the outcome's event.

@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use evercert_acme::Acme;
 use evercert_api::challenge::OpenChallenge;
-use evercert_api::names::host_header;
 use evercert_api::{Identifier, Reason};
 use evercert_core::fault::{Fault, FaultClass};
 use evercert_core::lanes::Candidate;
-use evercert_core::observe::{OrderObservation, Reach, ReadOrder};
+use evercert_core::observe::{OrderObservation, ReadOrder};
 use evercert_core::order::{OrderState, OrderView};
 use evercert_core::plan::Failure;
 use evercert_core::report::Change;
 use evercert_core::routes::CertificateChallenges;
 use evercert_core::sentence::{build_fault, build_remedy};
-use evercert_probe::Finding;
-use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -26,7 +23,6 @@ use crate::error::Error;
 use crate::gather::{Gathered, find_sources};
 use crate::issuer::{IssuerId, Session, Signer};
 use crate::ledger::Settlement;
-use crate::projection::Presentation;
 use crate::secrets::KeyPairPem;
 
 /// The account that orders, and its directory's URL.
@@ -46,7 +42,7 @@ pub(super) fn order_url(gathered: &Gathered) -> Option<String> {
         .map(|o| o.url.clone())
 }
 
-fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
+pub(super) fn read_order(gathered: &Gathered) -> Option<ReadOrder> {
     match &gathered.observed.order {
         OrderObservation::Read(read) => Some(read.clone()),
         OrderObservation::None | OrderObservation::Unread | OrderObservation::Failed { .. } => None,
@@ -234,72 +230,14 @@ pub(super) fn present(gathered: &Gathered, context: &Context) {
             .session
             .as_ref()
             .and_then(|s| s.ingress_class.clone()),
+        annotations: gathered
+            .session
+            .as_ref()
+            .map(|s| s.route_annotations.clone())
+            .unwrap_or_default(),
+        edit_in_place: gathered.session.as_ref().and_then(|s| s.edit_in_place),
         challenges,
     });
-}
-
-/// Asks the entry point for the challenges of `names`, all at once.
-pub(super) async fn probe(gathered: &mut Gathered, names: &[String], context: &Context) -> Outcome {
-    let Some(read) = read_order(gathered) else {
-        return Outcome::moved();
-    };
-    let key = &gathered.observed.key;
-    let entry_points = match context.projections.presented(key) {
-        Presentation::Applied { entry_points } => entry_points,
-        Presentation::Pending | Presentation::Failed { .. } => return Outcome::moved(),
-    };
-    let options = evercert_probe::Options::default();
-    let looks = read
-        .view
-        .open_challenges()
-        .filter(|(a, _)| names.contains(&a.name))
-        .map(|(a, c)| {
-            let entry = entry_points.get(&a.name).cloned().unwrap_or_default();
-            let options = &options;
-            async move {
-                let finding = if entry.is_empty() {
-                    Finding::UnreachableFromHere {
-                        what: "no Ingress has an address in its status".to_owned(),
-                    }
-                } else {
-                    evercert_probe::ask(
-                        &entry,
-                        80,
-                        &host_header(&a.name),
-                        &c.token,
-                        &c.key_authorization,
-                        options.clone(),
-                    )
-                    .await
-                };
-                (a.name.clone(), finding)
-            }
-        });
-    let findings = join_all(looks).await;
-    let at = Timestamp::now();
-    context.memory.update(key, |entry| {
-        for (name, finding) in findings {
-            let since = match entry.reach.get(&name) {
-                Some(Reach::Wrong { since, .. } | Reach::Unreachable { since, .. }) => *since,
-                Some(Reach::Reachable) | None => at,
-            };
-            let reach = match &finding {
-                Finding::Reachable => Reach::Reachable,
-                Finding::UnreachableFromHere { .. } => Reach::Unreachable {
-                    since,
-                    at,
-                    what: finding.to_string(),
-                },
-                Finding::Wrong { .. } => Reach::Wrong {
-                    since,
-                    at,
-                    what: finding.to_string(),
-                },
-            };
-            entry.reach.insert(name, reach);
-        }
-    });
-    Outcome::moved()
 }
 
 /// Tells the CA that challenges are ready.

@@ -100,12 +100,7 @@ pub(super) async fn place(
             return Ok(failed(Reason::ApiError, &fault));
         }
     }
-    if context
-        .ledger
-        .has_budget_moved(&directory, acme.account_uri(), now)
-    {
-        context.wake_issuers.wake(&gathered.issuer);
-    }
+    context.tell_budget(&gathered.issuer, now);
     context.projections.want_solver(&key);
     let replaces = replaced(&gathered.observed, context);
     let choice = find_profile(&gathered.observed);

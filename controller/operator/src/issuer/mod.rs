@@ -1,14 +1,17 @@
 //! Issuers: key first, stored before it is used; the account looked up or made; the session that Certificates order with.
 
+mod explain;
 mod external;
 mod key;
 mod object;
 mod ready;
 mod rotation;
 mod session;
+mod turns;
 
 pub(crate) use object::{IssuerId, IssuerObject, IssuerResource};
 pub(crate) use session::{Session, Sessions, Signer};
+pub(crate) use turns::Turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +21,9 @@ use evercert_api::condition::{self, Claim, READY};
 use evercert_api::issuer::BudgetStatus;
 use evercert_api::{IssuerStatus, Reason};
 use evercert_core::backoff::outage_wait;
-use evercert_core::need::whole;
+use evercert_core::limits::{Budget, Telling};
+use evercert_core::need::{whole, whole_up};
+use evercert_core::observe::Gate;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::Api;
@@ -30,6 +35,7 @@ use crate::context::Context;
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::events::emit;
+use crate::ledger::Listener;
 use key::KeyChange;
 use ready::{Again, NotReady, Readiness};
 
@@ -70,10 +76,15 @@ async fn pass<K: IssuerResource>(
     let held = context.sessions.key(&object.id);
     let (readiness, key_change) =
         ready::ensure_ready(&object, before.as_ref(), context, place, now).await?;
+    let mut budget = None;
     let (wait, session) = match &readiness {
         Readiness::Unchanged(session) | Readiness::Ready(session) => {
-            let is_spent = build_budget(session, context, now).is_some_and(|b| b.orders < b.most);
+            let is_spent = find_left(session, context, now).is_some_and(|b| b.orders < b.capacity);
             let wait = if is_spent { BUDGET_RESYNC } else { RESYNC };
+            let (left, again) = tell_budget(&object, session, context, now);
+            budget = left;
+            let again = again.map(|at| at.duration_since(now).unsigned_abs());
+            let wait = again.map_or(wait, |again| wait.min(again));
             (wait, session.clone())
         }
         Readiness::NotReady(not) => {
@@ -94,7 +105,7 @@ async fn pass<K: IssuerResource>(
     let action = Action::requeue(wait);
     let changed = before.as_ref().is_none_or(|b| !b.is_like(&session));
     context.sessions.set(object.id.clone(), session);
-    let reported = report(issuer, &object, &readiness, context, now).await;
+    let reported = report(issuer, &object, &readiness, budget, context, now).await;
     // A report that met another writer is repeated, and then nothing has changed.
     if changed {
         context.wake_certificates(|spec, namespace| is_named(spec, namespace, &object.id));
@@ -239,30 +250,56 @@ fn build_next_try(not: &NotReady, now: Timestamp) -> String {
     }
 }
 
-/// What the ledger leaves for the session's account.
-fn build_budget(session: &Session, context: &Context, now: Timestamp) -> Option<BudgetStatus> {
+/// What the ledger leaves for the session's account, rounded.
+fn find_left(session: &Session, context: &Context, now: Timestamp) -> Option<Budget> {
     let (account, directory) = session.account()?;
-    let budget = context.ledger.tell_budget(directory, account, now)?;
-    let minute = |at: Timestamp| (at.as_second() + 59) / 60 * 60;
-    let next = budget.next.map(minute);
-    Some(BudgetStatus {
-        orders: budget.orders,
-        most: budget.capacity,
-        next_order_time: next.and_then(|s| Timestamp::from_second(s).ok()).map(Time),
-    })
+    let left = context.ledger.budget(directory, account, now)?;
+    Some(left.rounded())
+}
+
+/// The same as it is told: what was told stays for a minute, whatever else the status is written for. With when it is told else.
+fn tell_budget(
+    object: &IssuerObject,
+    session: &Session,
+    context: &Context,
+    now: Timestamp,
+) -> (Option<BudgetStatus>, Option<Timestamp>) {
+    let Some((account, directory)) = session.account() else {
+        return (None, None);
+    };
+    let listener = Listener {
+        issuer: object.id.clone(),
+        account: account.to_owned(),
+    };
+    let Some((left, telling)) = context.ledger.tell_budget(directory, &listener, now) else {
+        return (None, None);
+    };
+    match (telling, &object.status.budget) {
+        (Telling::At(at), Some(told)) => (Some(told.clone()), Some(at)),
+        (Telling::At(_), None) | (Telling::Kept | Telling::Now, _) => {
+            let left = left.rounded();
+            let status = BudgetStatus {
+                orders: left.orders,
+                most: left.capacity,
+                next_order_time: left.next.map(Time),
+            };
+            (Some(status), None)
+        }
+    }
 }
 
 async fn report<K: IssuerResource>(
     issuer: &K,
     object: &IssuerObject,
     readiness: &Readiness,
+    budget: Option<BudgetStatus>,
     context: &Context,
     now: Timestamp,
 ) -> Result<(), Error> {
     let mut status = object.status.clone();
     let claim = match readiness {
         Readiness::Unchanged(session) | Readiness::Ready(session) => {
-            status.budget = build_budget(session, context, now);
+            status.budget = budget;
             let ready = build_ready(session, &mut status);
             build_outage(session, context).unwrap_or(ready)
         }
@@ -301,10 +338,19 @@ fn build_outage(session: &Session, context: &Context) -> Option<Claim> {
         status: false,
         reason: gate.reason,
         message: format!(
-            "{}. It is asked again after 15 s, then less often, 10 min apart at most; certificates in place stay",
-            gate.message
+            "{}. {}; certificates in place stay",
+            gate.message,
+            build_asked_again(&gate)
         ),
     })
+}
+
+/// When a CA is asked again. An instant only for a limit, whose end the CA names: each new one is a write.
+fn build_asked_again(gate: &Gate) -> String {
+    if gate.reason == Reason::RateLimited {
+        return format!("It is asked again at {}", whole_up(gate.until));
+    }
+    "It is asked again after 15 s, then less often, 10 min apart at most".to_owned()
 }
 
 /// The end of an outage, or its beginning, for an event.
@@ -350,5 +396,28 @@ fn build_ready(session: &Session, status: &mut IssuerStatus) -> Claim {
             reason: Reason::SelfSigned,
             message: "certificates are signed with their own keys".to_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_said_to_be_probed_and_a_limit_to_end_at_an_instant() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let said = |reason, until| {
+            let gate = Gate {
+                until: at(until),
+                reason,
+                message: String::new(),
+            };
+            build_asked_again(&gate)
+        };
+        for until in [60, 3_600] {
+            let instant = format!("It is asked again at {}", at(until));
+            assert_eq!(said(Reason::RateLimited, until), instant);
+        }
+        assert!(said(Reason::CAUnavailable, 600).contains("10 min apart at most"));
     }
 }

@@ -1,11 +1,14 @@
 //! Issuer and ClusterIssuer seen alike.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use evercert_api::certificate::{IssuerKind, IssuerRef};
+use evercert_api::duration::parse_duration;
 use evercert_api::issuer::{AcmeIssuer, PolicyRule, directory_url};
-use evercert_api::{ClusterIssuer, Issuer, IssuerStatus, keys};
+use evercert_api::{ClusterIssuer, Issuer, IssuerStatus, Reason, keys};
 use evercert_core::observe::SELF_SIGNED;
+use evercert_core::reach::SelfCheck;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,6 +87,43 @@ impl IssuerObject {
         self.acme.as_ref()?.profile.clone()
     }
 
+    /// The annotations that it adds to its routes, and a sentence about those that it may not: a namespaced Issuer may add those whose
+    /// keys are among `allowed`, a ClusterIssuer any.
+    pub(crate) fn route_annotations(
+        &self,
+        allowed: &[String],
+    ) -> (BTreeMap<String, String>, Option<(Reason, String)>) {
+        let http01 = self.acme.as_ref().and_then(|acme| acme.http01.as_ref());
+        let wanted = http01.map(|h| h.annotations.clone()).unwrap_or_default();
+        if self.id.namespace.is_none() {
+            return (wanted, None);
+        }
+        let is_allowed = |key: &str| {
+            allowed.iter().any(|a| match a.strip_suffix('*') {
+                Some(prefix) => key.starts_with(prefix),
+                None => a == key,
+            })
+        };
+        let (taken, refused): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            wanted.into_iter().partition(|(key, _)| is_allowed(key));
+        let refused: Vec<String> = refused.into_keys().collect();
+        let note = (!refused.is_empty()).then(|| {
+            let text = format!(
+                "Of spec.acme.http01.annotations these keys are left out, since an Issuer may not set them: {}. Use a \
+                 ClusterIssuer, or have the operator started with --issuer-route-annotations={}",
+                refused.join(", "),
+                refused.join(",")
+            );
+            (Reason::RouteAnnotationsRefused, text)
+        });
+        (taken, note)
+    }
+
+    /// Whether it wants its routes in the users' own Ingresses, where it says.
+    pub(crate) fn edit_in_place(&self) -> Option<bool> {
+        self.acme.as_ref()?.http01.as_ref()?.edit_in_place
+    }
+
     /// The ingress class of its routes, where it names one.
     pub(crate) fn ingress_class(&self) -> Option<String> {
         self.acme
@@ -92,6 +132,20 @@ impl IssuerObject {
             .as_ref()?
             .ingress_class_name
             .clone()
+    }
+
+    /// How much the self-check counts. A budget that the schema would refuse is the usual one.
+    pub(crate) fn self_check(&self) -> SelfCheck {
+        let usual = SelfCheck::default();
+        let http01 = self.acme.as_ref().and_then(|acme| acme.http01.as_ref());
+        let Some(wanted) = http01.and_then(|http01| http01.self_check.as_ref()) else {
+            return usual;
+        };
+        let budget = wanted.budget.as_deref().and_then(parse_duration);
+        SelfCheck {
+            mode: wanted.mode,
+            budget: budget.unwrap_or(usual.budget),
+        }
     }
 }
 
@@ -164,5 +218,58 @@ impl IssuerResource for ClusterIssuer {
 
     fn set_status(&mut self, status: IssuerStatus) {
         self.status = Some(status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec() -> serde_json::Value {
+        json!({ "acme": {
+            "directory": "https://ca.example/dir",
+            "accountKeySecretRef": { "name": "account" },
+            "http01": { "annotations": { "a.example/x": "1", "a.example/y": "2", "b.example/z": "3" } },
+        } })
+    }
+
+    #[test]
+    fn an_issuer_sets_allowed_keys_only_and_the_others_are_named_with_the_remedy() {
+        let issuer: Issuer = serde_json::from_value(json!({
+            "apiVersion": "evercert.dev/v1", "kind": "Issuer",
+            "metadata": { "name": "ca", "namespace": "shop" }, "spec": spec(),
+        }))
+        .unwrap();
+        let object = issuer.object("evercert");
+        let keys = |allowed: &[&str]| {
+            let allowed: Vec<String> = allowed.iter().map(|a| (*a).to_owned()).collect();
+            let (taken, note) = object.route_annotations(&allowed);
+            (taken.into_keys().collect::<Vec<_>>(), note)
+        };
+        let (taken, note) = keys(&["a.example/x"]);
+        assert_eq!(taken, ["a.example/x"]);
+        let (reason, text) = note.unwrap();
+        assert_eq!(reason, Reason::RouteAnnotationsRefused);
+        assert_eq!(
+            text,
+            "Of spec.acme.http01.annotations these keys are left out, since an Issuer may not set them: a.example/y, \
+             b.example/z. Use a ClusterIssuer, or have the operator started with \
+             --issuer-route-annotations=a.example/y,b.example/z"
+        );
+        assert_eq!(keys(&["a.example/*"]).0, ["a.example/x", "a.example/y"]);
+        assert_eq!(keys(&["a.example/*", "b.example/z"]).1, None);
+        assert_eq!(keys(&[]).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_cluster_issuer_sets_what_it_likes() {
+        let issuer: ClusterIssuer = serde_json::from_value(json!({
+            "apiVersion": "evercert.dev/v1", "kind": "ClusterIssuer", "metadata": { "name": "ca" }, "spec": spec(),
+        }))
+        .unwrap();
+        let (taken, note) = issuer.object("evercert").route_annotations(&[]);
+        assert_eq!((taken.len(), note), (3, None));
     }
 }

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use evercert_acme::{ConnectError, Directory, DirectoryConfig, ExternalAccount, FoundAccount};
+use evercert_acme::{Directory, DirectoryConfig, ExternalAccount, FoundAccount};
 use evercert_api::Reason;
 use evercert_api::children::stable_hash;
 use evercert_api::issuer::{AcmeIssuer, directory_url};
 use evercert_core::contact::plan_contact;
 use evercert_core::fault::{Fault, FaultClass};
-use evercert_core::sentence::{build_fault, find_remedy};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::sync::SemaphorePermit;
 
+use super::explain::{At, explain_account, explain_connect};
 use super::external;
 use super::key::{AccountKey, KeyChange, ensure_key};
 use super::object::IssuerObject;
@@ -23,8 +23,6 @@ use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::effect::ca;
 use crate::secrets::data;
-
-const EXTERNAL_ACCOUNT_REQUIRED: &str = "externalAccountRequired";
 
 /// Whether an issuer can sign.
 pub(crate) enum Readiness {
@@ -109,7 +107,7 @@ impl NotReady {
         }
     }
 
-    fn outage(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn outage(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             again: Again::AsInAnOutage,
             ..Self::here(reason, message)
@@ -149,10 +147,15 @@ async fn try_ready(
     key_change: &mut Option<KeyChange>,
     now: Timestamp,
 ) -> Result<Readiness, Stop> {
+    let allowed = &context.config.issuer_route_annotations;
+    let (route_annotations, refused) = object.route_annotations(allowed);
     let session = |signer, fingerprint| Session {
         signer,
         policy: object.policy.clone(),
         ingress_class: object.ingress_class(),
+        self_check: object.self_check(),
+        route_annotations: route_annotations.clone(),
+        edit_in_place: object.edit_in_place(),
         profile: object.profile(),
         preferred_chain: object.preferred_chain(),
         directory: object.directory().to_owned(),
@@ -172,6 +175,7 @@ async fn try_ready(
     let bundle = gather_bundle(object, acme, &secrets).await?;
     let key = ensure_key(object, acme, &secrets, context, key_change).await?;
     let mut key = rotation::begin(object, key, &secrets, context).await?;
+    key.note = key.note.or(refused);
     let unwatched = key.unwatched || acme.ca_bundle_secret_ref.is_some();
     let url = directory_url(&acme.directory);
     let trust = format!("{:x}", stable_bytes(bundle.as_deref().unwrap_or_default()));
@@ -193,6 +197,9 @@ async fn try_ready(
         same.generation = object.generation;
         object.directory().clone_into(&mut same.directory);
         same.ingress_class = object.ingress_class();
+        same.self_check = object.self_check();
+        same.route_annotations.clone_from(&route_annotations);
+        same.edit_in_place = object.edit_in_place();
         same.profile = object.profile();
         same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);
@@ -296,15 +303,15 @@ async fn connect(
         let is_look_up = matches!(at, At::LookUp);
         let held = context
             .memory
-            .find_held_accounts(directory.url(), is_look_up, now);
+            .find_held_accounts(directory.url(), is_look_up, Timestamp::now());
         held.map_or(Ok(()), |fault| Err(explain(&fault, at)))
     };
     let refused = |fault: Fault, at: At<'_>| {
+        let now = Timestamp::now();
         context.note_fault(directory.url(), &fault, now);
         let is_look_up = matches!(at, At::LookUp);
-        if fault.class == FaultClass::RateLimited
-            && (is_look_up || matches!(at, At::Registration(_)))
-        {
+        let is_for_accounts = is_look_up || matches!(at, At::Registration(_));
+        if fault.class == FaultClass::RateLimited && is_for_accounts {
             context
                 .memory
                 .hold_accounts(directory.url(), &fault, is_look_up, now);
@@ -323,11 +330,15 @@ async fn connect(
             account
         } else {
             let external = external?;
-            permit(&At::Registration(external.as_ref()))?;
-            // The account may have got another key meanwhile, by another leader: a second one is not to be had back.
-            key.ensure_unchanged(object, context).await?;
-            let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
-            made.map_err(|fault| refused(fault, At::Registration(external.as_ref())))?
+            let register = async {
+                let at = || At::Registration(external.as_ref());
+                permit(&at())?;
+                // The account may have got another key meanwhile, by another leader: a second one is not to be had back.
+                key.ensure_unchanged(object, context).await?;
+                let made = ca::register(&directory, &key.der, external.as_ref(), now).await;
+                made.map_err(|fault| Stop::from(refused(fault, at())))
+            };
+            context.turns.take(directory.url(), register).await?
         };
         match &key.next {
             None => account,
@@ -454,121 +465,6 @@ async fn gather_bundle(
         ))));
     }
     Ok(Some(bundle.to_vec()))
-}
-
-fn explain_connect(error: &ConnectError) -> NotReady {
-    let (reason, remedy, retry_after) = match error {
-        ConnectError::InvalidUrl { .. } => {
-            let message =
-                format!("spec.acme.directory: {error}: write the https URL of an ACME directory");
-            return NotReady::here(Reason::InvalidDirectory, message);
-        }
-        ConnectError::InvalidBundle(_) => {
-            let message = format!(
-                "spec.acme.caBundle: {error}: give PEM certificates (-----BEGIN CERTIFICATE-----)"
-            );
-            return NotReady::here(Reason::InvalidCABundle, message);
-        }
-        ConnectError::Untrusted { .. } => (
-            Reason::UntrustedDirectory,
-            "give the CA's root certificate in spec.acme.caBundle or caBundleSecretRef",
-            None,
-        ),
-        ConnectError::Unreachable { .. } => (
-            Reason::CAUnavailable,
-            "check spec.acme.directory, and that the operator may reach it; it is tried again",
-            None,
-        ),
-        ConnectError::Outage { retry_after, .. } => (
-            Reason::CAUnavailable,
-            "nothing to mend here; it is tried again",
-            *retry_after,
-        ),
-        ConnectError::NotAcme { .. } => (
-            Reason::NotAnAcmeDirectory,
-            "write the URL of the CA's ACME directory into spec.acme.directory",
-            None,
-        ),
-    };
-    NotReady {
-        retry_after,
-        ..NotReady::outage(reason, format!("{error}: {remedy}"))
-    }
-}
-
-/// Where on the way to an account the CA refused.
-enum At<'a> {
-    /// The account of a key was looked up.
-    LookUp,
-    /// An account was to be made, bound to this one where there is one.
-    Registration(Option<&'a ExternalAccount>),
-    /// The account was given its contact.
-    Contact,
-    /// The account asked for something.
-    Request,
-}
-
-fn explain_account(
-    fault: &Fault,
-    at: &At<'_>,
-    is_binding_wanted: bool,
-    acme: &AcmeIssuer,
-) -> NotReady {
-    let kind = fault
-        .problem
-        .as_ref()
-        .map(|p| p.kind.as_str())
-        .unwrap_or_default();
-    let (reason, again) = match (fault.class, at) {
-        (FaultClass::Unavailable, _) => (Reason::CAUnavailable, Again::AsInALongOutage),
-        (FaultClass::RateLimited, _) => (Reason::RateLimited, Again::Seldom),
-        _ if kind == "userActionRequired" => (Reason::UserActionRequired, Again::Seldom),
-        (_, At::Registration(Some(_))) if is_about_binding(kind) => {
-            (Reason::EABRejected, Again::OnChange)
-        }
-        (FaultClass::Account, At::LookUp) if kind.is_empty() || kind == "unauthorized" => {
-            (Reason::AccountDeactivated, Again::OnChange)
-        }
-        (_, At::Registration(None)) if is_binding_wanted || kind == EXTERNAL_ACCOUNT_REQUIRED => {
-            (Reason::ExternalAccountRequired, Again::Seldom)
-        }
-        (FaultClass::Transient, _) => (Reason::AccountRefused, Again::AsInALongOutage),
-        (
-            FaultClass::Validation
-            | FaultClass::Account
-            | FaultClass::Permanent
-            | FaultClass::Gone
-            | FaultClass::NotReady,
-            _,
-        ) => (Reason::AccountRefused, Again::Seldom),
-    };
-    let remedy = match reason {
-        Reason::EABRejected => Some(external::build_remedy(acme)),
-        Reason::AccountDeactivated => Some(format!(
-            "an account that its CA has ended does not come back; to have another one, write the name of a Secret that does not \
-             exist yet into spec.acme.accountKeySecretRef in place of {}",
-            acme.account_key_secret_ref.name
-        )),
-        Reason::ExternalAccountRequired => {
-            find_remedy(EXTERNAL_ACCOUNT_REQUIRED).map(str::to_owned)
-        }
-        _ => find_remedy(kind).map(str::to_owned),
-    };
-    let remedy = remedy.map(|r| format!(". Remedy: {r}")).unwrap_or_default();
-    let message = format!("{}{remedy}", build_fault(fault));
-    NotReady {
-        retry_after: fault.retry_after,
-        again,
-        ..NotReady::here(reason, message)
-    }
-}
-
-/// Whether a refusal of a bound registration is about the binding. CAs have no type of their own for it.
-fn is_about_binding(kind: &str) -> bool {
-    !matches!(
-        kind,
-        "invalidContact" | "unsupportedContact" | "badPublicKey" | "badSignatureAlgorithm"
-    )
 }
 
 #[cfg(test)]

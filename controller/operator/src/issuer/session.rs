@@ -1,6 +1,6 @@
 //! Sessions: what Certificates order with, one for each issuer, made by the issuer's own loop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use evercert_acme::{Acme, Directory};
@@ -8,6 +8,7 @@ use evercert_api::Reason;
 use evercert_api::issuer::PolicyRule;
 use evercert_core::fault::Fault;
 use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation};
+use evercert_core::reach::SelfCheck;
 use evercert_core::sentence::build_fault;
 use jiff::Timestamp;
 
@@ -44,6 +45,12 @@ pub(crate) struct Session {
     pub(crate) policy: Vec<PolicyRule>,
     /// The ingress class of its routes, where it names one.
     pub(crate) ingress_class: Option<String>,
+    /// How much the self-check counts.
+    pub(crate) self_check: SelfCheck,
+    /// The annotations that it adds to its routes, those that it may.
+    pub(crate) route_annotations: BTreeMap<String, String>,
+    /// Whether it wants its routes in the users' own Ingresses, where it says.
+    pub(crate) edit_in_place: Option<bool>,
     /// The CA's profile that it wants.
     pub(crate) profile: Option<String>,
     /// The root that its certificates should lead to, where it names one.
@@ -89,6 +96,9 @@ impl Session {
             },
             policy: object.policy.clone(),
             ingress_class: object.ingress_class(),
+            self_check: object.self_check(),
+            route_annotations: BTreeMap::new(),
+            edit_in_place: None,
             profile: object.profile(),
             preferred_chain: object.preferred_chain(),
             directory: object.directory().to_owned(),

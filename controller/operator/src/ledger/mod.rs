@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use evercert_core::key::ObjectKey;
 use evercert_core::lanes::Candidate;
-use evercert_core::limits::{Budget, Decision, Denial, Model, NewOrder};
+use evercert_core::limits::{Budget, Decision, Denial, Model, NewOrder, Telling, plan_telling};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
@@ -27,13 +27,12 @@ use self::book::{Book, Entry, What, name_of};
 use self::queue::{Place, Queue};
 use self::store::{Pages, read_all};
 use crate::apply::ApplyError;
+use crate::issuer::IssuerId;
 
 /// The shortest time between two writes of one directory's ledger: what comes meanwhile shares the next.
 const PACE: Duration = Duration::from_millis(200);
 /// How long a line waits that nobody waits for, for a write that it can share.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The shortest time between two times that a budget is told.
-pub(crate) const TELL: SignedDuration = SignedDuration::from_mins(1);
 /// How long an order that another process is about to place keeps this one from placing one for the same Certificate: by then the
 /// status tells of it, or this process has found that it does not lead.
 const ANOTHERS: SignedDuration = SignedDuration::from_mins(1);
@@ -77,8 +76,23 @@ struct Account {
     /// Certificates with an intent that this process entered.
     own: BTreeSet<String>,
     queue: Queue,
-    /// What was told of each account's budget, and when.
-    told: BTreeMap<String, (u32, Timestamp)>,
+    /// What each issuer was told of its account's budget.
+    told: BTreeMap<Listener, Told>,
+}
+
+/// Who is told of a budget: an issuer, of this account.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Listener {
+    pub(crate) issuer: IssuerId,
+    pub(crate) account: String,
+}
+
+/// What was told, and when.
+struct Told {
+    budget: Budget,
+    at: Timestamp,
+    /// Whether it was woken since, to be told again.
+    woken: bool,
 }
 
 /// A line that waits to be written.
@@ -286,41 +300,53 @@ impl Ledger {
         answers
     }
 
-    /// Whether what is left for an account is another tenth than was told, a minute ago or more.
-    pub(crate) fn has_budget_moved(
-        &self,
-        directory: &str,
-        order_account: &str,
-        now: Timestamp,
-    ) -> bool {
-        let Some(budget) = self.budget(directory, order_account, now) else {
+    /// Whether what is left is news for `listener`, who is told as soon as it may be: true once for each time that it was told.
+    pub(crate) fn has_news(&self, directory: &str, listener: &Listener, now: Timestamp) -> bool {
+        let Some(budget) = self.budget(directory, &listener.account, now) else {
             return false;
         };
-        let accounts = self.0.lock();
-        let told = accounts
-            .get(directory)
-            .and_then(|account| account.told.get(order_account));
-        told.is_none_or(|(orders, at)| {
-            *orders != budget.orders && now.duration_since(*at).abs() >= TELL
-        })
+        let mut accounts = self.0.lock();
+        let told = accounts.get_mut(directory);
+        let Some(told) = told.and_then(|account| account.told.get_mut(listener)) else {
+            return true;
+        };
+        let is_news = plan_telling(Some((&told.budget, told.at)), &budget, now) != Telling::Kept;
+        is_news && !std::mem::replace(&mut told.woken, true)
     }
 
-    /// What is left for an account, to be told to people.
+    /// What is left for the account of `listener`, and whether it is told now; then it counts as told.
     pub(crate) fn tell_budget(
         &self,
         directory: &str,
-        order_account: &str,
+        listener: &Listener,
         now: Timestamp,
-    ) -> Option<Budget> {
-        let budget = self.budget(directory, order_account, now)?;
-        if let Some(account) = self.0.lock().get_mut(directory) {
-            let told = (budget.orders, now);
-            account.told.insert(order_account.to_owned(), told);
+    ) -> Option<(Budget, Telling)> {
+        let budget = self.budget(directory, &listener.account, now)?;
+        let mut accounts = self.0.lock();
+        let told = &mut accounts.get_mut(directory)?.told;
+        let before = told.get(listener).map(|told| (&told.budget, told.at));
+        let telling = plan_telling(before, &budget, now);
+        match telling {
+            Telling::Now => {
+                let now_told = Told {
+                    budget,
+                    at: now,
+                    woken: false,
+                };
+                told.insert(listener.clone(), now_told);
+            }
+            // What was news is none any more.
+            Telling::Kept => {
+                if let Some(told) = told.get_mut(listener) {
+                    told.woken = false;
+                }
+            }
+            Telling::At(_) => {}
         }
-        Some(budget)
+        Some((budget, telling))
     }
 
-    /// What is left for an account, rounded to tenths, none only where there is none; `None` where no limit is known.
+    /// What is left for an account; `None` where no limit is known.
     pub(crate) fn budget(
         &self,
         directory: &str,
@@ -333,13 +359,7 @@ impl Ledger {
             .or_insert_with(|| Account::new(directory));
         account.tick(now);
         let limits = &account.current.limits;
-        let mut budget = limits.budget(&account.model, order_account, now)?;
-        if budget.orders > 0 {
-            let tenth = (budget.capacity / 10).max(1);
-            budget.orders =
-                ((budget.orders + tenth / 2) / tenth * tenth).clamp(tenth, budget.capacity);
-        }
-        Some(budget)
+        limits.budget(&account.model, order_account, now)
     }
 }
 

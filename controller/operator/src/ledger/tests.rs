@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use evercert_api::certificate::IssuerKind;
 use evercert_core::lanes::Lane;
 use http::{Method, Request, Response};
 use kube::client::Body;
@@ -449,24 +450,45 @@ async fn those_who_wait_for_the_account_are_told_an_instant_each() {
         .decide(PRODUCTION, &order(&["w.example"]), &candidate("b"), at(1))
         .unwrap();
     assert_eq!(denial.at, at(30));
-    assert!(ledger.has_budget_moved(PRODUCTION, ACCOUNT, at(1)));
-    let budget = ledger.tell_budget(PRODUCTION, ACCOUNT, at(1)).unwrap();
+    let budget = ledger.budget(PRODUCTION, ACCOUNT, at(1)).unwrap();
     assert_eq!(
         (budget.orders, budget.capacity, budget.next),
         (0, 270, Some(at(30)))
     );
-    assert!(
-        !ledger.has_budget_moved(PRODUCTION, ACCOUNT, at(30)),
-        "told just now"
-    );
-    assert!(
-        ledger.has_budget_moved(PRODUCTION, ACCOUNT, at(70)),
-        "there is one again"
-    );
-    ledger.tell_budget(PRODUCTION, ACCOUNT, at(70));
-    assert!(
-        !ledger.has_budget_moved(PRODUCTION, ACCOUNT, at(200)),
-        "one is as good as five"
-    );
-    assert!(ledger.has_budget_moved(PRODUCTION, ACCOUNT, at(2 * 3600)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_is_told_what_is_left_at_most_once_a_minute_and_woken_once_for_it() {
+    let server = ApiServer::default();
+    let ledger = server.ledger().await;
+    let listener = |name: &str| Listener {
+        issuer: IssuerId {
+            kind: IssuerKind::ClusterIssuer,
+            namespace: None,
+            name: name.to_owned(),
+        },
+        account: ACCOUNT.to_owned(),
+    };
+    let [a, b] = ["a", "b"].map(listener);
+    let news = |listener, s| ledger.has_news(PRODUCTION, listener, at(s));
+    let tell = |listener, s| ledger.tell_budget(PRODUCTION, listener, at(s)).unwrap();
+    assert!(news(&a, 0), "never told");
+    assert_eq!((tell(&a, 0).0.orders, tell(&b, 0).1), (270, Telling::Now));
+    assert!(!news(&a, 1));
+    let orders = (0..270).map(|i| {
+        let ledger = ledger.clone();
+        async move {
+            let name = format!("n{i}.example");
+            enter(&ledger, &name, &[&name], 1).await
+        }
+    });
+    futures::future::join_all(orders).await;
+    assert!(news(&a, 2) && news(&b, 2));
+    assert!(!news(&a, 3), "it is awake");
+    let (left, telling) = tell(&a, 3);
+    assert_eq!((left.orders, telling), (0, Telling::At(at(60))));
+    assert_eq!(tell(&a, 60).1, Telling::Now);
+    assert_eq!(tell(&b, 60).1, Telling::Now, "each for itself");
+    assert_eq!(tell(&a, 61).1, Telling::Kept);
+    assert!(news(&a, 2 * 3600), "there are some again");
 }

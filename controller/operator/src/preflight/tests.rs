@@ -1,6 +1,8 @@
+use std::sync::LazyLock;
+
 use evercert_core::key::ObjectKey;
 use futures::StreamExt;
-use futures::channel::mpsc::unbounded;
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 
@@ -15,16 +17,27 @@ fn question(name: &str) -> Question {
     }
 }
 
+/// With a DNS server that never answers, as long as it is held.
+async fn without_answers() -> (
+    UdpSocket,
+    Preflights,
+    UnboundedReceiver<ObjectRef<Certificate>>,
+) {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
+    let (wake, woken) = unbounded();
+    (silent, Preflights::new(Some(dns), wake), woken)
+}
+
+/// So long after the first call.
 fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    static BEGAN: LazyLock<Timestamp> = LazyLock::new(Timestamp::now);
+    *BEGAN + SignedDuration::from_secs(seconds)
 }
 
 #[tokio::test]
 async fn looks_do_not_pile_up_where_dns_is_silent() {
-    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
-    let (wake, _woken) = unbounded();
-    let preflights = Preflights::new(Some(dns), wake);
+    let (_silent, preflights, _woken) = without_answers().await;
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let look = |n: i64, since: i64, names: &str| {
         let key = ObjectKey::new("shop", format!("site{n}"));
@@ -56,10 +69,7 @@ async fn looks_do_not_pile_up_where_dns_is_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_look_that_ended_without_an_answer_wakes_and_holds_nothing_back() {
-    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let dns = Dns::new(&[silent.local_addr().unwrap()]).unwrap();
-    let (wake, mut woken) = unbounded();
-    let preflights = Preflights::new(Some(dns), wake);
+    let (_silent, preflights, mut woken) = without_answers().await;
     let key = ObjectKey::new("shop", "site");
     let now = Timestamp::now();
     let first = preflights.observe(&key, question("a.example"), now);
@@ -67,4 +77,24 @@ async fn a_look_that_ended_without_an_answer_wakes_and_holds_nothing_back() {
     assert_eq!(woken.next().await, Some(reference(&key)));
     let then = preflights.observe(&key, question("a.example"), Timestamp::now());
     assert_eq!(then, Preflight::Seen(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_is_awaited_wakes_also_without_news_and_one_that_is_not_wakes_by_news_alone() {
+    let (_silent, preflights, mut woken) = without_answers().await;
+    let key = ObjectKey::new("shop", "site");
+    let now = Timestamp::now();
+    let look = |after: SignedDuration| preflights.observe(&key, question("a.example"), now + after);
+    look(SignedDuration::ZERO);
+    woken.next().await;
+    // Too old to begin an order by, and asked for anew: the same again.
+    assert!(matches!(look(FRESH + RECENT), Preflight::Looking { .. }));
+    assert_eq!(woken.next().await, Some(reference(&key)));
+    // Not recent, and good enough: nobody waits.
+    let later = RECENT + SignedDuration::from_secs(10);
+    assert_eq!(look(later), Preflight::Seen(Vec::new()));
+    while preflights.lock().values().any(Look::is_running) {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(woken.try_recv().is_err(), "woken without a reason");
 }

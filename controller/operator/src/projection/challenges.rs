@@ -24,6 +24,10 @@ struct Owner {
     sources: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     class: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edit_in_place: Option<bool>,
     tokens: Vec<String>,
 }
 
@@ -40,6 +44,8 @@ pub(super) fn build_challenges<'a>(
             uid: certificate.uid.clone(),
             sources: certificate.sources.clone(),
             class: certificate.class.clone(),
+            annotations: certificate.annotations.clone(),
+            edit_in_place: certificate.edit_in_place,
             tokens: certificate
                 .challenges
                 .iter()
@@ -91,6 +97,8 @@ pub(super) fn read_leftovers(config_map: &Value) -> Vec<CertificateChallenges> {
             uid: owner.uid,
             sources: owner.sources,
             class: owner.class,
+            annotations: owner.annotations,
+            edit_in_place: owner.edit_in_place,
             challenges: owner
                 .tokens
                 .iter()
@@ -125,6 +133,8 @@ mod tests {
             uid: format!("uid-{name}"),
             sources: BTreeMap::from([("a.example".to_owned(), "inner".to_owned())]),
             class: class.map(ToOwned::to_owned),
+            annotations: BTreeMap::from([("example.com/key".to_owned(), name.to_owned())]),
+            edit_in_place: class.map(|_| true),
             challenges: open.iter().map(challenge).collect(),
         }
     }

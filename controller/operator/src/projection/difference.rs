@@ -59,7 +59,9 @@ pub(super) fn is_urgent(kind: Kind, desired: &Value, seen: &Value, differences: 
             !only(".data") || !challenges_of(desired).is_subset(&challenges_of(seen))
         }
         Kind::Service => !only(".metadata.ownerReferences"),
-        Kind::Ingress => !only(".spec.rules") || !paths_of(desired).is_subset(&paths_of(seen)),
+        Kind::Ingress | Kind::Edit => {
+            !only(".spec.rules") || !paths_of(desired).is_subset(&paths_of(seen))
+        }
         Kind::EndpointSlice | Kind::Deployment => true,
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fmt::Debug;
 
 use evercert_core::key::ObjectKey;
+use evercert_core::routes::{Edit, build_patch, read_rules};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::apply::{ApplyError, Expected, apply, delete};
+use crate::apply::{ApplyError, Expected, apply, delete, edit, within};
 use crate::effect::Effect;
 
 /// A kind that the projections write.
@@ -24,6 +25,8 @@ pub(super) enum Kind {
     Service,
     EndpointSlice,
     Ingress,
+    /// What is ours in somebody else's Ingress.
+    Edit,
     Deployment,
 }
 
@@ -39,6 +42,8 @@ pub(super) struct ObjectId {
 pub(super) struct Desired {
     pub(super) effect: Effect,
     pub(super) body: Value,
+    /// What should be in somebody else's Ingress.
+    pub(super) edit: Option<Edit>,
 }
 
 /// An object as it was seen: its version in the API server's order, and its JSON without managed fields.
@@ -51,7 +56,10 @@ pub(super) struct Seen {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, self.key)
+        match self.kind {
+            Kind::Edit => write!(f, "Ingress {}", self.key),
+            kind => write!(f, "{kind:?} {}", self.key),
+        }
     }
 }
 
@@ -81,6 +89,16 @@ impl Desired {
         Self {
             effect,
             body: serde_json::to_value(object).unwrap_or_default(),
+            edit: None,
+        }
+    }
+
+    /// What should be in somebody else's Ingress.
+    pub(super) fn edit(edit: &Edit) -> Self {
+        Self {
+            effect: Effect::EditIngress,
+            body: edit.as_rules(),
+            edit: Some(edit.clone()),
         }
     }
 }
@@ -105,6 +123,57 @@ impl Seen {
     }
 }
 
+/// In what was seen of somebody else's Ingress after it was changed: who had written its rules before.
+pub(super) const WRITER: &str = "writer";
+
+impl Seen {
+    /// What is ours in somebody else's Ingress; `None` where nothing is.
+    pub(super) fn edit(ingress: &Ingress) -> Option<Self> {
+        let mut seen = Self::new(Kind::Edit, ingress);
+        seen.content = read_rules(ingress)?;
+        Some(seen)
+    }
+}
+
+/// Brings our paths in somebody else's Ingress to what they should be; gives them as they are then. Two requests at most.
+async fn edit_as(
+    client: Client,
+    id: &ObjectId,
+    effect: Effect,
+    wanted: &Edit,
+) -> Result<Option<Seen>, ApplyError> {
+    let api: Api<Ingress> = Api::namespaced(client, &id.key.namespace);
+    let found = match within(api.get(&id.key.name)).await {
+        Ok(found) => found,
+        Err(error) if error.is_not_found() && wanted.paths.is_empty() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let operations = build_patch(&found, wanted);
+    if operations.is_empty() {
+        return Ok(Seen::edit(&found));
+    }
+    let manager = rules_manager(&found, &effect.concern().manager());
+    let edited = edit(&api, effect, &id.key.name, operations).await?;
+    Ok(Seen::edit(&edited).map(|mut seen| {
+        if let Some(content) = seen.content.as_object_mut() {
+            content.insert(WRITER.to_owned(), manager.into());
+        }
+        seen
+    }))
+}
+
+/// Who, beside `own`, has written the rules of an Ingress last.
+fn rules_manager(ingress: &Ingress, own: &str) -> Option<String> {
+    let entries = ingress.metadata.managed_fields.iter().flatten();
+    let others = entries.filter(|entry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        let has_rules = fields.is_some_and(|f| f.pointer("/f:spec/f:rules").is_some());
+        has_rules && entry.manager.as_deref() != Some(own)
+    });
+    let last = others.max_by_key(|entry| entry.time.as_ref().map(|t| t.0));
+    last.and_then(|entry| entry.manager.clone())
+}
+
 /// Applies an object; gives what the API server then has. One request.
 pub(super) async fn apply_object(
     client: Client,
@@ -116,6 +185,11 @@ pub(super) async fn apply_object(
         Kind::Service => apply_as::<Service>(client, &id, desired).await,
         Kind::EndpointSlice => apply_as::<EndpointSlice>(client, &id, desired).await,
         Kind::Ingress => apply_as::<Ingress>(client, &id, desired).await,
+        Kind::Edit => {
+            let wanted = desired.edit.unwrap_or_default();
+            let seen = edit_as(client, &id, desired.effect, &wanted).await?;
+            seen.ok_or_else(|| ApplyError::Conflict("the path was taken away at once".to_owned()))
+        }
         Kind::Deployment => apply_as::<Deployment>(client, &id, desired).await,
     }
 }
@@ -132,6 +206,9 @@ pub(super) async fn delete_object(
         Kind::Service => delete_as::<Service>(client, &id, effect, uid).await,
         Kind::EndpointSlice => delete_as::<EndpointSlice>(client, &id, effect, uid).await,
         Kind::Ingress => delete_as::<Ingress>(client, &id, effect, uid).await,
+        Kind::Edit => edit_as(client, &id, effect, &Edit::default())
+            .await
+            .map(drop),
         Kind::Deployment => delete_as::<Deployment>(client, &id, effect, uid).await,
     }
 }

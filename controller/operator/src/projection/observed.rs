@@ -117,6 +117,9 @@ impl Observed {
             Event::InitDone => Some(Event::InitDone),
             Event::Apply(_) | Event::InitApply(_) => None,
         };
+        if let Some(edit) = self.edit_event(event) {
+            self.observe(Scope::Ingresses, edit);
+        }
         self.index_is_stale |= match event {
             Event::Apply(i) | Event::Delete(i) => !is_route(i),
             Event::InitDone => true,
@@ -124,6 +127,20 @@ impl Observed {
         };
         if let Some(own) = own {
             self.observe(Scope::Ingresses, own);
+        }
+    }
+
+    /// What an event of somebody else's Ingress says of our paths in it.
+    fn edit_event(&self, event: &Event<Ingress>) -> Option<Event<Seen>> {
+        match event {
+            Event::Apply(i) if !is_route(i) => match Seen::edit(i) {
+                Some(seen) => Some(Event::Apply(seen)),
+                None if !self.objects.contains_key(&ObjectId::of(Kind::Edit, i)) => None,
+                None => Some(Event::Delete(Seen::new(Kind::Edit, i))),
+            },
+            Event::InitApply(i) if !is_route(i) => Seen::edit(i).map(Event::InitApply),
+            Event::Delete(i) => Some(Event::Delete(Seen::new(Kind::Edit, i))),
+            Event::Apply(_) | Event::InitApply(_) | Event::Init | Event::InitDone => None,
         }
     }
 
@@ -166,7 +183,11 @@ impl Observed {
                 };
                 for (id, tracked) in &mut self.objects {
                     let older = tracked.answered.is_none_or(|answered| answered < began);
-                    if Some(id.kind) == scope.kind() && older && !found.contains(id) {
+                    let kind = match id.kind {
+                        Kind::Edit => Kind::Ingress,
+                        kind => kind,
+                    };
+                    if Some(kind) == scope.kind() && older && !found.contains(id) {
                         tracked.vanish();
                     }
                 }
@@ -192,8 +213,8 @@ impl Observed {
             Kind::Deployment => is_solver(),
             Kind::Service => is_solver() || is_route() && *name == service_name(namespace),
             Kind::EndpointSlice => is_route() && name.starts_with(&service_name(namespace)),
-            // Told by its owner before it came here.
-            Kind::Ingress => true,
+            // Told by its owner, or by where its paths lead, before it came here.
+            Kind::Ingress | Kind::Edit => true,
         }
     }
 }

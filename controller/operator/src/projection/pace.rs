@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::difference::{differences, is_urgent};
-use super::object::{Desired, Kind, Seen};
+use super::difference::{differences, is_urgent, paths_of};
+use super::object::{Desired, Kind, Seen, WRITER};
 use crate::apply::ApplyError;
 
 /// The least time between two writes of one object.
@@ -23,6 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const LONGEST_TRUCE: Duration = Duration::from_mins(5);
 /// How long an object stays as it should before a fight is forgotten.
 const PEACE: Duration = Duration::from_mins(10);
+/// So many times that something was undone are a habit of somebody's.
+const HABIT: u32 = 3;
 /// When a refused object may be tried again because it should be otherwise now.
 const RECONSIDER: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,8 @@ pub(super) struct Tracked {
     waiting_since: Option<Instant>,
     failure: Option<Failure>,
     mends: u32,
+    /// Who else writes it, as told at the last change.
+    writer: Option<String>,
     under_way: Option<Write>,
 }
 
@@ -84,6 +88,12 @@ impl Tracked {
     /// What the last write was refused with.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_ref().map(|f| f.message.as_str())
+    }
+
+    /// How often in a short time somebody has undone what was written, and who, once that is a habit.
+    pub(super) fn reverted(&self) -> Option<(u32, &str)> {
+        let writer = self.writer.as_deref().unwrap_or("of nobody");
+        (self.mends >= HABIT).then_some((self.mends, writer))
     }
 
     /// Whether a write is under way.
@@ -187,7 +197,7 @@ impl Tracked {
                 Goal::Present(desired, _) => Some(desired),
                 Goal::Absent(_) => None,
             };
-            let changed = failure.desired.as_ref() != desired;
+            let changed = is_otherwise(kind, failure.desired.as_ref(), desired);
             let reconsider = self.last_write.map_or(now, |last| last + RECONSIDER);
             let retry = if changed {
                 failure.retry_at.min(reconsider)
@@ -223,6 +233,10 @@ impl Tracked {
         let desired = self.under_way.take().and_then(Write::desired);
         self.failure = None;
         self.answered = Some(now);
+        let writer = seen.as_ref().and_then(|s| s.content.get(WRITER)?.as_str());
+        if let Some(writer) = writer {
+            self.writer = Some(writer.to_owned());
+        }
         self.applied = match (desired, &seen) {
             (Some(desired), Some(seen)) => {
                 let found = differences(&desired.body, &seen.content);
@@ -234,6 +248,11 @@ impl Tracked {
             Some(seen) => self.observe(Some(seen.content), seen.version, false),
             None => self.seen = None,
         }
+    }
+
+    /// The write was refused, and another one will be tried, without a pause.
+    pub(super) fn give_way(&mut self) {
+        self.under_way = None;
     }
 
     /// The write was refused.
@@ -262,5 +281,15 @@ impl Tracked {
             (Some(found), Some((applied, answered))) => applied == desired && answered == found,
             (Some(_) | None, _) => false,
         }
+    }
+}
+
+/// Whether an object should be otherwise than what was refused. Another path type is tried in its place, at the same pace.
+fn is_otherwise(kind: Kind, refused: Option<&Desired>, wanted: Option<&Desired>) -> bool {
+    match (kind, refused, wanted) {
+        (Kind::Ingress, Some(refused), Some(wanted)) => {
+            paths_of(&refused.body) != paths_of(&wanted.body)
+        }
+        _ => refused != wanted,
     }
 }

@@ -78,7 +78,11 @@ impl Scene<'_> {
             return Some(slice.clone());
         }
         let ingress = ObjectId {
-            kind: Kind::Ingress,
+            kind: if path.is_edit {
+                Kind::Edit
+            } else {
+                Kind::Ingress
+            },
             key: path.ingress.clone(),
         };
         let rule = (path.host.as_deref(), path.path.as_str());
@@ -87,7 +91,17 @@ impl Scene<'_> {
     }
 
     fn waits_for(&self, id: &ObjectId) -> Presentation {
-        match self.objects.get(id).and_then(Tracked::failure) {
+        let tracked = self.objects.get(id);
+        if id.kind == Kind::Edit
+            && let Some((times, writer)) = tracked.and_then(Tracked::reverted)
+        {
+            let message = format!(
+                "{id} is changed back each time, {times} times so far, by the field manager {writer}: have it leave spec.rules \
+                 alone, or set spec.acme.http01.editInPlace: false on the issuer"
+            );
+            return Presentation::Failed { message };
+        }
+        match tracked.and_then(Tracked::failure) {
             Some(message) => Presentation::Failed {
                 message: format!("{id} cannot be written: {message}"),
             },

@@ -247,5 +247,7 @@ impl Shared {
 fn is_less(less: &CertificateChallenges, more: &CertificateChallenges) -> bool {
     less.uid == more.uid
         && less.class == more.class
+        && less.annotations == more.annotations
+        && less.edit_in_place == more.edit_in_place
         && less.challenges.iter().all(|c| more.challenges.contains(c))
 }

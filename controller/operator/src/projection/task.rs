@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::keys::{CHALLENGES_NAME, SOLVER_NAME};
+use evercert_core::key::ObjectKey;
 use evercert_core::routes::{
-    CertificateChallenges, RoutePlan, SolverEndpoints, is_route, plan_routes, service_name,
+    CertificateChallenges, Place, Refusals, RoutePlan, SolverEndpoints, Verdict, is_route,
+    plan_routes, service_name,
 };
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -64,6 +66,8 @@ pub struct ProjectionTask {
     port: u16,
 
     observed: Observed,
+    /// What admission has refused of the routes.
+    refusals: Refusals,
     /// When the solver was last needed.
     needed: Option<Instant>,
     /// Whether something was open at the last look.
@@ -85,6 +89,8 @@ struct Found {
 /// A write that ended.
 struct Written {
     id: ObjectId,
+    /// What it holds, if it is a route Ingress that was applied.
+    place: Option<Place>,
     result: Result<Option<Seen>, ApplyError>,
 }
 
@@ -110,6 +116,7 @@ impl ProjectionTask {
             service: Desired::new(Effect::ApplySolverService, &build_service(config)),
             port: config.solver.port,
             observed: Observed::new(&config.namespace, ingresses),
+            refusals: Refusals::default(),
             needed: None,
             was_open: false,
             starting_since: None,
@@ -163,9 +170,20 @@ impl ProjectionTask {
     fn finish(&mut self, written: Written) {
         let now = Instant::now();
         let tracked = self.observed.objects.entry(written.id.clone()).or_default();
-        match written.result {
-            Ok(seen) => tracked.succeed(seen, now),
-            Err(error) => {
+        match (written.result, &written.place) {
+            (Ok(seen), place) => {
+                tracked.succeed(seen, now);
+                if let Some(place) = place {
+                    self.refusals.accept(place);
+                }
+            }
+            (Err(error), Some(place))
+                if error.is_by_admission() && self.refusals.refuse(place) == Verdict::Again =>
+            {
+                tracing::info!(object = %written.id, %error, "a route is tried in another shape");
+                tracked.give_way();
+            }
+            (Err(error), _) => {
                 tracing::warn!(object = %written.id, %error, "a projection cannot be written");
                 tracked.fail(&error, now);
             }
@@ -202,8 +220,10 @@ impl ProjectionTask {
         let plan = if open.is_empty() {
             RoutePlan::default()
         } else {
-            plan_routes(&open, &index, &endpoints)
+            plan_routes(&open, &index, &endpoints, &self.refusals)
         };
+        self.refusals
+            .retain(|namespace| plan.namespaces.contains_key(namespace));
 
         let mut goals: BTreeMap<ObjectId, Desired> = BTreeMap::new();
         if !wishes.open.is_empty() || self.seen(&self.challenges_id).is_some() {
@@ -221,7 +241,7 @@ impl ProjectionTask {
         }
         self.add_routes(&plan, &mut goals);
 
-        let mut next = self.write(&goals, now, writes);
+        let mut next = self.write(&goals, &plan.places, now, writes);
         if let (Some(idle), Some(needed)) = (self.idle, self.needed)
             && solver_is_wanted
             && wishes.open.is_empty()
@@ -286,6 +306,16 @@ impl ProjectionTask {
                     let id = ObjectId::of(Kind::EndpointSlice, slice);
                     goals.insert(id, Desired::new(Effect::ApplyRouteSlice, slice));
                 }
+                let edits = plan.edits.iter().filter(|(k, _)| k.namespace == *namespace);
+                for (key, edit) in edits {
+                    let id = ObjectId {
+                        kind: Kind::Edit,
+                        key: key.clone(),
+                    };
+                    if leads_somewhere || self.seen(&id).is_some() {
+                        goals.insert(id, Desired::edit(edit));
+                    }
+                }
                 for ingress in &ingresses {
                     let id = ObjectId::of(Kind::Ingress, ingress);
                     let tracked = self.observed.objects.get(&id);
@@ -302,6 +332,7 @@ impl ProjectionTask {
     fn write(
         &mut self,
         goals: &BTreeMap<ObjectId, Desired>,
+        places: &BTreeMap<ObjectKey, Place>,
         now: Instant,
         writes: &mut Writes,
     ) -> Instant {
@@ -340,6 +371,8 @@ impl ProjectionTask {
             let client = self.calls.clone();
             let uid = tracked.seen().and_then(uid_of);
             let desired = desired.cloned();
+            let is_route = desired.is_some() && matches!(id.kind, Kind::Ingress | Kind::Edit);
+            let place = places.get(&id.key).filter(|_| is_route).cloned();
             writes.push(
                 async move {
                     let result = match &desired {
@@ -350,7 +383,7 @@ impl ProjectionTask {
                             .await
                             .map(|()| None),
                     };
-                    Written { id, result }
+                    Written { id, place, result }
                 }
                 .boxed(),
             );
@@ -373,6 +406,7 @@ impl ProjectionTask {
             Kind::Service => Effect::DeleteRouteService,
             Kind::EndpointSlice => Effect::DeleteRouteSlice,
             Kind::Ingress => Effect::DeleteRouteIngress,
+            Kind::Edit => Effect::RestoreIngress,
         })
     }
 
@@ -383,7 +417,7 @@ impl ProjectionTask {
         match id.kind {
             Kind::Deployment => Duration::ZERO,
             Kind::Service if *id == self.solver_id(Kind::Service) => Duration::ZERO,
-            Kind::Service | Kind::ConfigMap => self.patience,
+            Kind::Service | Kind::ConfigMap | Kind::Edit => self.patience,
             Kind::EndpointSlice | Kind::Ingress => {
                 let service = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
                 if goals.contains_key(&service) {

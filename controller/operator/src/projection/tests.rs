@@ -1,6 +1,8 @@
 //! The projections against an API server in memory, on a clock that the tests move: what is written, when, and what not.
 
+mod admission;
 pub(crate) mod api_server;
+mod edit;
 mod routes;
 mod solver;
 
@@ -150,7 +152,9 @@ fn config(idle: Option<Duration>) -> Config {
         max_orders: 1,
         renewal_spread: Duration::ZERO,
         dns_servers: Vec::new(),
+        self_check_networks: Vec::new(),
         route_patience: Duration::from_secs(3),
+        issuer_route_annotations: Vec::new(),
         user_agent: String::new(),
         health_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease: LeaseConfig {
@@ -184,6 +188,8 @@ fn open(certificate: &str, hosts: &[&str]) -> CertificateChallenges {
         uid: format!("uid-of-{certificate}"),
         sources: BTreeMap::new(),
         class: None,
+        annotations: BTreeMap::new(),
+        edit_in_place: None,
         challenges: hosts.iter().map(challenge).collect(),
     }
 }

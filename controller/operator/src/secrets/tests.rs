@@ -174,7 +174,13 @@ fn what_is_to_be_revoked_is_believed_only_with_its_key_and_what_was_revoked_is_k
     let seen = observe_companion(Some(&companion), None);
     let revocation = seen.revocation.unwrap();
     assert_eq!(revocation.reason, RevocationReason::KeyCompromise);
-    assert!(revocation.key_is_pending);
+    assert!(revocation.key_is_pending && !revocation.key_is_last_good);
+    for (last, is_same) in [(&old, true), (&other, false)] {
+        let kept = Change::LastGood(last, &marks);
+        let kept = build_companion(&certificate, Some(&companion), &kept);
+        let seen = observe_companion(Some(&kept), None).revocation.unwrap();
+        assert_eq!(seen.key_is_last_good, is_same);
+    }
     assert_eq!(
         (revocation.issuer.as_deref(), revocation.directory.as_str()),
         (Some("Issuer/b"), "https://ca.example/dir")

@@ -124,11 +124,11 @@ impl Again {
 }
 
 fn plan(namespace: &str, scene: &Scene, known: &Known, context: &Context) -> SourcePlan {
-    let labels = context.namespaces.get(&ObjectRef::new(namespace));
-    let labels = labels.map(|n| n.labels().clone()).unwrap_or_default();
+    // One that is not known yet is looked at when it is.
+    let found = context.namespaces.get(&ObjectRef::new(namespace));
     let index = context.projections.index();
     let facts = NamespaceFacts {
-        labels: &labels,
+        labels: found.as_ref().map(|n| n.labels()),
         ingresses: scene.ingresses.iter().map(AsRef::as_ref).collect(),
         certificates: scene.certificates.iter().map(AsRef::as_ref).collect(),
         default_class: index.as_ref().and_then(|i| i.default_class()),

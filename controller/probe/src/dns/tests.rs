@@ -7,21 +7,21 @@ use super::*;
 
 const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 2));
 
-/// A DNS server that answers by the first label: `missing` is not there, `broken` fails, all else has one A record.
-async fn server() -> SocketAddr {
+/// A DNS server that answers each question so.
+pub(crate) async fn serve(answer: fn(&[u8]) -> Vec<u8>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut packet = [0; 1024];
         while let Ok((length, client)) = socket.recv_from(&mut packet).await {
-            let answer = build_answer(&packet[..length]);
+            let answer = answer(&packet[..length]);
             socket.send_to(&answer, client).await.unwrap();
         }
     });
     address
 }
 
-/// RFC 1035 §4.1.
+/// By the first label: `missing` is not there, `broken` fails, all else has one A record (RFC 1035 §4.1).
 fn build_answer(question: &[u8]) -> Vec<u8> {
     let mut end = 12;
     while question[end] != 0 {
@@ -53,7 +53,7 @@ async fn look(dns: &Dns, name: &str, control: Option<&str>) -> NameLook {
 
 #[tokio::test]
 async fn what_is_not_there_is_told_from_servers_that_fail_and_from_what_is_there() {
-    let dns = Dns::new(&[server().await]).unwrap();
+    let dns = Dns::new(&[serve(build_answer).await]).unwrap();
     let there = look(&dns, "www.example", None).await;
     assert_eq!(there.found(), [THERE]);
     assert_eq!(there.ipv6, Answer::Addresses(Vec::new()));
@@ -68,7 +68,7 @@ async fn what_is_not_there_is_told_from_servers_that_fail_and_from_what_is_there
 
 #[tokio::test]
 async fn servers_that_fail_for_a_name_that_must_be_there_tell_nothing() {
-    let dns = Dns::new(&[server().await]).unwrap();
+    let dns = Dns::new(&[serve(build_answer).await]).unwrap();
     let alone = look(&dns, "broken.example", Some("ca.example")).await;
     assert_eq!(alone.ipv4, Answer::ServerFailure);
     let all = look(&dns, "broken.example", Some("broken.ca.example")).await;

@@ -16,7 +16,7 @@ pub(super) fn prepare(level: Level) -> Result<()> {
         eprintln!("no bridge: {error:#}");
         ip(&["link", "add", BRIDGE, "type", "dummy"])?;
     }
-    let addresses = [address::NODE, address::INGRESS].into_iter();
+    let addresses = [address::NODE, address::INGRESS, address::SITE].into_iter();
     // On a node the pods' network is that of the container runtime.
     let gateway = (level == Level::Plane).then_some(address::PODS_GATEWAY);
     for address in addresses.chain(gateway) {

@@ -93,6 +93,12 @@ pub(super) const MODULES: &[Module] = &[
         "-s -w",
         &[("contour", CONTOUR_PACKAGE)],
     ),
+    module(
+        "helm",
+        pinned!("helm"),
+        "-s -w",
+        &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    ),
     POD,
 ];
 
@@ -168,9 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_folder_has_twelve_programs_and_contours_manifests() {
+    fn a_complete_folder_has_thirteen_programs_and_contours_manifests() {
         let files: Vec<_> = files().collect();
-        assert_eq!(files.len(), 14, "{files:?}");
+        assert_eq!(files.len(), 15, "{files:?}");
         assert!(files.contains(&"01-crds.yaml"), "{files:?}");
     }
 }

@@ -12,7 +12,7 @@ use evercert_e2e::curl::{self, Served};
 use evercert_e2e::history::Version;
 use evercert_e2e::pods::Process;
 use evercert_e2e::story::{certificate_ready, conditions_of, spec};
-use evercert_e2e::{Stage, Story, deployment, dns, manifest, operator};
+use evercert_e2e::{Stage, Story, chart, deployment, dns, manifest, operator};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -82,10 +82,10 @@ pub(crate) async fn start_operator(stage: &Stage, screen: &Screen) -> Result<()>
     match stage.world.level() {
         Level::Node => {
             screen.title("The operator, as a Deployment with its own rights");
-            let folder = manifest::repository().join(deployment::FOLDER);
+            let file = manifest::repository().join(chart::MANIFESTS);
             screen.run(
                 "kubectl",
-                &["apply", "--server-side", "-f", relative(&folder).as_str()],
+                &["apply", "--server-side", "-f", relative(&file).as_str()],
             )?;
             deployment::ready(stage).await?;
             let get = ["-n", operator::NAMESPACE, "get", "pods"];

@@ -202,7 +202,7 @@ fn may_ask(point: Point, claim: Claim) -> May {
         Claim::Lasting => May {
             // Whichever of the two is faster with its record.
             orders: if is_gap(point) { 1..=2 } else { one.orders },
-            // Pebble signs twice when two finalize an order at the same moment.
+            // Pebble signs twice when two finalize an order at the same moment (docs/adr/0018); one is stored.
             certificates: 1..=2,
         },
     }

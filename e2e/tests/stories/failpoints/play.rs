@@ -67,6 +67,8 @@ pub(super) enum Play {
     StopSolver,
     /// While a route is open, routes of an earlier run are there.
     Leftovers,
+    /// The path of the challenge goes into a user's own Ingress.
+    Edit,
     /// The operator is asked to end, in the middle.
     End,
 }
@@ -118,6 +120,7 @@ impl Play {
             Effect::ApplySolverDeployment | Effect::ApplySolverService => Self::StartSolver,
             Effect::DeleteSolverDeployment | Effect::DeleteSolverService => Self::StopSolver,
             Effect::DeleteRouteSlice | Effect::DeleteRouteIngress => Self::Leftovers,
+            Effect::EditIngress | Effect::RestoreIngress => Self::Edit,
         }
     }
 
@@ -147,6 +150,7 @@ impl Play {
             | Self::StartSolver
             | Self::StopSolver
             | Self::Leftovers
+            | Self::Edit
             | Self::End => story.stage.ca(story.namespace, quick()).await?,
         };
         match self {
@@ -183,6 +187,7 @@ impl Play {
             }
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
+            Self::Edit => story.apply(&plain(story)).await?,
             Self::Issue
             | Self::Source
             | Self::SelfSign
@@ -224,31 +229,20 @@ impl Play {
             .await
     }
 
-    /// More variables of the operator's environment.
+    /// More variables of the operator's environment. Nobody else's changes are to be waited for.
     pub(super) fn variables(self) -> Vec<(&'static str, &'static str)> {
-        // Nobody else's changes are to be waited for.
-        let mut variables = vec![("EVERCERT_ROUTE_PATIENCE", "0s")];
-        match self {
-            Self::StopSolver => variables.push(("EVERCERT_SOLVER_IDLE", "1s")),
-            Self::Issue
-            | Self::SelfSign
-            | Self::Rotate
-            | Self::Revoke
-            | Self::Restore
-            | Self::Mend
-            | Self::Adopt
-            | Self::Delete
-            | Self::Copy
-            | Self::Disown
-            | Self::Refuse
-            | Self::Source
-            | Self::Unask
-            | Self::Abandon
-            | Self::StartSolver
-            | Self::Leftovers
-            | Self::End => {}
-        }
-        variables
+        let own = self
+            .needs_hasty_solver()
+            .then_some(("EVERCERT_SOLVER_IDLE", "1s"));
+        [("EVERCERT_ROUTE_PATIENCE", "0s")]
+            .into_iter()
+            .chain(own)
+            .collect()
+    }
+
+    /// Whether the solver is to go at once, which the next story would not bear.
+    fn needs_hasty_solver(self) -> bool {
+        self == Self::StopSolver
     }
 
     /// Leads to the effect: the operator is on its way up.
@@ -317,6 +311,12 @@ impl Play {
                 begin(story, ca()?, "www").await?;
                 adopt(story).await?;
             }
+            Self::Edit => {
+                let mut issuer = build_issuer(ca()?)?;
+                issuer["spec"]["acme"]["http01"] = json!({"editInPlace": true});
+                story.apply(&issuer.to_string()).await?;
+                want(story, "www").await?;
+            }
         }
         Ok(())
     }
@@ -328,6 +328,9 @@ impl Play {
         }
         if self == Self::Unask {
             return is_unasked(story).await;
+        }
+        if self == Self::Edit {
+            return is_restored(story).await;
         }
         if self == Self::Revoke {
             return revoked::done(story, SITE).await.map(drop);
@@ -355,7 +358,7 @@ pub(super) async fn end(story: &Story<'_>, point: Point) -> Result<()> {
     issuers
         .delete_collection(&DeleteParams::default(), &all)
         .await?;
-    if !Play::of(point.effect).variables().is_empty() {
+    if Play::of(point.effect).needs_hasty_solver() {
         let mut operator = story.stage.operator.lock().await;
         operator.kill()?;
         operator.restart()?;
@@ -377,11 +380,42 @@ async fn begin(story: &Story<'_>, ca: &TestCa, label: &str) -> Result<()> {
 }
 
 async fn issuer(story: &Story<'_>, ca: &TestCa) -> Result<()> {
+    story.apply(&build_issuer(ca)?.to_string()).await
+}
+
+fn build_issuer(ca: &TestCa) -> Result<Value> {
     let issuer = issuer_yaml("Issuer", "ca", &ca.directory(), &ca.bundle()?);
     let mut issuer: Value = serde_json::from_str(&issuer)?;
     let acme = issuer.pointer_mut("/spec/acme").context("no acme")?;
     acme["email"] = json!("ops@example.test");
-    story.apply(&issuer.to_string()).await
+    Ok(issuer)
+}
+
+/// An Ingress that serves the name, and asks for nothing.
+fn plain(story: &Story<'_>) -> String {
+    let backend = json!({"service": {"name": "x", "port": {"number": 80}}});
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": SITE},
+        "spec": {"ingressClassName": INGRESS_CLASS, "rules": [{"host": story.host("www"), "http": {
+            "paths": [{"path": "/", "pathType": "Prefix", "backend": backend}],
+        }}]},
+    })
+    .to_string()
+}
+
+/// The user's Ingress has its own path, and no other.
+async fn is_restored(story: &Story<'_>) -> Result<()> {
+    let api = story.api::<Ingress>();
+    story.ready(SITE, SOON).await?;
+    story
+        .wait_for("the Ingress is as it was", SOON, async || {
+            let content = serde_json::to_value(api.get(SITE).await?)?;
+            let paths = content.pointer("/spec/rules/0/http/paths");
+            let paths = paths.and_then(Value::as_array).context("no paths")?;
+            anyhow::ensure!(paths.len() == 1 && paths[0]["path"] == "/", "{paths:?}");
+            Ok(Some(()))
+        })
+        .await
 }
 
 /// An Ingress that asks for a Certificate of its own name.

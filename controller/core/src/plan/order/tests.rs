@@ -1,15 +1,20 @@
 use evercert_api::Reason;
 use evercert_api::certificate::{KeyAlgorithm, whole_seconds};
+use evercert_api::issuer::SelfCheckMode;
 
 use jiff::SignedDuration;
 
+use super::find_hold;
 use crate::fault::{FaultClass, Subproblem};
-use crate::observe::{Observed, OrderObservation, Presented, Reach, ReadOrder};
+use crate::observe::{Observed, OrderObservation, Presented, Reach, ReadOrder, Seen};
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::plan::fixtures::{
     DAY, at, authorization, challenge_url, due, fault, good, now, observed, order, problem,
 };
 use crate::plan::{Failure, Plan, State, Step, later, plan};
+use crate::reach::SelfCheck;
+
+mod reach;
 
 fn decide(o: &Observed) -> Plan {
     plan(o, now())
@@ -29,14 +34,6 @@ fn pending() -> Observed {
 
 fn applied() -> Observed {
     pending().presented(Presented::Applied)
-}
-
-fn wrong(since: i64, looked: i64) -> Reach {
-    Reach::Wrong {
-        since: at(since),
-        at: at(looked),
-        what: "404 from the entry point".into(),
-    }
 }
 
 #[test]
@@ -356,77 +353,6 @@ fn failed_read_obeys_retry_after_but_neither_hurries_nor_waits_for_ever() {
 fn rate_limited_read_is_called_by_its_name() {
     let plan = decide(&observed().with_failed_read(fault(FaultClass::RateLimited), -1, 1));
     assert_eq!(plan.say.reason, Reason::RateLimited);
-}
-
-#[test]
-fn challenges_are_presented_then_probed_then_accepted() {
-    assert_eq!(decide(&pending()).step, Step::Present);
-    let again = decide(&pending().presented(Presented::Pending));
-    assert_eq!((again.step, again.wake), (Step::Present, at(5)));
-    assert_eq!(
-        decide(&applied()).step,
-        Step::Probe(vec!["a.example".into(), "b.example".into()])
-    );
-    let half = applied().reaching("a.example", Reach::Reachable);
-    assert_eq!(
-        decide(&half).step,
-        Step::Accept(vec![challenge_url("a.example")])
-    );
-    assert_eq!(
-        decide(&half.accepted(&["a.example"])).step,
-        Step::Probe(vec!["b.example".into()])
-    );
-}
-
-#[test]
-fn name_that_cannot_be_looked_at_from_here_waits_3_s_for_an_entry_point_that_begins_to_listen() {
-    let o = |since| {
-        let hairpin = Reach::Unreachable {
-            since: at(since),
-            at: at(0),
-            what: "refused".into(),
-        };
-        applied()
-            .reaching("a.example", hairpin)
-            .reaching("b.example", Reach::Reachable)
-    };
-    let both = vec![challenge_url("a.example"), challenge_url("b.example")];
-    assert_eq!(decide(&o(-3)).step, Step::Accept(both));
-    let first = vec![challenge_url("b.example")];
-    assert_eq!(decide(&o(-2)).step, Step::Accept(first));
-    let held = decide(&o(-2).accepted(&["b.example"]));
-    assert_eq!((held.step, held.wake), (Step::Wait, at(1)));
-}
-
-#[test]
-fn wrong_answer_holds_the_order_for_30_s_at_most() {
-    let o = |since, looked| {
-        applied()
-            .accepted(&["b.example"])
-            .reaching("a.example", wrong(since, looked))
-    };
-    let held = decide(&o(-4, 0));
-    assert_eq!((held.step, held.wake), (Step::Wait, at(2)));
-    assert!(
-        held.say
-            .message
-            .contains("a.example: 404 from the entry point"),
-        "{}",
-        held.say.message
-    );
-    assert_eq!(
-        decide(&o(-4, -2)).step,
-        Step::Probe(vec!["a.example".into()])
-    );
-    assert_eq!(
-        decide(&o(-28, 0)).wake,
-        at(2),
-        "not a look later than the 30 s"
-    );
-    assert_eq!(
-        decide(&o(-30, 0)).step,
-        Step::Accept(vec![challenge_url("a.example")])
-    );
 }
 
 #[test]

@@ -5,7 +5,8 @@ use evercert_api::certificate::{
     FailureStatus, Fallback, FallbackMode, KeyAlgorithm, RenewalInfoStatus, WindowStatus,
     whole_seconds,
 };
-use jiff::Timestamp;
+use evercert_api::issuer::SelfCheckMode;
+use jiff::{SignedDuration, Timestamp};
 use proptest::option::of as some;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -16,13 +17,15 @@ use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::FaultClass;
 use crate::observe::{
     ForeignSecret, Gate, Marks, Observed, OrderObservation, Presented, Reach, Refusal, SELF_SIGNED,
-    SecretObservation, SolverState, TlsSecret,
+    SecretObservation, Seen, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::plan::fixtures::{
     self, DAY, at, authorization, certificate, challenge_url, fault, now, observed, order, problem,
 };
 use crate::plan::later;
+use crate::reach::SelfCheck;
+use crate::served::Served;
 
 /// Mostly near `now`, on both sides of every threshold, and now and then absurd.
 pub(in crate::plan) fn instant() -> BoxedStrategy<Timestamp> {
@@ -195,20 +198,33 @@ fn view() -> BoxedStrategy<OrderView> {
 }
 
 fn reach() -> BoxedStrategy<Reach> {
+    let seen = (instant(), instant()).prop_map(|(since, at)| Seen {
+        since,
+        at,
+        what: "404".into(),
+    });
     prop_oneof![
         Just(Reach::Reachable),
-        (instant(), instant()).prop_map(|(since, at)| Reach::Unreachable {
-            since,
-            at,
-            what: "no entry point".into(),
-        }),
-        (instant(), instant()).prop_map(|(since, at)| Reach::Wrong {
-            since,
-            at,
-            what: "404".into()
-        }),
+        seen.clone().prop_map(Reach::Unverified),
+        seen.clone().prop_map(Reach::Unreachable),
+        seen.prop_map(Reach::Wrong),
     ]
     .boxed()
+}
+
+fn self_check() -> BoxedStrategy<SelfCheck> {
+    let mode = select(vec![
+        SelfCheckMode::Advisory,
+        SelfCheckMode::Advisory,
+        SelfCheckMode::Required,
+        SelfCheckMode::Off,
+    ]);
+    (mode, 1_i64..600)
+        .prop_map(|(mode, budget)| SelfCheck {
+            mode,
+            budget: SignedDuration::from_secs(budget),
+        })
+        .boxed()
 }
 
 fn with_order(o: Observed) -> BoxedStrategy<Observed> {
@@ -260,16 +276,22 @@ fn with_order(o: Observed) -> BoxedStrategy<Observed> {
             o
         }),
     ];
-    let under_way = (under_way, presented, some(instant()), instant()).prop_map(
-        |(mut o, presented, expires, created)| {
+    let under_way = (
+        under_way,
+        presented,
+        some(instant()),
+        instant(),
+        self_check(),
+    )
+        .prop_map(|(mut o, presented, expires, created, check)| {
             o.presented = presented;
+            o.self_check = check;
             if let Some(order) = &mut o.status.order {
                 order.expires = expires.map(whole_seconds);
                 order.created_at = whole_seconds(created);
             }
             o
-        },
-    );
+        });
     prop_oneof![1 => Just(o), 1 => under_way].boxed()
 }
 
@@ -396,13 +418,14 @@ pub(in crate::plan) fn any_observed() -> BoxedStrategy<Observed> {
     let polling = (
         proptest::option::weighted(0.1, instant()),
         some(renewal_info()),
+        some(select(vec![Served::Fresh, Served::NoEntryPoint])),
     );
     (certificate, around, polling)
         .prop_map(
             |(
                 mut o,
                 (secret, good, key, solver, slot, rarely, gates, unwritable, intent),
-                (turn, info),
+                (turn, info, served),
             )| {
                 let (owned, refused, strayed, unroutable) = rarely;
                 let (gate, limit) = gates;
@@ -434,6 +457,7 @@ pub(in crate::plan) fn any_observed() -> BoxedStrategy<Observed> {
                 o.unwritable = unwritable.map(|at| build_refused("site-tls", at, "denied"));
                 o.intent = intent;
                 o.poll_turn = turn;
+                o.served = served;
                 o.status.renewal_info = info;
                 o
             },
@@ -512,10 +536,11 @@ pub(in crate::plan) fn willing_start() -> BoxedStrategy<Observed> {
                 *at = (*at).min(now());
             }
             for (_, reach) in &mut o.reach {
-                if let Reach::Wrong { since, at, .. } | Reach::Unreachable { since, at, .. } = reach
+                if let Reach::Wrong(seen) | Reach::Unreachable(seen) | Reach::Unverified(seen) =
+                    reach
                 {
-                    *at = (*at).min(now());
-                    *since = (*since).min(*at);
+                    seen.at = seen.at.min(now());
+                    seen.since = seen.since.min(seen.at);
                 }
             }
             if let SolverState::Starting { since, .. } = &mut o.solver {

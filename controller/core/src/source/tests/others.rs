@@ -187,7 +187,7 @@ fn an_ingress_that_owns_a_certificate_of_cert_manager_is_left_alone_and_told() {
         BTreeMap::from([("uid-site".to_owned(), "tls".to_owned())]),
     );
     let facts = |certificates| NamespaceFacts {
-        labels: &none,
+        labels: Some(&none),
         ingresses: ingresses.iter().collect(),
         certificates,
         default_class: None,
@@ -253,7 +253,7 @@ fn an_ingress_without_a_class_is_of_the_default_class() {
     };
     let found = |default_class| {
         let facts = NamespaceFacts {
-            labels: &BTreeMap::new(),
+            labels: Some(&BTreeMap::new()),
             ingresses: vec![&plain],
             certificates: Vec::new(),
             default_class,

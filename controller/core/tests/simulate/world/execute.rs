@@ -63,6 +63,9 @@ impl World {
             Ok(()) => {
                 self.tally.order(self.now);
                 self.tally.replacing += usize::from(replaces);
+                if let Some(pulled) = self.tally.pulled.get_mut(&index) {
+                    pulled.orders += usize::from(pulled.after.is_none());
+                }
                 let slow = self.dice.is(0.01);
                 let lasts = if slow {
                     self.dice.between(60.0, 4_000.0)
@@ -226,6 +229,11 @@ impl World {
             && at < announced + DAY
         {
             self.tally.replaced_after.push(at - announced);
+        }
+        if let Some(pulled) = self.tally.pulled.get_mut(&index) {
+            pulled
+                .after
+                .get_or_insert_with(|| at - self.ca.pull.unwrap_or(at));
         }
         let o = &mut actor.observed;
         let names = o.wanted_names();

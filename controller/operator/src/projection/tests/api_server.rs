@@ -17,6 +17,9 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// An object, and what is done to it.
+type Interference = (String, fn(&mut Value));
+
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// The server; clones are the same one.
@@ -48,6 +51,10 @@ struct State {
     refusals: Vec<(String, u16, String)>,
     /// What admission makes of an object.
     alter: Option<fn(&mut Value)>,
+    /// Why admission refuses an object.
+    deny: Option<fn(&Value) -> Option<&'static str>>,
+    /// What somebody else does just before a JSON patch of an object, once.
+    before_patch: Option<Interference>,
     /// What is answered late, or never, as above.
     slow: Vec<(String, Duration)>,
 }
@@ -103,6 +110,11 @@ impl ApiServer {
         state.store(object, Some(content));
     }
 
+    /// Somebody else changes an object just before it is patched next.
+    pub(crate) fn edit_before_patch(&self, object: &str, change: fn(&mut Value)) {
+        self.state.lock().unwrap().before_patch = Some((object.to_owned(), change));
+    }
+
     /// Somebody else deletes an object.
     pub(crate) fn remove(&self, object: &str) {
         self.state.lock().unwrap().store(object, None);
@@ -122,9 +134,16 @@ impl ApiServer {
         self.state.lock().unwrap().alter = Some(alter);
     }
 
+    /// From now on admission refuses what is applied and `deny` has a sentence for.
+    pub(crate) fn deny(&self, deny: fn(&Value) -> Option<&'static str>) {
+        self.state.lock().unwrap().deny = Some(deny);
+    }
+
     /// Refuses nothing any more.
     pub(crate) fn relent(&self) {
-        self.state.lock().unwrap().refusals.clear();
+        let mut state = self.state.lock().unwrap();
+        state.refusals.clear();
+        state.deny = None;
     }
 
     /// From now on takes `time` for requests that contain `part`.
@@ -217,11 +236,36 @@ impl ApiServer {
                 }
                 json_answer(200, &state.store(&object, Some(next)).unwrap())
             }
+            (Method::PATCH, Some(object))
+                if head.headers["content-type"] == "application/json-patch+json" =>
+            {
+                let interferes = state.before_patch.take_if(|(o, _)| *o == object);
+                if let Some((_, change)) = interferes {
+                    let mut content = state.objects[&object].clone();
+                    change(&mut content);
+                    state.store(&object, Some(content));
+                }
+                let Some(there) = state.objects.get(&object).cloned() else {
+                    return refused(404, &format!("{object} not found"));
+                };
+                let operations: Vec<Value> = serde_json::from_slice(&body).unwrap();
+                let patched = patched(there.clone(), &operations);
+                if patched["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"] {
+                    return refused(409, &format!("{object} has been modified"));
+                }
+                if let Some(message) = state.deny.and_then(|deny| deny(&patched)) {
+                    return refused(422, message);
+                }
+                json_answer(200, &state.store(&object, Some(patched)).unwrap())
+            }
             (Method::PATCH, Some(object)) => {
                 let mut applied: Value = serde_json::from_slice(&body).unwrap();
                 let old = state.objects.get(&object);
                 if let Some(status) = old.and_then(|o| o.get("status")) {
                     applied["status"] = status.clone();
+                }
+                if let Some(message) = state.deny.and_then(|deny| deny(&applied)) {
+                    return refused(422, message);
                 }
                 if let Some(alter) = state.alter {
                     alter(&mut applied);
@@ -417,6 +461,26 @@ impl Selector {
                     .is_some_and(|v| values.iter().any(|w| w == v))
             })
     }
+}
+
+/// The part of RFC 6902 that is used.
+fn patched(mut content: Value, operations: &[Value]) -> Value {
+    for operation in operations {
+        let path = operation["path"].as_str().unwrap();
+        let value = operation["value"].clone();
+        let (parent, step) = path.rsplit_once('/').unwrap();
+        let parent = content.pointer_mut(parent).unwrap();
+        match (operation["op"].as_str().unwrap(), parent) {
+            ("add", Value::Array(list)) if step == "-" => list.push(value),
+            ("add", Value::Array(list)) => list.insert(step.parse().unwrap(), value),
+            ("remove", Value::Array(list)) => drop(list.remove(step.parse().unwrap())),
+            ("add" | "replace", Value::Object(map)) => {
+                drop(map.insert(step.to_owned(), value));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    content
 }
 
 /// `/api/v1/namespaces/x/services/name`: kind, namespace and name, the latter two where they are.

@@ -1,4 +1,4 @@
-//! `evercert annotations`: the page about the annotations of an Ingress, from the table that reads them.
+//! `evercert annotations`, `evercert troubleshooting`: pages that are written from the tables that the program itself reads.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use evercert_core::source::build_document;
 
 #[derive(Args, Debug)]
-pub(crate) struct AnnotationsArgs {
+pub(crate) struct PageArgs {
     /// Write the page to this file instead of printing it
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     output: Option<PathBuf>,
@@ -19,9 +18,8 @@ pub(crate) struct AnnotationsArgs {
     check: Option<PathBuf>,
 }
 
-/// Prints the page, writes its file, or compares this with what would be written.
-pub(crate) fn run(args: &AnnotationsArgs) -> Result<()> {
-    let page = build_document();
+/// Prints `page`, writes its file, or compares this with what `make target` would write.
+pub(crate) fn run(args: &PageArgs, page: &str, target: &str) -> Result<()> {
     if let Some(file) = &args.output {
         return fs::write(file, page).with_context(|| format!("writing {}", file.display()));
     }
@@ -29,7 +27,7 @@ pub(crate) fn run(args: &AnnotationsArgs) -> Result<()> {
         let there =
             fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         if there != page {
-            bail!("not up to date: {}; run make annotations", file.display());
+            bail!("not up to date: {}; run make {target}", file.display());
         }
         return Ok(());
     }
@@ -42,34 +40,38 @@ pub(crate) fn run(args: &AnnotationsArgs) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use evercert_core::{source, trouble};
+
     use super::*;
 
-    fn check(file: PathBuf) -> Result<()> {
-        run(&AnnotationsArgs {
+    fn check(file: PathBuf, page: &str) -> Result<()> {
+        let args = PageArgs {
             output: None,
             check: Some(file),
-        })
+        };
+        run(&args, page, "annotations")
     }
 
     #[test]
-    fn committed_page_is_that_of_the_table() {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-        check(root.join("docs/annotations.md")).unwrap();
+    fn committed_pages_are_those_of_the_tables() {
+        let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        check(docs.join("annotations.md"), &source::build_document()).unwrap();
+        check(docs.join("troubleshooting.md"), &trouble::build_document()).unwrap();
     }
 
     #[test]
     fn page_that_differs_or_is_missing_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("page.md");
-        assert!(check(file.clone()).is_err());
+        assert!(check(file.clone(), "# New\n").is_err());
         fs::write(&file, "# Old\n").unwrap();
-        let refusal = check(file.clone()).unwrap_err().to_string();
+        let refusal = check(file.clone(), "# New\n").unwrap_err().to_string();
         assert!(refusal.contains("run make annotations"), "{refusal}");
-        let written = AnnotationsArgs {
+        let written = PageArgs {
             output: Some(file.clone()),
             check: None,
         };
-        run(&written).unwrap();
-        check(file).unwrap();
+        run(&written, "# New\n", "annotations").unwrap();
+        check(file, "# New\n").unwrap();
     }
 }

@@ -1,0 +1,278 @@
+//! Looks at what entry points really present, in the background: until it is the certificate in the Secret, or for a bounded
+//! time, and once more before a renewal. No pass waits for it; who is looked at is woken when there is news. What is known is in
+//! memory and in the condition: a certificate that is known to be served is not looked at again by a new process.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evercert_api::condition::{self, SERVED};
+use evercert_api::{Certificate, Reason};
+use evercert_core::facts::CertificateFacts;
+use evercert_core::key::ObjectKey;
+use evercert_core::observe::Observed;
+use evercert_core::served::{
+    Presented, SETTLES, Served, WATCHED, find_server_name, is_renewal_near, judge,
+};
+use evercert_probe::find_leaf;
+use futures::channel::mpsc::UnboundedSender;
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::context::{Context, key_of, reference};
+use crate::gather::{Gathered, find_sources};
+use crate::issuer::{IssuerId, Session};
+
+/// How many looks there are at the same time.
+const AT_ONCE: usize = 32;
+/// How many Certificates are looked at until they are fresh; who comes when there are so many is looked at in a later pass.
+const MOST: usize = 512;
+/// Names of a Certificate that are asked for, and addresses of each.
+const NAMES: usize = 4;
+const ADDRESSES: usize = 2;
+/// The pace of looks: it doubles from one to the other.
+const FIRST: Duration = Duration::from_millis(250);
+const SLOWEST: Duration = Duration::from_secs(30);
+
+/// What is to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Question {
+    certificate: CertificateFacts,
+    /// Each with its entry points.
+    names: Vec<(String, Vec<IpAddr>)>,
+    /// Whether it is the look before the renewal.
+    is_last: bool,
+}
+
+/// The names of a Certificate that are asked for, each with its entry points; `None` where nothing is known of Ingresses yet.
+fn find_entry_points(
+    certificate: &Certificate,
+    session: Option<&Session>,
+    context: &Context,
+) -> Option<Vec<(String, Vec<IpAddr>)>> {
+    let index = context.projections.index()?;
+    let sources = find_sources(certificate, context);
+    let class = session.and_then(|s| s.ingress_class.as_deref());
+    let with_entry_points = |name: String| {
+        let source = sources.get(&name).map(String::as_str);
+        let class = index.class_for(source, class, &name);
+        let mut found = class.map_or_else(|_| Vec::new(), |c| index.entry_points(&c, &name));
+        if let Ok(address) = name.parse::<IpAddr>() {
+            // It is asked for at itself, where that is an entry point.
+            found.retain(|at| *at == address);
+        }
+        found.truncate(ADDRESSES);
+        (name, found)
+    };
+    let names = certificate.spec.names().into_iter().take(NAMES);
+    Some(names.map(with_entry_points).collect())
+}
+
+impl Question {
+    /// About the certificate in the Secret; `None` where there is none.
+    fn of(gathered: &Gathered, context: &Context, now: Timestamp) -> Option<Self> {
+        let issued = gathered.observed.issued()?.clone();
+        let session = gathered.session.as_ref();
+        let names = find_entry_points(&gathered.certificate, session, context)?;
+        Some(Self {
+            certificate: issued,
+            names,
+            is_last: is_renewal_near(&gathered.observed, now),
+        })
+    }
+
+    fn has_entry_point(&self) -> bool {
+        self.names.iter().any(|(_, found)| !found.is_empty())
+    }
+
+    async fn ask(&self) -> Served {
+        let looks = self.names.iter().flat_map(|(name, found)| {
+            let asked = find_server_name(name);
+            found.iter().map(move |address| {
+                let asked = asked.clone();
+                async move {
+                    let leaf = find_leaf((*address, 443).into(), &asked).await;
+                    Presented {
+                        name: asked,
+                        address: *address,
+                        leaf: leaf.as_deref().and_then(evercert_pki::read_der),
+                    }
+                }
+            })
+        });
+        judge(&self.certificate, &join_all(looks).await)
+    }
+}
+
+struct Look {
+    question: Question,
+    since: Timestamp,
+    /// The last one; at most one is under way.
+    task: Option<AbortHandle>,
+    seen: Option<Served>,
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// The looks of all Certificates.
+#[derive(Clone)]
+pub(crate) struct ServedLooks {
+    looks: Arc<Mutex<HashMap<ObjectKey, Look>>>,
+    room: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+    wake: UnboundedSender<ObjectRef<Certificate>>,
+}
+
+impl ServedLooks {
+    /// They wake by `wake`.
+    pub(crate) fn new(wake: UnboundedSender<ObjectRef<Certificate>>) -> Self {
+        Self {
+            looks: Arc::default(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+            queue: Arc::new(Semaphore::new(MOST)),
+            wake,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Look>> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is known any more.
+    pub(crate) fn forget(&self, key: &ObjectKey) {
+        self.lock().remove(key);
+    }
+
+    /// What is known; begins to look where that is not enough. Waits for nothing.
+    fn observe(&self, key: &ObjectKey, question: Question, now: Timestamp) -> Option<Served> {
+        let mut looks = self.lock();
+        if !question.has_entry_point() {
+            looks.remove(key);
+            return Some(Served::NoEntryPoint);
+        }
+        if looks.get(key).is_some_and(|look| look.question != question) {
+            looks.remove(key);
+        }
+        let look = looks.entry(key.clone()).or_insert_with(|| Look {
+            question: question.clone(),
+            since: now,
+            task: None,
+            seen: None,
+        });
+        let is_over = look.seen.is_some() || now.duration_since(look.since) > WATCHED;
+        let is_running = look.task.as_ref().is_some_and(|task| !task.is_finished());
+        if !is_over
+            && !is_running
+            && let Ok(place) = self.queue.clone().try_acquire_owned()
+        {
+            let (this, key, since) = (self.clone(), key.clone(), look.since);
+            let task = tokio::spawn(async move {
+                let _place = place;
+                this.watch(&key, &question, since).await;
+            });
+            look.task = Some(task.abort_handle());
+        }
+        look.seen.clone()
+    }
+
+    /// Looks until what is presented is fresh, or its time is over; tells what it saw when that has settled.
+    async fn watch(&self, key: &ObjectKey, question: &Question, since: Timestamp) {
+        let mut pause = FIRST;
+        loop {
+            let served = {
+                // Nobody closes it.
+                let _room = self.room.acquire().await.ok();
+                question.ask().await
+            };
+            let lasted = Timestamp::now().duration_since(since);
+            let is_fresh = served == Served::Fresh;
+            if is_fresh || lasted >= SETTLES {
+                self.tell(key, question, served);
+            }
+            if is_fresh || lasted >= WATCHED {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(SLOWEST);
+        }
+    }
+
+    fn tell(&self, key: &ObjectKey, question: &Question, served: Served) {
+        let mut looks = self.lock();
+        let Some(look) = looks.get_mut(key).filter(|l| l.question == *question) else {
+            return;
+        };
+        let is_news = look.seen.as_ref() != Some(&served);
+        look.seen = Some(served);
+        drop(looks);
+        if is_news {
+            self.wake(key);
+        }
+    }
+
+    fn wake(&self, key: &ObjectKey) {
+        // A closed channel means that the operator is stopping.
+        let _ = self.wake.unbounded_send(reference(key));
+    }
+}
+
+/// Whether the condition says already that this very certificate is served, and no look before a renewal is due.
+fn is_known(o: &Observed, now: Timestamp) -> bool {
+    let told = condition::find(&o.status.conditions, SERVED);
+    let is_told =
+        |serial: &str| told.is_some_and(|c| c.status == "True" && c.message.ends_with(serial));
+    o.issued().is_some_and(|issued| is_told(&issued.serial)) && !is_renewal_near(o, now)
+}
+
+/// What the entry point presents, as far as it is known; `None` while it is not.
+pub(crate) fn observe_served(
+    gathered: &Gathered,
+    context: &Context,
+    now: Timestamp,
+) -> Option<Served> {
+    let o = &gathered.observed;
+    if !is_known(o, now)
+        && let Some(question) = Question::of(gathered, context, now)
+    {
+        return context.served.observe(&o.key, question, now);
+    }
+    context.served.forget(&o.key);
+    None
+}
+
+/// Wakes the Certificates that had no entry point when one is there: load balancers take minutes to get an address.
+pub(crate) async fn wake_unserved(context: Arc<Context>) {
+    let mut indexes = context.projections.indexes();
+    loop {
+        indexes.borrow_and_update();
+        for certificate in context.certificates.state() {
+            let status = certificate.status.as_ref();
+            let conditions = status.map_or(&[][..], |status| &status.conditions);
+            let told = condition::find(conditions, SERVED);
+            if told.is_none_or(|c| c.reason != Reason::NoEntryPoint.as_str()) {
+                continue;
+            }
+            let key = key_of(&certificate);
+            let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+            let session = context.sessions.get(&issuer);
+            let found = find_entry_points(&certificate, session.as_ref(), &context);
+            if found.is_some_and(|found| found.iter().any(|(_, at)| !at.is_empty())) {
+                context.wake(&key);
+            }
+        }
+        if indexes.changed().await.is_err() {
+            return;
+        }
+    }
+}
