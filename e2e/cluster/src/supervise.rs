@@ -13,14 +13,14 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Pid, getegid, geteuid, setsid};
+use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::cgroup::{self, Cgroups};
 use crate::pki::Pki;
 use crate::process::Process;
 use crate::world::place;
 use crate::world::record::{self, Record};
-use crate::{Level, role};
+use crate::{Level, Priority, role};
 
 /// How long the kernel may take to end the processes of a world, after PID 1 was told to go, and again after it was killed.
 const END: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ enum Event {
 /// The supervisor: starts the world, waits for a reason to end it, ends it, removes its folder.
 pub(crate) fn supervise(state: &Path, tools: &Path, level: Level) -> i32 {
     // A session of its own: the terminal's Ctrl-C and hang-up go to the caller, and the caller's end is what counts.
-    let _ = setsid();
+    Priority::of_this_process().begin_session();
     // Whoever asked for the end sees this connection close when the process ends, which is after the sweep.
     let outcome = keep(state, tools, level);
     if let Err(error) = &outcome {

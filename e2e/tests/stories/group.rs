@@ -1,7 +1,7 @@
 //! What is told where: stories by their names, and the groups of them that have a world of their own.
 
 use anyhow::{Result, ensure};
-use evercert_cluster::Level;
+use evercert_cluster::{Level, Priority};
 use evercert_e2e::Story;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
@@ -124,6 +124,8 @@ pub(crate) struct Group {
     pub(crate) acts: Vec<Act>,
     /// Whether the machine has to be idle but for it.
     pub(crate) alone: bool,
+    /// Of its world and its stories, while other groups want the machine, too.
+    pub(crate) priority: Priority,
     /// What is looked at when all its stories are told.
     pub(crate) endings: Vec<Tale>,
 }
@@ -136,6 +138,7 @@ impl Group {
             level: None,
             acts: Vec::new(),
             alone: false,
+            priority: Priority::Usual,
             endings: ending::tales(),
         }
     }
@@ -174,6 +177,12 @@ impl Group {
     /// After all others, with the machine to itself: it measures, or is heavy.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
+        self
+    }
+
+    /// Behind all others: no story of it counts seconds.
+    pub(crate) fn behind(mut self) -> Self {
+        self.priority = Priority::Low;
         self
     }
 

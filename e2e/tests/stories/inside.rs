@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use evercert_cluster::World;
+use evercert_cluster::{Priority, World};
 use evercert_e2e::costs::{self, Costs};
 use evercert_e2e::{Stage, Story};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -46,6 +46,7 @@ impl Outcome {
 
 /// Tells the stories of `group` that are asked for.
 pub(crate) fn tell(args: &Arguments, group: Group) -> Result<()> {
+    Priority::of_this_process().begin_session();
     let world = World::current().context("a group is told inside of its world")?;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = Arc::new(Runtime::new().context("starting a runtime")?);

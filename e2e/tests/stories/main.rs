@@ -137,7 +137,10 @@ fn groups() -> Vec<Group> {
     failpoints.extend(Group::spread("failpoints-pair", 2, pairs));
     failpoints.push(Group::new("failpoints").one_by_one(known));
     let failpoints = failpoints.into_iter();
-    let failpoints = failpoints.map(|group| group.at(Level::Plane).ending(ending::after_crashes()));
+    let failpoints = failpoints.map(|group| {
+        let group = group.at(Level::Plane).behind();
+        group.ending(ending::after_crashes())
+    });
     groups.extend([
         // The operator is killed, or a pod.
         Group::new("operator")

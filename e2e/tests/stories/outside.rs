@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use evercert_cluster::{Level, World};
+use evercert_cluster::{Level, Priority, World};
 use libtest_mimic::Trial;
 
 use crate::inside::Outcome;
@@ -19,6 +19,8 @@ use crate::{Asked, GROUP, Group, SHARED};
 /// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up. More of
 /// them fill two processors, and then what has to happen within two seconds does not.
 const AT_ONCE: usize = 3;
+/// And so many more, of a low priority, for what those leave.
+const BEHIND: usize = 2;
 
 /// What became of a group.
 struct Ended {
@@ -56,7 +58,7 @@ pub(crate) fn tell(asked: &Asked, groups: Vec<Group>) -> Result<ExitCode> {
         live: args.nocapture || alone.len() + together.len() == 1,
         started: Instant::now(),
     };
-    let at_once = args.test_threads.unwrap_or(AT_ONCE).min(AT_ONCE);
+    let at_once = args.test_threads.unwrap_or(AT_ONCE + BEHIND).max(1);
     let mut ended = hall.play(at_once, together);
     ended.extend(hall.play(1, alone));
     hall.sum_up(&ended, left_out)
@@ -71,15 +73,22 @@ struct Hall {
 
 impl Hall {
     fn play(&self, at_once: usize, groups: Vec<Group>) -> Vec<Ended> {
-        let waiting = Mutex::new(VecDeque::from(groups));
-        let next = || lock(&waiting).pop_front();
+        let (usual, behind): (VecDeque<_>, VecDeque<_>) = groups
+            .into_iter()
+            .partition(|group| group.priority == Priority::Usual);
+        let (usual, behind) = (Mutex::new(usual), Mutex::new(behind));
         let ended = Mutex::new(Vec::new());
         thread::scope(|scope| {
-            for _ in 0..at_once.max(1) {
-                scope.spawn(|| {
+            for worker in 0..at_once.min(AT_ONCE + BEHIND) {
+                let (usual, behind, ended) = (&usual, &behind, &ended);
+                scope.spawn(move || {
+                    let next = || {
+                        let own = (worker < AT_ONCE).then(|| lock(usual).pop_front());
+                        own.flatten().or_else(|| lock(behind).pop_front())
+                    };
                     while let Some(group) = next() {
                         let end = self.play_one(&group);
-                        lock(&ended).push(end);
+                        lock(ended).push(end);
                     }
                 });
             }
@@ -121,17 +130,15 @@ impl Hall {
     fn in_its_world(&self, group: &Group, log: &Path, outcome: &mut Outcome) -> Result<()> {
         let name = &group.name;
         let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let world = World::up_at(
-            &format!("stories-{name}"),
-            false,
-            group.level.map_or_else(Level::here, Ok)?,
-        )?;
+        let level = group.level.map_or_else(Level::here, Ok)?;
+        let world = World::up_as(&format!("stories-{name}"), false, level, group.priority)?;
         let (output, writer) = io::pipe().context("making a pipe")?;
         let program = std::env::current_exe().context("finding the current program")?;
         let mut command = world.command(program);
         command
             .args(std::env::args_os().skip(1))
             .env(GROUP, name)
+            .envs([group.priority.variable()])
             .stdin(Stdio::null())
             .stdout(writer.try_clone().context("sharing a pipe")?)
             .stderr(writer);

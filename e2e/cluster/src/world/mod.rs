@@ -19,7 +19,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::pki::Pki;
 use crate::process;
 use crate::role::{self, PROXIES};
-use crate::{Level, Tools, Traces};
+use crate::{Level, Priority, Tools, Traces};
 use record::Record;
 
 /// From nothing to ready takes some seconds; on a machine that compiles at the same time it takes longer.
@@ -66,6 +66,14 @@ impl World {
         Self::up_at(name, keep, Level::here()?)
     }
 
+    /// [`World::up_as`] one with the usual priority.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn up_at(name: &str, keep: bool, level: Level) -> Result<Self> {
+        Self::up_as(name, keep, level, Priority::Usual)
+    }
+
     /// Brings a new world up and waits until every part of it answers, at the level `node` also until the node is ready. Builds the tools where the cache lacks them, with
     /// progress on standard error.
     ///
@@ -78,7 +86,7 @@ impl World {
     /// # Errors
     /// This level cannot be here, a program of the distribution is missing, namespaces are forbidden, a component ended or did not get ready in 180 s: the
     /// error has the end of the logs, and nothing of the world stays.
-    pub fn up_at(name: &str, keep: bool, level: Level) -> Result<Self> {
+    pub fn up_as(name: &str, keep: bool, level: Level, priority: Priority) -> Result<Self> {
         for program in ["ip", "nsenter", "env", "curl"] {
             if process::find_program(program).is_none() {
                 bail!("the program `{program}` is missing: e2e/cluster/packages.sh installs it");
@@ -92,6 +100,7 @@ impl World {
             .context("creating a log")?;
         let mut supervisor = role::command("supervise", &state, tools.dir(), level)
             .current_dir("/")
+            .envs([priority.variable()])
             .stdin(Stdio::piped())
             .stdout(log.try_clone().context("sharing a log")?)
             .stderr(log)

@@ -18,7 +18,7 @@ use kube::Api;
 use kube::api::DeleteParams;
 
 use super::check::{May, Spent};
-use super::play::Play;
+use super::play::{Play, ROUTE_PATIENCE};
 use super::{Waiting, check, comes_by_itself, is_gap, orders, play, side_by_side};
 use crate::{Tale, tales};
 
@@ -245,6 +245,10 @@ impl<'a> Pair<'a> {
         play.while_down(story).await?;
         let armed = point.to_string();
         let mut variables = play.variables();
+        if claim == Claim::Lasting && is_gap(point) {
+            // One of the two makes a route for an order that the other does not know yet, and would take it away at once.
+            variables.retain(|(name, _)| *name != ROUTE_PATIENCE);
+        }
         variables.push((DURATION, claim.duration()));
         let mut first = variables.clone();
         first.push((VARIABLE, &armed));

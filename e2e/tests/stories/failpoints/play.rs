@@ -29,6 +29,8 @@ use crate::revoked;
 pub(super) const SITE: &str = "site";
 /// The name of what an earlier run left.
 pub(super) const OLD: &str = "old";
+/// How long a route that no challenge needs any more may stay.
+pub(super) const ROUTE_PATIENCE: &str = "EVERCERT_ROUTE_PATIENCE";
 
 /// What is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,10 +236,7 @@ impl Play {
         let own = self
             .needs_hasty_solver()
             .then_some(("EVERCERT_SOLVER_IDLE", "1s"));
-        [("EVERCERT_ROUTE_PATIENCE", "0s")]
-            .into_iter()
-            .chain(own)
-            .collect()
+        [(ROUTE_PATIENCE, "0s")].into_iter().chain(own).collect()
     }
 
     /// Whether the solver is to go at once, which the next story would not bear.
