@@ -155,19 +155,23 @@ impl Candidate {
 /// lanes and namespaces by turns, soonest expiry first, then first come. `most` orders may be under way in all; at a directory with a
 /// [`Ramp`], as many begin as that allows. Total; the same input gives the same answer.
 #[must_use]
-pub fn plan_grants(
-    waiting: &[Placed],
-    under_way: &[Placed],
+pub fn plan_grants<'a>(
+    waiting: impl IntoIterator<Item = &'a Placed>,
+    under_way: impl IntoIterator<Item = &'a Placed>,
     most: usize,
     ramps: &BTreeMap<String, Ramp>,
     now: Timestamp,
 ) -> Vec<ObjectKey> {
-    let mut ramps = ramps.clone();
     let mut held = Held::new(most);
     for placed in under_way {
         held.add(&placed.candidate, moves(placed, now));
     }
-    let mut left: Vec<&Placed> = waiting.iter().collect();
+    // Thousands may wait, and each that joins them asks.
+    if !held.has_room() {
+        return Vec::new();
+    }
+    let mut ramps = ramps.clone();
+    let mut left: Vec<&Placed> = waiting.into_iter().collect();
     let mut granted = Vec::new();
     while held.has_room() {
         let next = left
@@ -195,9 +199,12 @@ pub fn plan_grants(
 
 /// When an order under way ceases to count as moving, and so [`plan_grants`] may answer otherwise though nothing happened.
 #[must_use]
-pub fn next_grant(under_way: &[Placed], now: Timestamp) -> Option<Timestamp> {
+pub fn next_grant<'a>(
+    under_way: impl IntoIterator<Item = &'a Placed>,
+    now: Timestamp,
+) -> Option<Timestamp> {
     under_way
-        .iter()
+        .into_iter()
         .filter(|placed| moves(placed, now))
         .filter_map(|placed| placed.since.checked_add(MOVES).ok())
         .min()

@@ -105,7 +105,7 @@ struct Look {
     /// The last one; at most one is under way.
     task: Option<AbortHandle>,
     seen: Option<(Timestamp, Vec<Trouble>)>,
-    /// Whether somebody keeps a place until this look has ended.
+    /// Whether an order waits for its end.
     awaited: bool,
 }
 
@@ -183,14 +183,25 @@ impl Preflights {
             Some((at, troubles)) if age(*at) < FRESH || !troubles.is_empty() => {
                 Preflight::Seen(troubles.clone())
             }
-            Some(_) | None if look.is_running() => {
-                look.awaited = true;
-                Preflight::Looking {
-                    since: look.asked_at,
-                }
-            }
+            Some(_) | None if look.is_running() => Preflight::Looking {
+                since: look.asked_at,
+            },
             Some(_) | None => Preflight::Unasked,
         }
+    }
+
+    /// Wakes `key` when the look at its names has ended, whatever it finds.
+    pub(crate) fn wake_at_end(&self, key: &ObjectKey) {
+        let mut looks = self.lock();
+        match looks.get_mut(key).filter(|look| look.is_running()) {
+            Some(look) => look.awaited = true,
+            None => self.wake(key),
+        }
+    }
+
+    fn wake(&self, key: &ObjectKey) {
+        // A closed channel means that the operator is stopping.
+        let _ = self.wake.unbounded_send(reference(key));
     }
 
     async fn look(&self, dns: &Dns, key: &ObjectKey, question: Question) {
@@ -201,15 +212,16 @@ impl Preflights {
         let Some(look) = looks.get_mut(key).filter(|l| l.question == question) else {
             return;
         };
-        let before = look.seen.replace((Timestamp::now(), troubles));
+        let before = look.seen.take().map(|(_, troubles)| troubles);
+        // Where nothing is wrong nobody was held back.
+        let is_news = before.unwrap_or_default() != troubles;
+        look.seen = Some((Timestamp::now(), troubles));
         // It has ended but for this: whoever is woken by it may begin another one.
         look.task = None;
-        let is_news = look.seen.as_ref().map(|(_, now)| now) != before.as_ref().map(|(_, was)| was);
         let is_awaited = std::mem::take(&mut look.awaited);
         drop(looks);
         if is_news || is_awaited {
-            // A closed channel means that the operator is stopping.
-            let _ = self.wake.unbounded_send(reference(key));
+            self.wake(key);
         }
     }
 

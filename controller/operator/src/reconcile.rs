@@ -77,6 +77,9 @@ async fn pass(
     if gathered.observed.status.order.is_none() && !is_about_to_order {
         context.slots.free(&key);
     }
+    if next.waits_for_look() {
+        context.preflights.wake_at_end(&key);
+    }
     if next.waits_for_token() {
         wait_for_token(&gathered, context, now);
     } else {

@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::context::{Context, key_of, reference};
+use crate::follow::mark_ingresses;
 use crate::gather::{Gathered, find_sources};
 use crate::issuer::{IssuerId, Session};
 
@@ -47,6 +48,8 @@ struct Question {
     names: Vec<(String, Vec<IpAddr>)>,
     /// Whether it is the look before the renewal.
     is_last: bool,
+    /// Of the Ingresses that cover the names.
+    mark: Option<String>,
 }
 
 /// The names of a Certificate that are asked for, each with its entry points; `None` where nothing is known of Ingresses yet.
@@ -83,6 +86,7 @@ impl Question {
             certificate: issued,
             names,
             is_last: is_renewal_near(&gathered.observed, now),
+            mark: gathered.observed.ingresses.clone(),
         })
     }
 
@@ -129,6 +133,8 @@ impl Drop for Look {
 #[derive(Clone)]
 pub(crate) struct ServedLooks {
     looks: Arc<Mutex<HashMap<ObjectKey, Look>>>,
+    /// The Ingresses by which it was last known what is served.
+    marks: Arc<Mutex<HashMap<ObjectKey, String>>>,
     room: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     wake: UnboundedSender<ObjectRef<Certificate>>,
@@ -139,6 +145,7 @@ impl ServedLooks {
     pub(crate) fn new(wake: UnboundedSender<ObjectRef<Certificate>>) -> Self {
         Self {
             looks: Arc::default(),
+            marks: Arc::default(),
             room: Arc::new(Semaphore::new(AT_ONCE)),
             queue: Arc::new(Semaphore::new(MOST)),
             wake,
@@ -152,6 +159,22 @@ impl ServedLooks {
     /// Nothing is known any more.
     pub(crate) fn forget(&self, key: &ObjectKey) {
         self.lock().remove(key);
+        self.marks().remove(key);
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashMap<ObjectKey, String>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the Ingresses of `key` are others than those by which it was known what is served. A new process takes them as they are.
+    fn has_other_ingresses(&self, key: &ObjectKey, mark: &str) -> bool {
+        self.marks().get(key).is_some_and(|known| known != mark)
+    }
+
+    fn note(&self, key: &ObjectKey, mark: Option<&str>) {
+        if let Some(mark) = mark {
+            self.marks().insert(key.clone(), mark.to_owned());
+        }
     }
 
     /// What is known; begins to look where that is not enough. Waits for nothing.
@@ -242,32 +265,44 @@ pub(crate) fn observe_served(
     now: Timestamp,
 ) -> Option<Served> {
     let o = &gathered.observed;
-    if !is_known(o, now)
-        && let Some(question) = Question::of(gathered, context, now)
-    {
-        return context.served.observe(&o.key, question, now);
+    let served = &context.served;
+    let mark = o.ingresses.as_deref();
+    let is_moved = mark.is_some_and(|mark| served.has_other_ingresses(&o.key, mark));
+    if is_known(o, now) && !is_moved {
+        served.lock().remove(&o.key);
+        served.note(&o.key, mark);
+        return None;
     }
-    context.served.forget(&o.key);
-    None
+    let Some(question) = Question::of(gathered, context, now) else {
+        served.forget(&o.key);
+        return None;
+    };
+    let seen = served.observe(&o.key, question, now);
+    if seen.is_some() {
+        served.note(&o.key, mark);
+    }
+    seen
 }
 
-/// Wakes the Certificates that had no entry point when one is there: load balancers take minutes to get an address.
+/// Wakes the Certificates of which it is said what is served, when an Ingress that covers their names is another one; and those that
+/// had no entry point, when one is there: load balancers take minutes to get an address.
 pub(crate) async fn wake_unserved(context: Arc<Context>) {
     let mut indexes = context.projections.indexes();
     loop {
-        indexes.borrow_and_update();
+        let index = indexes.borrow_and_update().clone();
         for certificate in context.certificates.state() {
             let status = certificate.status.as_ref();
             let conditions = status.map_or(&[][..], |status| &status.conditions);
-            let told = condition::find(conditions, SERVED);
-            if told.is_none_or(|c| c.reason != Reason::NoEntryPoint.as_str()) {
+            let Some(told) = condition::find(conditions, SERVED) else {
                 continue;
-            }
+            };
             let key = key_of(&certificate);
-            let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
-            let session = context.sessions.get(&issuer);
-            let found = find_entry_points(&certificate, session.as_ref(), &context);
-            if found.is_some_and(|found| found.iter().any(|(_, at)| !at.is_empty())) {
+            let is_moved = index.as_ref().is_some_and(|index| {
+                let mark = mark_ingresses(index, &certificate.spec);
+                context.served.has_other_ingresses(&key, &mark)
+            });
+            let is_homeless = told.reason == Reason::NoEntryPoint.as_str();
+            if is_moved || (is_homeless && has_entry_point(&certificate, &key, &context)) {
                 context.wake(&key);
             }
         }
@@ -275,4 +310,11 @@ pub(crate) async fn wake_unserved(context: Arc<Context>) {
             return;
         }
     }
+}
+
+fn has_entry_point(certificate: &Certificate, key: &ObjectKey, context: &Context) -> bool {
+    let issuer = IssuerId::of(&certificate.spec.issuer_ref, &key.namespace);
+    let session = context.sessions.get(&issuer);
+    let found = find_entry_points(certificate, session.as_ref(), context);
+    found.is_some_and(|found| found.iter().any(|(_, at)| !at.is_empty()))
 }

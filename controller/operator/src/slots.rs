@@ -137,9 +137,8 @@ impl Slots {
         if state.waiting.is_empty() {
             return (called, None);
         }
-        let under_way: Vec<Placed> = state.under_way.values().cloned().collect();
         let ramps = state.ramps.values().map(|ramp| ramp.next(now));
-        let next = ramps.chain(next_grant(&under_way, now)).min();
+        let next = ramps.chain(next_grant(state.under_way.values(), now)).min();
         (called, next.map(|at| at.duration_since(now).unsigned_abs()))
     }
 
@@ -162,10 +161,9 @@ impl State {
         if self.waiting.is_empty() {
             return;
         }
-        let waiting: Vec<Placed> = self.waiting.values().cloned().collect();
-        let under_way: Vec<Placed> = self.under_way.values().cloned().collect();
         self.ramps.retain(|_, ramp| ramp.allows(now).is_some());
-        for key in plan_grants(&waiting, &under_way, most, &self.ramps, now) {
+        let (waiting, under_way) = (self.waiting.values(), self.under_way.values());
+        for key in plan_grants(waiting, under_way, most, &self.ramps, now) {
             if let Some(placed) = self.waiting.remove(&key) {
                 let candidate = placed.candidate;
                 if let Some(ramp) = self.ramps.get_mut(&candidate.directory) {

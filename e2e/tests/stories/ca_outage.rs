@@ -138,7 +138,8 @@ async fn a_ca_that_is_frozen_in_the_middle_of_an_order_loses_nothing(
     let before = story.secret("site").await?;
     let old = usable(&before).context("no certificate")?;
 
-    let names = [story.host("old"), story.host("new")];
+    // Other names: Pebble takes an authorization of before for one in a hundred, also when it is told to take none.
+    let names = [story.host("new"), story.host("newer")];
     story.certificate("site", &names).await?;
     // A CA that is frozen while it validates finds nobody afterwards.
     counted(&story, &ca, "the CA has validated all names", |count| {

@@ -8,6 +8,7 @@ use evercert_e2e::audit::{self, Audit, Call};
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, crowd, operator};
+use kube::api::{DeleteParams, ListParams};
 
 use crate::issue::no_route_stays;
 use crate::{Tale, tales};
@@ -16,7 +17,7 @@ const MANY: usize = 50;
 /// cert-manager takes 109 s for as many on the same world; at least five times as fast.
 const WITHIN: Duration = Duration::from_millis(109_000 / 5);
 /// The most mutating calls of the operator for a certificate, events and dry runs among them.
-const CALLS: usize = 20;
+pub(crate) const CALLS: usize = 20;
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
@@ -30,6 +31,14 @@ pub(crate) async fn as_shipped(story: &Story<'_>) -> Result<()> {
     let mut operator = story.stage.operator.lock().await;
     operator.run_as_shipped(&story.stage.world).await?;
     println!("the operator is {}", operator.program().display());
+    Ok(())
+}
+
+/// Takes a story's Certificates away: they would go on beside the next one's.
+pub(crate) async fn leave(story: &Story<'_>) -> Result<()> {
+    let (how, which) = (DeleteParams::default(), ListParams::default());
+    let certificates = story.api::<Certificate>();
+    let _ = certificates.delete_collection(&how, &which).await?;
     Ok(())
 }
 

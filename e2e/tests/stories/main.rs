@@ -12,6 +12,7 @@ mod adoption;
 mod alternates;
 mod annotated;
 mod app;
+mod backlog;
 mod ca_outage;
 mod chains;
 mod contested;
@@ -164,6 +165,7 @@ fn groups() -> Vec<Group> {
         // Not beside the thirty thousand Secrets, which take what it counts on.
         Group::new("load")
             .one_by_one(neighbours::tales())
+            .one_by_one(backlog::tales())
             .one_by_one(routes::without_host()),
     ]);
     groups.extend(failpoints);

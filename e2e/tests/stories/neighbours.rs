@@ -12,9 +12,9 @@ use evercert_e2e::tarpit::Tarpit;
 use evercert_e2e::{Story, crowd, dns};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 
-use crate::crowds::as_shipped;
+use crate::crowds::{as_shipped, leave};
 use crate::{Tale, tales};
 
 /// The bound of the issue: a good one beside the dead ones.
@@ -80,16 +80,6 @@ async fn two_hundred_names_that_never_validate_hold_no_other_up(story: Story<'_>
     good(&story, "later", "applied when they are tried again").await?;
     spent(&ca)?;
     leave(&story).await
-}
-
-/// Takes a story's Certificates away: they would go on failing beside the next one's.
-async fn leave(story: &Story<'_>) -> Result<()> {
-    let (how, which) = (DeleteParams::default(), ListParams::default());
-    let _ = story
-        .api::<Certificate>()
-        .delete_collection(&how, &which)
-        .await?;
-    Ok(())
 }
 
 /// One more certificate in the same namespace.

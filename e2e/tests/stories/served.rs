@@ -45,7 +45,14 @@ async fn what_is_presented_is_told_fresh_after_issue_and_stale_with_its_serial_w
     ensure!(renamed.contains("secretName: new"), "{renamed}");
     story.apply(&renamed).await?;
     story.condition("new", SERVED, "True", SOON).await?;
-    metric(&story, "new", 1).await
+    metric(&story, "new", 1).await?;
+    // And of the first it is no longer said.
+    let (reason, message) = story.condition("old", SERVED, "False", SOON).await?;
+    ensure!(
+        reason == "AnotherCertificate" && message.contains(&serial),
+        "{reason}: {message}"
+    );
+    metric(&story, "old", 0).await
 }
 
 async fn metric(story: &Story<'_>, name: &str, value: u8) -> Result<()> {

@@ -29,6 +29,8 @@ const MOST_TOLD: usize = 3;
 const AFTER_INGRESS: SignedDuration = SignedDuration::from_mins(1);
 /// How often it is looked at whether another issuer can be tried now.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+/// How often it is looked at whether who waits for a place has become more urgent.
+const URGENCY: SignedDuration = SignedDuration::from_mins(10);
 /// How long the solver may take to start before it is reported as what blocks.
 const SOLVER_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -474,7 +476,7 @@ pub(super) fn plan_try(o: &Observed, now: Timestamp) -> Option<Plan> {
 pub(super) fn plan_slot(o: &Observed, now: Timestamp) -> Option<Plan> {
     (!o.slot).then(|| {
         let message = "waits for its place among the orders under way";
-        let wake = later(now, RECHECK);
+        let wake = later(now, URGENCY);
         Plan {
             step: Step::Queue(Candidate::of(o, now)),
             ..Plan::wait(

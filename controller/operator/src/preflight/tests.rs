@@ -74,6 +74,7 @@ async fn a_look_that_ended_without_an_answer_wakes_and_holds_nothing_back() {
     let now = Timestamp::now();
     let first = preflights.observe(&key, question("a.example"), now);
     assert_eq!(first, Preflight::Looking { since: now });
+    preflights.wake_at_end(&key);
     assert_eq!(woken.next().await, Some(reference(&key)));
     let then = preflights.observe(&key, question("a.example"), Timestamp::now());
     assert_eq!(then, Preflight::Seen(Vec::new()));
@@ -86,9 +87,11 @@ async fn a_look_that_is_awaited_wakes_also_without_news_and_one_that_is_not_wake
     let now = Timestamp::now();
     let look = |after: SignedDuration| preflights.observe(&key, question("a.example"), now + after);
     look(SignedDuration::ZERO);
+    preflights.wake_at_end(&key);
     woken.next().await;
     // Too old to begin an order by, and asked for anew: the same again.
     assert!(matches!(look(FRESH + RECENT), Preflight::Looking { .. }));
+    preflights.wake_at_end(&key);
     assert_eq!(woken.next().await, Some(reference(&key)));
     // Not recent, and good enough: nobody waits.
     let later = RECENT + SignedDuration::from_secs(10);
@@ -97,4 +100,7 @@ async fn a_look_that_is_awaited_wakes_also_without_news_and_one_that_is_not_wake
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert!(woken.try_recv().is_err(), "woken without a reason");
+    // It has ended already.
+    preflights.wake_at_end(&key);
+    assert_eq!(woken.next().await, Some(reference(&key)));
 }

@@ -372,7 +372,7 @@ fn order_waits_for_its_slot() {
         (
             Step::Queue(Candidate::of(&ready(), now())),
             Reason::WaitingForSlot,
-            at(30)
+            at(600)
         )
     );
     assert_eq!(decide(&ready()).step, Step::PlaceOrder);
