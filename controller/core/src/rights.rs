@@ -300,10 +300,12 @@ mod tests {
              needs it fails; the chart's Role grants it in its rule for configmaps (value rbac.create: true): add it there, or to the \
              role that you wrote instead"
         );
-        let optional = of("certificates", "delete").build_sentence(&["create", "patch", "delete"], "certs");
+        let optional =
+            of("certificates", "delete").build_sentence(&["create", "patch", "delete"], "certs");
         assert!(
-            optional.contains("may not create, patch and delete certificates of evercert.dev in all namespaces")
-                && optional.contains("that is left out, all else works"),
+            optional.contains(
+                "may not create, patch and delete certificates of evercert.dev in all namespaces"
+            ) && optional.contains("that is left out, all else works"),
             "{optional}"
         );
     }
@@ -322,7 +324,10 @@ mod tests {
 
     #[test]
     fn a_subresource_is_apart_from_its_resource() {
-        assert_eq!(of("certificates/status", "update").parts(), ("certificates", "status"));
+        assert_eq!(
+            of("certificates/status", "update").parts(),
+            ("certificates", "status")
+        );
         assert_eq!(of("secrets", "get").parts(), ("secrets", ""));
     }
 
@@ -330,8 +335,16 @@ mod tests {
     fn nothing_outside_of_its_own_namespace_touches_pods_or_rights() {
         for right in OPERATOR.iter().filter(|r| r.scope == Scope::Cluster) {
             let (resource, _) = right.parts();
-            let is_grave = ["pods", "deployments", "roles", "rolebindings", "clusterroles", "clusterrolebindings", "serviceaccounts"]
-                .contains(&resource);
+            let is_grave = [
+                "pods",
+                "deployments",
+                "roles",
+                "rolebindings",
+                "clusterroles",
+                "clusterrolebindings",
+                "serviceaccounts",
+            ]
+            .contains(&resource);
             assert!(!is_grave && !right.verbs.contains(&"*"), "{right:?}");
         }
     }

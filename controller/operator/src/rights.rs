@@ -56,13 +56,19 @@ async fn find_missing(
         .flat_map(|right| right.verbs.iter().map(move |verb| (right, *verb)));
     let answers: Vec<_> = iter(questions)
         .map(|(right, verb)| async move {
-            Ok::<_, ApplyError>((right, verb, is_granted(client, right, verb, namespace).await?))
+            Ok::<_, ApplyError>((
+                right,
+                verb,
+                is_granted(client, right, verb, namespace).await?,
+            ))
         })
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
     let verbs_of = |right: &Right| -> Vec<&'static str> {
-        let refused = answers.iter().filter(|(r, _, granted)| *r == right && !granted);
+        let refused = answers
+            .iter()
+            .filter(|(r, _, granted)| *r == right && !granted);
         refused.map(|(_, verb, _)| *verb).collect()
     };
     let rows = OPERATOR.into_iter().map(|right| (right, verbs_of(&right)));
@@ -137,7 +143,9 @@ mod tests {
                 let question = review["spec"]["resourceAttributes"].clone();
                 review["status"] = json!({"allowed": !refused(&question)});
                 all.lock().unwrap().push(question);
-                Ok::<_, std::convert::Infallible>(Response::new(Body::from(review.to_string().into_bytes())))
+                Ok::<_, std::convert::Infallible>(Response::new(Body::from(
+                    review.to_string().into_bytes(),
+                )))
             }
         });
         (Client::new(service, "default"), asked)
@@ -162,7 +170,10 @@ mod tests {
             is("resource", "deployments") && (is("verb", "create") || is("verb", "patch"))
         });
         let missing = find_missing(&client, "certs").await.unwrap();
-        let named: Vec<_> = missing.iter().map(|(r, verbs)| (r.resource, verbs.as_slice())).collect();
+        let named: Vec<_> = missing
+            .iter()
+            .map(|(r, verbs)| (r.resource, verbs.as_slice()))
+            .collect();
         assert_eq!(named, [("deployments", ["create", "patch"].as_slice())]);
     }
 }

@@ -176,7 +176,10 @@ pub async fn run(
         .map_err(RunError::Health)?;
     // By the client that asks whether it acts or not.
     let mut reviews = JoinSet::new();
-    reviews.spawn(tell_missing(clients.lease.clone(), config.namespace.clone()));
+    reviews.spawn(tell_missing(
+        clients.lease.clone(),
+        config.namespace.clone(),
+    ));
     loop {
         match Box::pin(stint(&clients, &config, &health, shutdown.clone())).await? {
             Ended::Shutdown => return Ok(()),
