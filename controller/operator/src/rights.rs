@@ -51,27 +51,18 @@ async fn find_missing(
     client: &Client,
     namespace: &str,
 ) -> Result<Vec<(Right, Vec<&'static str>)>, ApplyError> {
-    let questions = OPERATOR
+    let questions: Vec<_> = OPERATOR
         .iter()
-        .flat_map(|right| right.verbs.iter().map(move |verb| (right, *verb)));
-    let answers: Vec<_> = iter(questions)
-        .map(|(right, verb)| async move {
-            Ok::<_, ApplyError>((
-                right,
-                verb,
-                is_granted(client, right, verb, namespace).await?,
-            ))
-        })
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
-    let verbs_of = |right: &Right| -> Vec<&'static str> {
-        let refused = answers
-            .iter()
-            .filter(|(r, _, granted)| *r == right && !granted);
-        refused.map(|(_, verb, _)| *verb).collect()
-    };
-    let rows = OPERATOR.into_iter().map(|right| (right, verbs_of(&right)));
+        .flat_map(|right| right.verbs.iter().map(move |verb| (right, *verb)))
+        .map(|(right, verb)| is_granted(client, right, verb, namespace))
+        .collect();
+    let granted: Vec<bool> = iter(questions).buffered(AT_ONCE).try_collect().await?;
+    let mut granted = granted.into_iter();
+    let rows = OPERATOR.into_iter().map(|right| {
+        let verbs = right.verbs.iter().copied().zip(granted.by_ref());
+        let refused = verbs.filter(|(_, granted)| !granted);
+        (right, refused.map(|(verb, _)| verb).collect::<Vec<_>>())
+    });
     Ok(rows.filter(|(_, verbs)| !verbs.is_empty()).collect())
 }
 
