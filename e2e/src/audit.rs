@@ -34,6 +34,8 @@ pub struct Call {
     object_ref: Object,
     #[serde(default)]
     response_status: Answer,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
@@ -42,7 +44,10 @@ struct User {
 }
 
 #[derive(Debug, Clone, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
 struct Object {
+    #[serde(default)]
+    api_group: String,
     #[serde(default)]
     resource: String,
     #[serde(default)]
@@ -115,7 +120,7 @@ impl Audit {
 }
 
 /// A line that is still being written cannot be parsed, and is left for the next time.
-fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> impl Iterator<Item = Call> {
+pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> impl Iterator<Item = Call> {
     lines.filter_map(|line| serde_json::from_str(line).ok())
 }
 
@@ -125,13 +130,33 @@ impl Call {
         (self.verb == "watch") == (self.stage == "ResponseStarted")
     }
 
-    /// Whether it changes something, or would if it were no dry run.
+    /// Whether it changes something, or would if it were no dry run. A review is created and kept by nobody: it is a question.
     #[must_use]
     pub fn is_mutating(&self) -> bool {
-        matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        )
+        !self.is_review()
+            && matches!(
+                self.verb.as_str(),
+                "create" | "update" | "patch" | "delete" | "deletecollection"
+            )
+    }
+
+    /// Whether it asks what its user may do, which everybody may ask.
+    #[must_use]
+    pub fn is_review(&self) -> bool {
+        self.object_ref.api_group == "authorization.k8s.io"
+    }
+
+    /// Whether its user had the right to it; admission may have refused it all the same.
+    #[must_use]
+    pub fn was_authorized(&self) -> bool {
+        let decision = self.annotations.get("authorization.k8s.io/decision");
+        decision.is_some_and(|decision| decision == "allow")
+    }
+
+    /// The API group of the object, empty for the core.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.object_ref.api_group
     }
 
     /// Whether it is about a Lease.
@@ -240,5 +265,22 @@ mod tests {
             table(&calls),
             "   1 patch ingresses\n   1 patch ingresses (dry run)\n"
         );
+    }
+
+    #[test]
+    fn a_review_is_no_write_and_a_token_is() {
+        let line = |group: &str, resource: &str| {
+            format!(
+                r#"{{"verb":"create","requestURI":"/x","user":{{"username":"op"}},"objectRef":{{"apiGroup":"{group}","resource":"{resource}"}}}}"#
+            )
+        };
+        let text = [
+            line("authorization.k8s.io", "selfsubjectaccessreviews"),
+            line("authentication.k8s.io", "tokenreviews"),
+        ];
+        let writes: Vec<bool> = parse(text.iter().map(String::as_str))
+            .map(|call| call.is_mutating())
+            .collect();
+        assert_eq!(writes, [false, true]);
     }
 }

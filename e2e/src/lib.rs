@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod node;
 pub mod operator;
 pub mod pods;
+pub mod rights;
 pub mod scripted;
 mod short;
 pub mod site;

@@ -59,7 +59,13 @@ pub struct Operator {
 /// The user name of the operator's calls in the audit log.
 #[must_use]
 pub fn user() -> String {
-    format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}")
+    user_of(SERVICE_ACCOUNT)
+}
+
+/// The user name of the calls that a ServiceAccount of the operator's namespace makes.
+#[must_use]
+pub fn user_of(account: &str) -> String {
+    format!("system:serviceaccount:{NAMESPACE}:{account}")
 }
 
 impl Operator {

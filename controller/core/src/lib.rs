@@ -34,6 +34,7 @@ pub mod renewal;
 pub mod renewal_info;
 pub mod report;
 pub mod revocation;
+pub mod rights;
 pub mod routes;
 pub mod sentence;
 pub mod served;

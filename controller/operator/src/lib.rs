@@ -26,6 +26,7 @@ mod polls;
 mod preflight;
 pub mod projection;
 mod reconcile;
+mod rights;
 mod run;
 mod secrets;
 mod served;

@@ -12,11 +12,13 @@ use http::header::{HeaderValue, USER_AGENT};
 use kube::Client;
 use kube::client::ClientBuilder;
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::health;
 use crate::issuer::{IssuerId, IssuerResource};
 use crate::lease::Mandate;
+use crate::rights::tell_missing;
 use crate::stint::{Ended, stint};
 
 /// A call to the API server gets no answer for so long: its connection is dead.
@@ -119,7 +121,7 @@ impl IssuerWakers {
 /// The ways to the API server.
 pub(crate) struct Clients {
     calls: kube::Config,
-    /// For calls about the Lease, which gives the right to make the others.
+    /// For calls about the Lease, which gives the right to make the others, and for those that change nothing.
     pub(crate) lease: Client,
     /// For watches, which are silent for long: without a time-out of the client. The watcher has one for silence.
     pub(crate) watching: Client,
@@ -172,6 +174,12 @@ pub async fn run(
     let health = health::serve(config.health_listen)
         .await
         .map_err(RunError::Health)?;
+    // By the client that asks whether it acts or not.
+    let mut reviews = JoinSet::new();
+    reviews.spawn(tell_missing(
+        clients.lease.clone(),
+        config.namespace.clone(),
+    ));
     loop {
         match Box::pin(stint(&clients, &config, &health, shutdown.clone())).await? {
             Ended::Shutdown => return Ok(()),

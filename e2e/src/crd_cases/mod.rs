@@ -4,12 +4,14 @@
 //! into the schema without its sentence having been read.
 
 mod certificate;
+mod evolve;
 mod issuer;
 mod walk;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
+pub use evolve::find_narrowings;
 pub use walk::{Rule, list_rules};
 
 const NOT_A_PROFILE: &str = "must be the name of a profile that the CA offers, such as tlsserver: the issuer's status.profiles lists them";

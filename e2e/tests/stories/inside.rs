@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use evercert_cluster::{Priority, World};
 use evercert_e2e::costs::{self, Costs};
+use evercert_e2e::rights::Usage;
 use evercert_e2e::{Stage, Story};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub(crate) struct Outcome {
     pub(crate) ignored: Vec<String>,
     /// What is to be said about all of them together.
     pub(crate) costs: String,
+    /// The rights that were used.
+    #[serde(default)]
+    pub(crate) rights: Usage,
 }
 
 impl Outcome {
@@ -84,6 +88,7 @@ pub(crate) fn tell(args: &Arguments, group: Group) -> Result<()> {
     println!("{costs}");
     let mut outcome = scene.outcome.lock().unwrap_or_else(PoisonError::into_inner);
     outcome.costs = costs;
+    outcome.rights = Usage::read(&scene.stage.world.audit_log())?;
     outcome.keep(&scene.file)
 }
 

@@ -53,6 +53,7 @@ mod renewal_info;
 mod requested;
 mod restored;
 mod revoked;
+mod rights;
 mod rivals;
 mod routes;
 mod schema;
@@ -156,6 +157,7 @@ fn groups() -> Vec<Group> {
         // It has other rights or options, or is down while others write.
         Group::new("settings")
             .one_by_one(unstorable::tales())
+            .one_by_one(rights::tales())
             .one_by_one(annotated::others::with_options())
             .one_by_one(adoption::without_operator())
             .one_by_one(extras::without_operator())

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use evercert_cluster::{Level, Priority, World};
+use evercert_e2e::rights::{self, Usage};
 use libtest_mimic::Trial;
 
 use crate::inside::Outcome;
@@ -22,6 +23,9 @@ const AT_ONCE: usize = 3;
 /// And so many more, of a low priority, for what those leave.
 const BEHIND: usize = 2;
 
+/// What fails when the roles of the chart and what was asked for differ.
+const RIGHTS: &str = "the_rights_of_the_chart_are_those_that_the_stories_used";
+
 /// What became of a group.
 struct Ended {
     name: String,
@@ -29,6 +33,7 @@ struct Ended {
     failed: Vec<String>,
     ignored: Vec<String>,
     costs: String,
+    rights: Usage,
     took: Duration,
     log: PathBuf,
 }
@@ -120,6 +125,7 @@ impl Hall {
             failed: outcome.failed,
             ignored: outcome.ignored,
             costs: outcome.costs,
+            rights: outcome.rights,
             took: began.elapsed(),
             log,
         };
@@ -183,6 +189,8 @@ impl Hall {
     fn sum_up(&self, ended: &[Ended], left_out: usize) -> Result<ExitCode> {
         let mut out = io::stdout().lock();
         let failing: Vec<&Ended> = ended.iter().filter(|end| !end.failed.is_empty()).collect();
+        let is_whole = left_out == 0 && ended.iter().all(|end| end.ignored.is_empty());
+        let (table, wrong_rights) = look_at_rights(ended, is_whole)?;
         for end in &failing {
             if !self.live {
                 writeln!(
@@ -194,15 +202,25 @@ impl Hall {
                 show(&mut out, &end.log);
             }
         }
-        if !failing.is_empty() {
+        let mut failures: Vec<&str> = failing
+            .iter()
+            .flat_map(|end| &end.failed)
+            .map(String::as_str)
+            .collect();
+        if !wrong_rights.is_empty() {
+            writeln!(out, "\n---- {RIGHTS} ----\n{}", wrong_rights.join("\n"))?;
+            failures.push(RIGHTS);
+        }
+        if !failures.is_empty() {
             writeln!(out, "\nfailures:")?;
-            for name in failing.iter().flat_map(|end| &end.failed) {
+            for name in &failures {
                 writeln!(out, "    {name}")?;
             }
         }
         for end in ended.iter().filter(|end| end.name == SHARED) {
             write!(out, "\n{}", end.costs)?;
         }
+        write!(out, "\n{table}")?;
         let ignored: Vec<&String> = ended.iter().flat_map(|end| &end.ignored).collect();
         if !ignored.is_empty() {
             writeln!(out, "\nleft out, since they need a node:")?;
@@ -211,7 +229,7 @@ impl Hall {
             }
         }
         let passed: usize = ended.iter().map(|end| end.passed).sum();
-        let failed: usize = ended.iter().map(|end| end.failed.len()).sum();
+        let failed = failures.len();
         writeln!(
             out,
             "\ntest result: {}. {passed} passed; {failed} failed; {} ignored; 0 measured; {left_out} filtered out; finished in {:.2}s\n",
@@ -225,6 +243,26 @@ impl Hall {
             ExitCode::FAILURE
         })
     }
+}
+
+/// What the roles grant beside what all groups used, as a table where it is the whole; and what is wrong with it. A right that is never
+/// used is wrong where every story was told.
+fn look_at_rights(ended: &[Ended], is_whole: bool) -> Result<(String, Vec<String>)> {
+    let mut usage = Usage::default();
+    for end in ended {
+        usage.add(&end.rights);
+    }
+    let granted = rights::granted()?;
+    let missing = usage.missing(&granted).into_iter();
+    let mut wrong: Vec<String> = missing
+        .map(|right| format!("asked for, and not granted by the chart: {right}"))
+        .collect();
+    if !is_whole {
+        return Ok((String::new(), wrong));
+    }
+    let idle = usage.idle(&granted).into_iter();
+    wrong.extend(idle.map(|right| format!("granted by the chart, and never used: {right}")));
+    Ok((usage.table(&granted), wrong))
 }
 
 /// Copies a group's output to its file, and to the standard output too if it has a name there.

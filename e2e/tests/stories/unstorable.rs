@@ -12,9 +12,8 @@ use evercert_e2e::history::Version;
 use evercert_e2e::story::{SOON, conditions_of};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
-use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 use crate::issue::{data, usable};
@@ -22,6 +21,7 @@ use crate::midway::{
     begin_in_the_middle, close_the_route, event, in_the_middle, open_the_route, order_of,
 };
 use crate::requested::{ask, serial};
+use crate::rights::withdraw;
 use crate::{Tale, tales};
 
 /// What cannot be written is tried again every 30 s.
@@ -41,7 +41,7 @@ async fn without_the_right_to_make_secrets_nothing_is_ordered_and_the_right_is_n
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
-    let withdrawn = withdraw(&story, "create").await?;
+    let withdrawn = withdraw(&story, "secrets", &["create"]).await?;
     let told = async {
         story.certificate("site", &[story.host("www")]).await?;
         let words = "cannot create resource \"secrets\"";
@@ -65,7 +65,7 @@ async fn a_certificate_that_cannot_be_stored_any_more_is_kept_and_stored_later(
 ) -> Result<()> {
     let ca = story.ca().await?;
     begin_in_the_middle(&story, &[story.host("www")]).await?;
-    let withdrawn = withdraw(&story, "create").await?;
+    let withdrawn = withdraw(&story, "secrets", &["create"]).await?;
     let told = async {
         open_the_route(&story).await?;
         kept(&story, "cannot create resource \"secrets\"").await
@@ -182,7 +182,7 @@ async fn a_renewal_that_cannot_be_stored_leaves_what_is_in_place_and_is_stored_l
             ask(&story, "site", &wish).await?;
             in_the_middle(&story, "site").await?;
         }
-        let withdrawn = withdraw(&story, "update").await?;
+        let withdrawn = withdraw(&story, "secrets", &["update"]).await?;
         let told = async {
             if amid {
                 open_the_route(&story).await?;
@@ -213,40 +213,4 @@ async fn a_renewal_that_cannot_be_stored_leaves_what_is_in_place_and_is_stored_l
     let count = ca.count()?;
     ensure!(count.orders == 3 && count.certificates == 3, "{count:?}");
     Ok(())
-}
-
-/// The operator's rights, without one about Secrets.
-struct Withdrawn {
-    api: Api<ClusterRole>,
-    before: ClusterRole,
-}
-
-async fn withdraw(story: &Story<'_>, right: &str) -> Result<Withdrawn> {
-    let api: Api<ClusterRole> = Api::all(story.stage.client.clone());
-    let before = api.get("evercert").await?;
-    let mut less = before.clone();
-    let rules = less.rules.iter_mut().flatten();
-    let secrets = rules.filter(|rule| rule.resources.iter().flatten().any(|r| r == "secrets"));
-    let mut hit = 0;
-    for rule in secrets {
-        rule.verbs.retain(|verb| verb != right);
-        hit += 1;
-    }
-    ensure!(hit == 1, "{hit} rules are about Secrets");
-    api.replace("evercert", &PostParams::default(), &less)
-        .await
-        .context("withdrawing a right")?;
-    Ok(Withdrawn { api, before })
-}
-
-impl Withdrawn {
-    async fn give_back(self) -> Result<()> {
-        let mut role = self.api.get("evercert").await?;
-        role.rules = self.before.rules;
-        self.api
-            .replace("evercert", &PostParams::default(), &role)
-            .await
-            .context("giving a right back")?;
-        Ok(())
-    }
 }
