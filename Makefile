@@ -1,12 +1,12 @@
 # make demo   a certificate, end to end, before your eyes        make test   everything that is checked
 # make up     the demo's world, kept for playing                 make check  the quick part of it
 # make down   end that world                                     make crds   write crds/ anew
-# make annotations, make troubleshooting  write docs/annotations.md, docs/troubleshooting.md anew
+# make annotations, make metrics, make troubleshooting  write docs/annotations.md, docs/metrics.md, docs/troubleshooting.md anew
 # make chart  what is written from the chart                     make image  the image, as target/image/evercert.tar
 # make build  the program, optimised
 # make simulate  years of thousands of certificates, and their load week by week (SEED, CERTIFICATES, DAYS)
 
-.PHONY: help demo test check crds chart annotations troubleshooting up down build image world simulate
+.PHONY: help demo test check crds chart annotations metrics troubleshooting up down build image world simulate
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -39,7 +39,7 @@ chart:
 	@target/debug/evercert-e2e chart
 	@git --no-pager diff --stat -- charts deploy e2e/tests/chart
 
-annotations troubleshooting:
+annotations metrics troubleshooting:
 	@cargo run --quiet --locked -p evercert -- $@ --output docs/$@.md
 	@git --no-pager diff --stat -- docs/$@.md
 

@@ -35,6 +35,17 @@ const LATEST_PART: i64 = 20;
 /// The part of the lifetime over which renewals that nobody wished for otherwise are spread.
 const SPREAD_PART: i64 = 20;
 
+/// The part of the time between renewal and expiry after which a renewal is overdue.
+const LATE_PART: i32 = 4;
+
+/// Whether a certificate that was to be renewed at `renewal` and expires at `expiry` should have been renewed long ago: a quarter of
+/// the time between them has passed. A backoff or a CA's outage of a day is no reason to call a person, where weeks are left.
+#[must_use]
+pub fn is_overdue(renewal: Timestamp, expiry: Timestamp, now: Timestamp) -> bool {
+    let patience = expiry.duration_since(renewal) / LATE_PART;
+    now.duration_since(renewal) > patience.max(SignedDuration::ZERO)
+}
+
 /// When `facts` is renewed: `renewBefore` or `renewBeforePercentage` of the spec, at most two thirds of the lifetime and at least
 /// a twentieth; else a third of the lifetime before expiry, or half of it where the lifetime is under ten days.
 #[must_use]
@@ -155,6 +166,16 @@ mod tests {
             "both say the same"
         );
         (renewal.before.as_secs(), renewal.clamped)
+    }
+
+    #[test]
+    fn renewal_is_overdue_when_a_quarter_of_what_was_left_has_passed() {
+        let is_overdue_at = |now| is_overdue(at(60 * DAY), at(90 * DAY), at(now));
+        assert!(!is_overdue_at(0));
+        assert!(!is_overdue_at(60 * DAY + 30 * DAY / 4));
+        assert!(is_overdue_at(60 * DAY + 30 * DAY / 4 + 1));
+        // Renewal information that came after the expiry.
+        assert!(!is_overdue(at(9), at(5), at(9)) && is_overdue(at(9), at(5), at(10)));
     }
 
     #[test]

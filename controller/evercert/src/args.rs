@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Crds(CrdsArgs),
     /// Print the page about the annotations of an Ingress, or write or check its file
     Annotations(PageArgs),
+    /// Print the page about the metrics, or write or check its file
+    Metrics(PageArgs),
     /// Print the page about what goes wrong, what it means and what to do, or write or check its file
     Troubleshooting(PageArgs),
 }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use evercert_core::source::build_document as source_page;
 use evercert_core::trouble::build_document as trouble_page;
+use evercert_operator::metrics::build_document as metrics_page;
 
 use crate::args::{Cli, Command};
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Solver(args) => solver::run(args),
         Command::Crds(args) => crds::run(&args),
         Command::Annotations(args) => page::run(&args, &source_page(), "annotations"),
+        Command::Metrics(args) => page::run(&args, &metrics_page(), "metrics"),
         Command::Troubleshooting(args) => page::run(&args, &trouble_page(), "troubleshooting"),
     };
     match done {

@@ -1,4 +1,4 @@
-//! `evercert annotations`, `evercert troubleshooting`: pages that are written from the tables that the program itself reads.
+//! `evercert annotations`, `evercert metrics`, `evercert troubleshooting`: pages that are written from the tables that the program itself reads.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -41,6 +41,7 @@ pub(crate) fn run(args: &PageArgs, page: &str, target: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use evercert_core::{source, trouble};
+    use evercert_operator::metrics;
 
     use super::*;
 
@@ -56,6 +57,7 @@ mod tests {
     fn committed_pages_are_those_of_the_tables() {
         let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
         check(docs.join("annotations.md"), &source::build_document()).unwrap();
+        check(docs.join("metrics.md"), &metrics::build_document()).unwrap();
         check(docs.join("troubleshooting.md"), &trouble::build_document()).unwrap();
     }
 

@@ -20,7 +20,7 @@ mod issuer;
 mod lease;
 mod ledger;
 mod memory;
-mod metrics;
+pub mod metrics;
 mod orphans;
 mod polls;
 mod preflight;

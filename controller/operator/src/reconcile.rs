@@ -202,7 +202,8 @@ fn note_change(change: &Change, gathered: &mut Gathered, context: &Context, now:
     if *change == Change::None {
         return;
     }
-    note_attempt(change);
+    let order = gathered.observed.status.order.as_ref();
+    note_attempt(change, order.map(|order| order.created_at.0), now);
     let key = gathered.observed.key.clone();
     let basis = Basis::of(&gathered.observed);
     let unreported = Unreported {

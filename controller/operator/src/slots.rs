@@ -17,6 +17,17 @@ pub(crate) struct Slots {
     changed: Notify,
 }
 
+/// The places in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// How many wait for one.
+    pub(crate) waiting: usize,
+    /// How long the one of them has waited that waits longest.
+    pub(crate) oldest: SignedDuration,
+    /// How many have one.
+    pub(crate) under_way: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: BTreeMap<ObjectKey, Placed>,
@@ -42,10 +53,15 @@ impl Slots {
         self.lock().has(key)
     }
 
-    /// How many wait for a place, and how many have one.
-    pub(crate) fn count(&self) -> (usize, usize) {
+    /// Who waits for a place, and who has one, in numbers.
+    pub(crate) fn count(&self, now: Timestamp) -> Queue {
         let state = self.lock();
-        (state.waiting.len(), state.under_way.len())
+        let since = state.waiting.values().map(|placed| placed.since).min();
+        Queue {
+            waiting: state.waiting.len(),
+            oldest: since.map_or(SignedDuration::ZERO, |since| now.duration_since(since)),
+            under_way: state.under_way.len(),
+        }
     }
 
     /// Asks for a place; true if there is one at once. Else the candidate waits, and is woken when its turn comes.
@@ -215,6 +231,24 @@ mod tests {
         assert_eq!(slots.turn(at(0)).0, [key("b")]);
         assert!(slots.has(&key("b")) && !slots.has(&key("a")));
         assert_eq!(slots.turn(at(0)).0, [], "called once");
+    }
+
+    #[test]
+    fn the_queue_is_as_old_as_the_one_that_waits_longest_however_often_it_asks() {
+        let slots = Slots::new(1);
+        let of = |waiting, oldest, under_way| Queue {
+            waiting,
+            oldest: SignedDuration::from_secs(oldest),
+            under_way,
+        };
+        assert_eq!(slots.count(at(9)), of(0, 0, 0));
+        assert!(slots.ask(candidate("a"), at(0)));
+        assert!(!slots.ask(candidate("b"), at(1)));
+        assert!(!slots.ask(candidate("c"), at(2)));
+        assert!(!slots.ask(candidate("b"), at(3)));
+        assert_eq!(slots.count(at(4)), of(2, 3, 1));
+        slots.free(&key("b"));
+        assert_eq!(slots.count(at(4)), of(1, 2, 1));
     }
 
     #[test]

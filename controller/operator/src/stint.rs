@@ -28,6 +28,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::context::{Context, key_of};
 use crate::echo::Echoes;
+use crate::error::Error;
 use crate::follow::{
     Followed, call_next, follow, forget_gone, forget_gone_issuers, wake_after_jumps,
     wake_namespaces, wake_presented, wake_routed, watch_secrets,
@@ -37,6 +38,7 @@ use crate::issuer::{self, IssuerResource, Sessions, Turns};
 use crate::lease::{Candidate, Mandate};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::metrics::{Kind, note_pass};
 use crate::orphans::{Orphans, sweep};
 use crate::polls::Polls;
 use crate::preflight::Preflights;
@@ -277,8 +279,9 @@ async fn act(
             |object, error, _| log_error(&object, error),
             context.clone(),
         )
-        .for_each(|_| future::ready(()));
+        .for_each(|ended| future::ready(note_ended(Kind::Certificate, &ended)));
     let issuer_loop = run_issuers(
+        Kind::Issuer,
         issuers.changes,
         issuers.store,
         issuer_wakes,
@@ -286,6 +289,7 @@ async fn act(
         context.clone(),
     );
     let cluster_issuer_loop = run_issuers(
+        Kind::ClusterIssuer,
         cluster_issuers.changes,
         cluster_issuers.store,
         cluster_issuer_wakes,
@@ -317,7 +321,7 @@ async fn open_ledger(client: &Client, namespace: &str) -> Result<Ledger, RunErro
 
 fn log_error<K: Resource<DynamicType = ()> + Debug>(
     object: &Arc<K>,
-    error: &crate::error::Error,
+    error: &Error,
 ) -> controller::Action {
     let meta = object.meta();
     if error.is_conflict() {
@@ -328,7 +332,21 @@ fn log_error<K: Resource<DynamicType = ()> + Debug>(
     after_error(error)
 }
 
+/// Counts a pass that has ended. What the loop itself says beside them is none.
+fn note_ended<T, Q>(kind: Kind, ended: &Result<T, controller::Error<Error, Q>>) {
+    match ended {
+        Ok(_) => note_pass(kind, None),
+        Err(controller::Error::ReconcilerFailed(error, _)) => note_pass(kind, Some(error)),
+        Err(
+            controller::Error::ObjectNotFound(_)
+            | controller::Error::QueueError(_)
+            | controller::Error::RunnerError(_),
+        ) => {}
+    }
+}
+
 async fn run_issuers<K: IssuerResource>(
+    kind: Kind,
     changes: UnboundedReceiver<K>,
     store: Store<K>,
     wakes: UnboundedReceiver<ObjectRef<K>>,
@@ -344,6 +362,6 @@ async fn run_issuers<K: IssuerResource>(
             |object, error, _| log_error(&object, error),
             context,
         )
-        .for_each(|_| future::ready(()))
+        .for_each(|ended| future::ready(note_ended(kind, &ended)))
         .await;
 }

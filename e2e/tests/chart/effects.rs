@@ -23,7 +23,11 @@ const OTHERS: &[(&str, &[&str])] = &[
         "{\"other\": \"other\"}",
         &[
             "commonLabels",
+            "metrics.dashboard.annotations",
+            "metrics.dashboard.labels",
             "metrics.podMonitor.labels",
+            "metrics.rules.alertLabels",
+            "metrics.rules.labels",
             "metrics.service.annotations",
             "metrics.serviceMonitor.labels",
             "nodeSelector",
@@ -38,7 +42,9 @@ const OTHERS: &[(&str, &[&str])] = &[
         &[
             "crds.install",
             "ingress.certificatePerHost",
+            "metrics.dashboard.enabled",
             "metrics.podMonitor.enabled",
+            "metrics.rules.enabled",
             "metrics.service.enabled",
             "metrics.serviceMonitor.enabled",
             "networkPolicy.enabled",
@@ -97,7 +103,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     ),
     ("[{\"name\": \"OTHER\"}]", &["extraEnv", "imagePullSecrets"]),
     ("\"other.example.com/evercert\"", &["image.repository"]),
-    ("\"\"", &["image.digest"]),
+    ("\"\"", &["image.digest", "metrics.rules.runbookUrl"]),
     ("\"Never\"", &["image.pullPolicy"]),
     (
         "[{\"name\": \"other\", \"emptyDir\": {}}]",

@@ -173,6 +173,16 @@ const BAD: &[(&str, &str, &str)] = &[
     ("networkPolicy.egressPorts", "[70000]", "maximum"),
     ("extraObjects", "{}", "got object, want array"),
     (
+        "metrics.rules.runbookUrl",
+        "\"docs/runbook\"",
+        "does not match pattern",
+    ),
+    (
+        "metrics.rules.alertLabels",
+        "{\"severity\": \"info\"}",
+        "propertyNames",
+    ),
+    (
         "metrics.serviceMonitor.interval",
         "\"often\"",
         "does not match pattern",

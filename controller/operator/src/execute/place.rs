@@ -20,6 +20,7 @@ use crate::gather::{Gathered, new_order, replaced};
 use crate::issuer::Signer;
 use crate::ledger::{LedgerError, Settlement};
 use crate::memory::Placed;
+use crate::metrics::{Endpoint, note_request};
 
 /// After an outage the CA is asked for something that costs nothing before anything that does: a request without an answer may
 /// have made an order all the same. True when it was asked, and answers: then all who waited for that begin in their order.
@@ -38,7 +39,9 @@ async fn ask_after_outage(
                 }
                 fault
             };
-            directory.ask(now).await.map_err(unavailable)?;
+            let answer = directory.ask(now).await;
+            note_request(Endpoint::NewNonce, &answer);
+            answer.map_err(unavailable)?;
             context.close_breaker(url);
             Ok(true)
         }

@@ -22,6 +22,7 @@ use super::session::{Session, Signer};
 use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::effect::ca;
+use crate::metrics::{Endpoint, note_request};
 use crate::secrets::data;
 
 /// Whether an issuer can sign.
@@ -359,6 +360,7 @@ async fn connect(
                         } else {
                             changed = Some(KeyChange::NotChanged(why));
                             let same = directory.account(&key.der, Some(&uri), now).await;
+                            note_request(Endpoint::NewAccount, &same);
                             same.map_err(|fault| refused(fault, At::LookUp))?
                         }
                     }
@@ -419,7 +421,9 @@ async fn look_up(
     key: &[u8],
     now: Timestamp,
 ) -> Result<Option<FoundAccount>, Fault> {
-    match directory.account(key, None, now).await {
+    let found = directory.account(key, None, now).await;
+    note_request(Endpoint::NewAccount, &found);
+    match found {
         Err(fault) if fault.is_unknown_account() => Ok(None),
         found => found.map(Some),
     }

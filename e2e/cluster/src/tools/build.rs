@@ -45,7 +45,8 @@ pub(super) fn all(dir: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         for (program, package) in module.programs {
             let mut command = Command::new(go());
             command
-                .args(["build", "-trimpath", "-ldflags", module.ldflags, "-o"])
+                .args(["build", "-trimpath", "-ldflags", module.ldflags])
+                .args(["-tags", module.tags, "-o"])
                 .arg(out.join(program))
                 .arg(package)
                 .env("CGO_ENABLED", "0")

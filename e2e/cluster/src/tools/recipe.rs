@@ -12,6 +12,8 @@ pub(super) struct Module {
     /// Its own main.go; empty where it has none.
     pub(super) main: &'static str,
     pub(super) ldflags: &'static str,
+    /// Go's build tags, with commas.
+    pub(super) tags: &'static str,
     /// (program, package)
     pub(super) programs: &'static [(&'static str, &'static str)],
 }
@@ -37,9 +39,22 @@ const fn module(
         go_sum,
         main: "",
         ldflags,
+        tags: "",
         programs,
     }
 }
+
+/// What the rules of alerts are tested by. Without the clients of the clouds that a Prometheus can find its targets in: a fifth
+/// of its packages.
+const PROMTOOL: Module = Module {
+    tags: "remove_all_sd",
+    ..module(
+        "promtool",
+        pinned!("promtool"),
+        "-s -w",
+        &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")],
+    )
+};
 
 /// What the node's own images consist of. Without a C library, so that it runs where there is nothing else.
 const POD: Module = Module {
@@ -48,6 +63,7 @@ const POD: Module = Module {
     go_sum: "",
     main: include_str!("../../tools/pod/main.go"),
     ldflags: "-s -w",
+    tags: "",
     programs: &[("pod", ".")],
 };
 
@@ -99,6 +115,7 @@ pub(super) const MODULES: &[Module] = &[
         "-s -w",
         &[("helm", "helm.sh/helm/v4/cmd/helm")],
     ),
+    PROMTOOL,
     POD,
 ];
 
@@ -143,9 +160,10 @@ pub(super) fn fingerprint(go_version: &str) -> String {
             go_sum,
             main,
             ldflags,
+            tags,
             programs: _,
         } = module;
-        for text in [name, go_mod, go_sum, main, ldflags] {
+        for text in [name, go_mod, go_sum, main, ldflags, tags] {
             add(text);
         }
         for (program, package) in module.programs {
@@ -174,9 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_folder_has_thirteen_programs_and_contours_manifests() {
+    fn a_complete_folder_has_fourteen_programs_and_contours_manifests() {
         let files: Vec<_> = files().collect();
-        assert_eq!(files.len(), 15, "{files:?}");
+        assert_eq!(files.len(), 16, "{files:?}");
         assert!(files.contains(&"01-crds.yaml"), "{files:?}");
     }
 }
