@@ -174,6 +174,7 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::PrepareKey
         | Step::TryWrite
         | Step::StartSolver
+        | Step::StartForwarder
         | Step::NoteRevocation { .. }
         | Step::ChangeReason { .. }
         | Step::DropRevocation { .. }

@@ -45,6 +45,7 @@ const OTHERS: &[(&str, &[&str])] = &[
             "podDisruptionBudget.enabled",
             "rbac.create",
             "serviceAccount.create",
+            "solver.namespacePlacement",
             "solver.serviceAccount.create",
         ],
     ),
