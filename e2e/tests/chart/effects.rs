@@ -120,6 +120,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("\"trace\"", &["log.level"]),
     ("\"0.0.0.0\"", &["health.address"]),
     ("{\"limits\": {\"memory\": \"1Gi\"}}", &["resources"]),
+    ("{\"image\": \"other\"}", &["solver.forwarder"]),
     ("{\"fsGroup\": 7}", &["podSecurityContext"]),
     ("{\"privileged\": false}", &["securityContext"]),
     ("{\"podAffinity\": {}}", &["affinity"]),
