@@ -97,8 +97,11 @@ impl Shared {
             state.read.insert(key.clone());
         }
         state.waiters.remove(key);
-        let asked = state.forwarded.remove(key).is_some();
-        let gone = state.wanted.remove(key).is_some() || asked;
+        let gone = state.wanted.remove(key).is_some();
+        if gone {
+            // Who asks and has nothing open yet says so in each pass.
+            state.forwarded.remove(key);
+        }
         drop(state);
         if gone {
             self.wake.notify_one();
