@@ -234,9 +234,23 @@ pub struct Http01 {
     /// False: into an Ingress of Evercert's own. As the ingress controller needs it when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_in_place: Option<bool>,
+    /// Who is behind the route. `Operator`: the solver in the operator's namespace. `Namespace`: a small pod without credentials in the
+    /// Certificate's namespace that passes challenges on to the solver, for load balancers that take no other pods; only where the
+    /// operator was given the rights for it. As the ingress controller needs it when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// How much it counts what the way to the solver looks like from here before the CA is told that a challenge is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_check: Option<SelfCheck>,
+}
+
+/// Who is behind a route.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// The solver, in the operator's namespace.
+    Operator,
+    /// A forwarder in the Certificate's namespace.
+    Namespace,
 }
 
 /// How much it counts what the way to the solver looks like from here.

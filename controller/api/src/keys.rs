@@ -26,6 +26,8 @@ pub const COMPONENT_LABEL: &str = "evercert.dev/component";
 pub const COMPONENT_ROUTE: &str = "route";
 /// Value of [`COMPONENT_LABEL`] on the solver's Deployment and Service.
 pub const COMPONENT_SOLVER: &str = "solver";
+/// Value of [`COMPONENT_LABEL`] on forwarders: the pods in the namespaces of Certificates that pass challenges on to the solver.
+pub const COMPONENT_FORWARDER: &str = "forwarder";
 
 /// Annotation on a TLS Secret: the Certificate (by name) that owns it.
 pub const CERTIFICATE_NAME: &str = "evercert.dev/certificate-name";

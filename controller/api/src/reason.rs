@@ -56,6 +56,8 @@ reasons! {
     GeneratingKey,
     /// The solver is being started.
     StartingSolver,
+    /// The forwarder in the Certificate's namespace is being started.
+    StartingForwarder,
     /// An order is being placed.
     PlacingOrder,
     /// The route to the solver is not answering yet.
@@ -89,6 +91,10 @@ reasons! {
     DNSNotReady,
     /// No ingress class for the route to the solver.
     NoIngressClass,
+    /// A forwarder in the Certificate's namespace is needed, and the operator has no rights for it.
+    PlacementNotAllowed,
+    /// No order yet: the forwarder in the Certificate's namespace does not become ready.
+    ForwarderNotReady,
     /// Another namespace holds a name.
     NameHeldElsewhere,
     /// The last attempt failed and the next one waits.

@@ -17,6 +17,7 @@ pub mod contact;
 pub mod facts;
 pub mod fallback;
 pub mod fault;
+pub mod forwarder;
 pub mod key;
 pub mod lanes;
 pub mod lease;

@@ -82,6 +82,8 @@ pub struct Observed {
     pub poll_turn: Option<Timestamp>,
     /// The solver.
     pub solver: SolverState,
+    /// The forwarder in its namespace.
+    pub forwarder: ForwarderState,
     /// Whether the answers and routes of the open challenges are applied.
     pub presented: Presented,
     /// What the entry point presents; `None` while it is not known.
@@ -318,6 +320,17 @@ pub enum SolverState {
     },
     /// Answers.
     Ready,
+}
+
+/// The forwarder in a Certificate's namespace, through which the routes of its names lead to the solver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwarderState {
+    /// No route leads through one.
+    Unneeded,
+    /// One is needed, and the operator may make none: why, and what to do.
+    NotAllowed(String),
+    /// One is needed.
+    Needed(SolverState),
 }
 
 /// Whether the answers and routes of a Certificate's open challenges are applied.

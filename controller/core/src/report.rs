@@ -113,6 +113,7 @@ pub fn build_status(o: &Observed, plan: &Plan, now: Timestamp) -> CertificateSta
             Reason::NameNotAllowed
                 | Reason::NameHeldElsewhere
                 | Reason::NoIngressClass
+                | Reason::PlacementNotAllowed
                 | Reason::InvalidSpec
                 | Reason::SecretNotWritable
                 | Reason::SecretContested

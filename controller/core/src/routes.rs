@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use evercert_api::challenge::OpenChallenge;
+use evercert_api::issuer::Placement;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -25,6 +26,7 @@ pub use cover::{IngressIndex, RouteClass, class_of};
 pub use edit::{Edit, RulePath, build_patch, read_edit, read_rules};
 pub use refusal::{PathType, Place, Refusals, Verdict};
 
+use crate::forwarder;
 use crate::key::ObjectKey;
 use refusal::{Cell, Group};
 
@@ -49,6 +51,8 @@ pub struct CertificateChallenges {
     pub annotations: BTreeMap<String, String>,
     /// Whether its issuer wants the paths in the users' own Ingresses; as the ingress controller needs it where it says nothing.
     pub edit_in_place: Option<bool>,
+    /// Who its issuer wants behind the routes; as the ingress controller needs it where it says nothing.
+    pub placement: Option<Placement>,
     /// The challenges that wait for an answer.
     pub challenges: Vec<OpenChallenge>,
 }
@@ -65,8 +69,10 @@ pub struct SolverEndpoints {
 /// The routes that should exist, and which of them each Certificate needs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RoutePlan {
-    /// The objects of each namespace; a namespace that is not here needs none.
+    /// The objects of each namespace whose routes lead to the solver's own pods; a namespace that is not here needs none.
     pub namespaces: BTreeMap<String, NamespaceRoutes>,
+    /// Those of each namespace whose routes lead to a forwarder there.
+    pub forwarded: BTreeMap<String, NamespaceRoutes>,
     /// What each Certificate waits for.
     pub certificates: BTreeMap<ObjectKey, CertificateRoutes>,
     /// The paths that go into the users' own Ingresses.
@@ -102,12 +108,22 @@ pub struct PathRoute {
     pub ingress: ObjectKey,
     /// Whether it is a user's own.
     pub is_edit: bool,
+    /// Whether it leads to the namespace's forwarder.
+    pub is_forwarded: bool,
     /// The rule's host, `None` for a rule without host.
     pub host: Option<String>,
     /// The path.
     pub path: String,
     /// Addresses in the status of the Ingress that covers the name, at most [`ENTRY_POINTS`].
     pub entry_points: Vec<IpAddr>,
+}
+
+impl RoutePlan {
+    /// Whether a namespace has routes.
+    #[must_use]
+    pub fn has(&self, namespace: &str) -> bool {
+        self.namespaces.contains_key(namespace) || self.forwarded.contains_key(namespace)
+    }
 }
 
 impl NamespaceRoutes {
@@ -166,6 +182,7 @@ pub fn plan_routes<'a>(
                     namespace: certificate.key.namespace.clone(),
                     class: spot.class.clone(),
                     annotations: certificate.annotations.clone(),
+                    is_forwarded: index.is_forwarded(certificate.placement, &spot.class),
                 };
                 let edits = certificate.edit_in_place;
                 let edits = edits.unwrap_or_else(|| index.preset(&spot.class).edit_in_place);
@@ -178,10 +195,11 @@ pub fn plan_routes<'a>(
                 }
             });
             let namespace = home.group.namespace.clone();
+            let is_forwarded = home.group.is_forwarded;
             let draft = drafts.entry(namespace.clone()).or_default();
             if let Some(ingress) = &home.edit {
                 let edit = draft.edits.entry(ingress.clone()).or_default();
-                edit.insert(spot.clone());
+                edit.insert(spot.clone(), is_forwarded);
             } else {
                 let at = (home.group.clone(), home.cell);
                 let contents = draft.places.entry(at).or_default();
@@ -190,8 +208,9 @@ pub fn plan_routes<'a>(
                     contents.certificates.insert(&certificate.key);
                 }
             }
+            let owners = draft.owners.entry(is_forwarded).or_default();
             if namespace == certificate.key.namespace {
-                draft.owners.insert(&certificate.key.name, &certificate.uid);
+                owners.insert(&certificate.key.name, &certificate.uid);
             }
             let claim = Claim {
                 name: name.to_owned(),
@@ -226,9 +245,10 @@ struct Home {
 #[derive(Debug, Default)]
 struct Draft<'a> {
     places: BTreeMap<(Group, Cell), Contents<'a>>,
-    edits: BTreeMap<ObjectKey, BTreeSet<Spot>>,
-    /// Names and UIDs of Certificates.
-    owners: BTreeMap<&'a str, &'a str>,
+    /// The paths in users' own Ingresses, and whether each leads to the forwarder.
+    edits: BTreeMap<ObjectKey, BTreeMap<Spot, bool>>,
+    /// Names and UIDs of Certificates, by whether their routes lead to the forwarder.
+    owners: BTreeMap<bool, BTreeMap<&'a str, &'a str>>,
 }
 
 /// What belongs together.
@@ -247,6 +267,14 @@ struct Claim {
     entry_points: Vec<IpAddr>,
 }
 
+/// Where a path is.
+#[derive(Debug)]
+struct Found {
+    ingress: ObjectKey,
+    is_edit: bool,
+    is_forwarded: bool,
+}
+
 fn assemble(
     drafts: BTreeMap<String, Draft<'_>>,
     claims: Vec<(ObjectKey, Result<Claim, String>)>,
@@ -255,9 +283,9 @@ fn assemble(
     refusals: &Refusals,
 ) -> RoutePlan {
     let mut plan = RoutePlan::default();
-    let mut ingress_names: BTreeMap<(String, Spot), (ObjectKey, bool)> = BTreeMap::new();
+    let mut ingress_names: BTreeMap<(String, Spot), Found> = BTreeMap::new();
     for (namespace, draft) in drafts {
-        let mut ingresses = Vec::new();
+        let mut ingresses: BTreeMap<bool, Vec<Ingress>> = BTreeMap::new();
         for ((group, cell), contents) in draft.places {
             let preset = index.preset(&group.class);
             let place = Place {
@@ -272,20 +300,24 @@ fn assemble(
                 for (twin, annotations) in preset.annotations.iter().enumerate() {
                     let name = build::ingress_name(&place, twin, number);
                     let paths = chunk.iter().map(|s| (s.host.as_deref(), s.path.as_str()));
-                    ingresses.push(build::ingress(&name, &place, annotations, index, paths));
+                    let ingress = build::ingress(&name, &place, annotations, index, paths);
+                    let is_forwarded = place.group.is_forwarded;
+                    ingresses.entry(is_forwarded).or_default().push(ingress);
                     let key = ObjectKey::new(namespace.clone(), name);
                     for spot in chunk {
                         let at = (namespace.clone(), spot.clone());
-                        ingress_names
-                            .entry(at)
-                            .or_insert_with(|| (key.clone(), false));
+                        ingress_names.entry(at).or_insert_with(|| Found {
+                            ingress: key.clone(),
+                            is_edit: false,
+                            is_forwarded,
+                        });
                     }
                     plan.places.insert(key, place.clone());
                 }
             }
         }
         for (key, spots) in draft.edits {
-            let Some(class) = spots.first().map(|spot| spot.class.clone()) else {
+            let Some(class) = spots.keys().next().map(|spot| spot.class.clone()) else {
                 continue;
             };
             let preset = index.preset(&class);
@@ -294,15 +326,25 @@ fn assemble(
                 class,
                 // No other Ingress is written with it.
                 annotations: BTreeMap::from([(String::new(), key.name.clone())]),
+                is_forwarded: false,
             };
             let path_type = refusals.path_type(&group, Cell::ALL, preset.path_type);
-            let paths = spots.iter().map(|s| (s.host.clone(), s.path.clone()));
+            let path_of = |s: &Spot| (s.host.clone(), s.path.clone());
             let edit = Edit {
-                paths: paths.collect(),
+                paths: spots.keys().map(path_of).collect(),
+                forwarded: spots
+                    .iter()
+                    .filter_map(|(spot, is_forwarded)| is_forwarded.then(|| path_of(spot)))
+                    .collect(),
                 path_type: Some(path_type),
             };
-            for spot in spots {
-                ingress_names.insert((namespace.clone(), spot), (key.clone(), true));
+            for (spot, is_forwarded) in spots {
+                let found = Found {
+                    ingress: key.clone(),
+                    is_edit: true,
+                    is_forwarded,
+                };
+                ingress_names.insert((namespace.clone(), spot), found);
             }
             let place = Place {
                 group,
@@ -314,12 +356,24 @@ fn assemble(
             plan.places.insert(key.clone(), place);
             plan.edits.insert(key, edit);
         }
-        let routes = NamespaceRoutes {
-            service: build::service(&namespace, &draft.owners, solver.port),
-            slices: build::slices(&namespace, solver),
-            ingresses,
-        };
-        plan.namespaces.insert(namespace, routes);
+        for (is_forwarded, owners) in draft.owners {
+            let ingresses = ingresses.remove(&is_forwarded).unwrap_or_default();
+            if is_forwarded {
+                let routes = NamespaceRoutes {
+                    service: forwarder::build_service(&namespace, &owners),
+                    slices: Vec::new(),
+                    ingresses,
+                };
+                plan.forwarded.insert(namespace.clone(), routes);
+            } else {
+                let routes = NamespaceRoutes {
+                    service: build::service(&namespace, &owners, solver.port),
+                    slices: build::slices(&namespace, solver),
+                    ingresses,
+                };
+                plan.namespaces.insert(namespace.clone(), routes);
+            }
+        }
     }
     for (key, claim) in claims {
         let routes = plan.certificates.entry(key).or_default();
@@ -329,11 +383,12 @@ fn assemble(
             }
             Ok(claim) => {
                 let at = (claim.namespace, claim.spot);
-                if let Some((ingress, is_edit)) = ingress_names.get(&at) {
+                if let Some(found) = ingress_names.get(&at) {
                     routes.paths.push(PathRoute {
                         name: claim.name,
-                        ingress: ingress.clone(),
-                        is_edit: *is_edit,
+                        ingress: found.ingress.clone(),
+                        is_edit: found.is_edit,
+                        is_forwarded: found.is_forwarded,
                         host: at.1.host,
                         path: at.1.path,
                         entry_points: claim.entry_points,

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::controller::ControllerArgs;
 use crate::crds::CrdsArgs;
+use crate::forwarder::ForwarderArgs;
 use crate::page::PageArgs;
 use crate::solver::SolverArgs;
 
@@ -33,6 +34,11 @@ pub(crate) enum Command {
     /// Reads the ConfigMap evercert-challenges in its namespace, and answers GET /.well-known/acme-challenge/TOKEN when host
     /// and token are those of an open challenge; everything else is 404. The controller starts it when it is needed.
     Solver(SolverArgs),
+    /// Pass HTTP-01 challenges on to the solver: where a load balancer takes only pods of the Ingress's namespace
+    ///
+    /// Passes on GET and HEAD of /.well-known/acme-challenge/TOKEN with the Host that they came with; everything else is 404. It has
+    /// no credentials. The controller starts it where spec.acme.http01.placement asks for it.
+    Forwarder(ForwarderArgs),
     /// Print the custom resource definitions, or write or check their files
     ///
     /// To install them: evercert crds | kubectl apply --server-side -f -

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use evercert_api::duration::parse_duration;
+use evercert_core::forwarder::ForwarderShape;
 use evercert_core::lease::{Candidacy, LONGEST};
 use evercert_operator::{Config, LeaseConfig, Network, SolverConfig};
 
@@ -160,6 +161,23 @@ pub(crate) struct ControllerArgs {
     )]
     issuer_route_annotations: Vec<String>,
 
+    /// Forwarders may run in the namespaces of Certificates, for load balancers that take no other pods; it needs rights for Deployments
+    /// and LimitRanges in every namespace
+    #[arg(long, env = "EVERCERT_NAMESPACE_PLACEMENT", help_heading = "Solver")]
+    namespace_placement: bool,
+
+    /// What forwarders are like, as YAML or JSON: image (the solver's when absent), imagePullSecrets, resources, nodeSelector,
+    /// tolerations
+    #[arg(
+        long,
+        env = "EVERCERT_FORWARDER",
+        value_name = "YAML",
+        default_value = "{}",
+        value_parser = parse_forwarder,
+        help_heading = "Solver"
+    )]
+    forwarder: ForwarderShape,
+
     /// The Lease in the operator's namespace: of several processes that name the same one, its holder acts, the others stand by
     #[arg(
         long,
@@ -267,6 +285,12 @@ fn parse_annotation_key(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_forwarder(text: &str) -> Result<ForwarderShape, String> {
+    let shape: ForwarderShape = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+    shape.check()?;
+    Ok(shape)
+}
+
 fn parse_claim(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .and_then(|claim| Duration::try_from(claim).ok())
@@ -301,6 +325,7 @@ fn build_config(args: &ControllerArgs) -> Config {
             idle: args.solver_idle.0,
             port: args.solver_port,
         },
+        forwarder: args.namespace_placement.then(|| args.forwarder.clone()),
         source: args.source.config(),
         name_sharing_allowed: args.name_sharing == NameSharing::Allow,
         concurrency: args.concurrency,
@@ -385,6 +410,30 @@ mod tests {
         for bad in ["*", "", "a b", "a*"] {
             let refusal = keys(&["--issuer-route-annotations", bad]).unwrap_err();
             assert!(refusal.contains("the key of an annotation"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn forwarders_run_only_on_demand_and_are_as_they_are_told_to_be() {
+        let forwarder = |more: &[&str]| config(more).map(|config| config.forwarder);
+        let shape = "image: mirror/evercert:1\nresources: {limits: {memory: 32Mi}}";
+        assert_eq!(forwarder(&["--forwarder", shape]), Ok(None));
+        let given = forwarder(&["--namespace-placement", "--forwarder", shape]).unwrap();
+        assert_eq!(
+            given.and_then(|f| f.image).as_deref(),
+            Some("mirror/evercert:1")
+        );
+        assert_eq!(
+            forwarder(&["--namespace-placement"]),
+            Ok(Some(ForwarderShape::default()))
+        );
+        for (bad, told) in [
+            ("{privileged: true}", "unknown field `privileged`"),
+            ("{resources: {limits: {cpu: much}}}", "is no quantity"),
+            ("{image: ''}", "image is empty"),
+        ] {
+            let refusal = forwarder(&["--forwarder", bad]).unwrap_err();
+            assert!(refusal.contains(told), "{refusal}");
         }
     }
 

@@ -56,6 +56,8 @@ pub enum Concern {
     Route,
     /// The solver's Deployment and Service.
     Solver,
+    /// The forwarders in the namespaces of Certificates.
+    Forwarder,
     /// The Certificates that Ingresses ask for.
     Source,
     /// The Lease.
@@ -78,6 +80,7 @@ impl Concern {
             Self::Challenges => "challenges",
             Self::Route => "route",
             Self::Solver => "solver",
+            Self::Forwarder => "forwarder",
             Self::Source => "source",
             Self::Lease => "lease",
             Self::Ca => "ca",

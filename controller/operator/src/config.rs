@@ -3,17 +3,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evercert_core::forwarder::ForwarderShape;
 use evercert_core::lease::Candidacy;
 use evercert_core::source::SourceConfig;
 use evercert_probe::Network;
 
 /// The operator's configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The operator's own namespace: solver, challenges, ledger, and the Secrets of every ClusterIssuer.
     pub namespace: String,
     /// The solver that it runs there.
     pub solver: SolverConfig,
+    /// The forwarders that it may run in the namespaces of Certificates; none where it has no rights for them.
+    pub forwarder: Option<ForwarderShape>,
     /// Whether a Certificate may have a name that another namespace holds, without that namespace's annotation.
     pub name_sharing_allowed: bool,
     /// How Ingresses are the source of Certificates.

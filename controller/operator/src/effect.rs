@@ -145,6 +145,11 @@ effects! {
     /// The solver's Service is deleted.
     DeleteSolverService "delete-solver-service" Solver
 
+    /// The Service or the Deployment of a namespace's forwarder is written.
+    ApplyForwarder "apply-forwarder" Forwarder
+    /// The Service of a namespace's forwarder is deleted, and with it what it owns.
+    DeleteForwarder "delete-forwarder" Forwarder
+
     /// The Certificate of a source is written.
     ApplyCertificate "apply-certificate" Source
     /// A Certificate that no source asks for any more is deleted.

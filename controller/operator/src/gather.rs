@@ -26,7 +26,7 @@ use kube::{Api, ResourceExt};
 
 pub(crate) use self::claims::check_issuer_policy;
 pub(crate) use self::claims::find_sources;
-use self::claims::{find_refusal, find_rival, find_unroutable};
+use self::claims::{find_forwarder, find_refusal, find_rival, find_unroutable};
 use crate::apply::{self, ApplyError};
 use crate::choice::{Chosen, choose};
 use crate::claim::gather_claim;
@@ -342,6 +342,7 @@ fn observe(
         poll_turn: None,
         refused_profile: entry.refused_profile.clone(),
         solver: observe_solver(context.projections.solver()),
+        forwarder: find_forwarder(certificate, context, session),
         presented: observe_presented(&context.projections.presented(key)),
         served: None,
         self_check: session.map(|s| s.self_check).unwrap_or_default(),
@@ -491,7 +492,7 @@ fn observe_unwritable(entry: &Entry, certificate: &Certificate, now: Timestamp) 
         .or_else(|| refused.map(|(at, why)| build_refused(name, *at, why)))
 }
 
-fn observe_solver(solver: SolverReadiness) -> SolverState {
+pub(crate) fn observe_solver(solver: SolverReadiness) -> SolverState {
     match solver {
         SolverReadiness::Absent => SolverState::Absent,
         SolverReadiness::Starting { since, what } => SolverState::Starting { since, what },

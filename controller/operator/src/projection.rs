@@ -7,6 +7,7 @@
 
 mod challenges;
 mod difference;
+mod forwarder;
 mod object;
 mod observed;
 mod pace;
@@ -53,7 +54,7 @@ pub enum Presentation {
     },
 }
 
-/// Whether the solver can answer.
+/// Whether the solver can answer, or a forwarder can pass challenges on to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SolverReadiness {
     /// Nobody wants it.
@@ -112,6 +113,18 @@ impl Projections {
     /// `key` is about to need the solver: it is started, or kept for another idle time. May be called again and again.
     pub fn want_solver(&self, key: &ObjectKey) {
         self.shared.want_solver(key);
+    }
+
+    /// `key`, of this UID, is about to need the forwarder in its namespace: it is started with the solver behind it, or kept for
+    /// another minute. May be called again and again.
+    pub fn want_forwarder(&self, key: &ObjectKey, uid: String) {
+        self.shared.want_forwarder(key, uid);
+    }
+
+    /// Whether the forwarder in `namespace` can pass challenges on.
+    #[must_use]
+    pub fn forwarder(&self, namespace: &str) -> SolverReadiness {
+        self.shared.forwarder(namespace)
     }
 
     /// Whether the solver can answer.

@@ -177,6 +177,7 @@ fn keep_reads(step: &Step, gathered: Gathered, context: &Context) {
         | Step::PrepareKey
         | Step::TryWrite
         | Step::StartSolver
+        | Step::StartForwarder
         | Step::NoteRevocation { .. }
         | Step::ChangeReason { .. }
         | Step::DropRevocation { .. }

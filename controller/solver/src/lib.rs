@@ -10,12 +10,14 @@ use tokio::sync::watch;
 
 mod answers;
 mod follow;
+mod forward;
 mod router;
 mod serve;
 #[cfg(test)]
 mod tests;
 
 pub use answers::Answers;
+pub use forward::{ForwarderConfig, forwarder_router, run_forwarder};
 pub use router::{health_router, router};
 
 /// What the solver needs to know.

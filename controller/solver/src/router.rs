@@ -57,7 +57,7 @@ async fn answer_ready(State(answers): State<Answers>) -> Response {
     }
 }
 
-fn refuse() -> Response {
+pub(crate) fn refuse() -> Response {
     (
         StatusCode::NOT_FOUND,
         PLAIN,
@@ -67,7 +67,7 @@ fn refuse() -> Response {
 }
 
 /// What no answer may go without: nothing is cached, nothing is taken for a page.
-const PLAIN: [(header::HeaderName, &str); 3] = [
+pub(crate) const PLAIN: [(header::HeaderName, &str); 3] = [
     (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -29,8 +29,17 @@ const AFTER_BACKOFF: Duration = Duration::from_secs(90);
 
 /// Killed where it is known what became of everything.
 pub(crate) fn tales() -> Vec<Tale> {
-    let known = points().filter(|point| !is_gap(*point));
-    known
+    told(points().filter(|point| !is_gap(*point) && !is_forwarders(*point)))
+}
+
+/// The same for forwarders: without a kube-proxy none reaches the solver.
+pub(crate) fn of_forwarders() -> Vec<Tale> {
+    let tales = told(points().filter(|point| is_forwarders(*point)));
+    tales.into_iter().map(Tale::on_a_node).collect()
+}
+
+fn told(points: impl Iterator<Item = Point>) -> Vec<Tale> {
+    points
         .map(|point| {
             let effect = point.effect.name().replace('-', "_");
             let name = format!("{}::killed_{}_{effect}", module_path!(), point.side);
@@ -66,6 +75,11 @@ fn is_gap(point: Point) -> bool {
     )
 }
 
+/// The effect is about a forwarder.
+fn is_forwarders(point: Point) -> bool {
+    Play::of(point.effect) == Play::Forward
+}
+
 /// The effect comes in its own time, whatever else is going on: what is asked for beside it could stand in the gap just then.
 fn comes_by_itself(point: Point) -> bool {
     point.effect == Effect::RenewLease
@@ -91,6 +105,7 @@ fn orders(point: Point) -> usize {
         | Play::StopSolver
         | Play::Leftovers
         | Play::Edit
+        | Play::Forward
         | Play::End => 1,
     };
     let lost = matches!(

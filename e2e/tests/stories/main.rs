@@ -43,6 +43,7 @@ mod outage;
 mod outside;
 mod own_fallback;
 mod permission;
+mod placement;
 mod pod;
 mod preflight;
 mod profiles;
@@ -172,6 +173,12 @@ fn groups() -> Vec<Group> {
     ]);
     groups.extend(failpoints);
     groups.extend([
+        // The operator has the option and the rights for forwarders.
+        Group::new("placement")
+            .one_by_one(placement::tales())
+            .one_by_one(failpoints::of_forwarders())
+            .one_by_one(failpoints::pair::of_forwarders())
+            .ending(ending::after_crashes()),
         Group::new("memory").one_by_one(memory::tales()),
         // The API server is stopped, frozen, started again.
         Group::new("control-plane")

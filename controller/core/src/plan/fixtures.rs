@@ -18,9 +18,9 @@ use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::{Fault, FaultClass, Problem};
 use crate::key::ObjectKey;
 use crate::observe::{
-    Companion, ForeignSecret, Gate, IssuerFacts, IssuerObservation, Marks, Observed,
-    OrderObservation, Other, OwnFallback, Presented, Reach, ReadOrder, Refusal, SELF_SIGNED,
-    SecretObservation, SolverState, TlsSecret,
+    Companion, ForeignSecret, ForwarderState, Gate, IssuerFacts, IssuerObservation, Marks,
+    Observed, OrderObservation, Other, OwnFallback, Presented, Reach, ReadOrder, Refusal,
+    SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{AuthorizationView, ChallengeView, OrderState, OrderView, ProofState};
 use crate::preflight::Preflight;
@@ -108,6 +108,7 @@ pub(crate) fn observed() -> Observed {
         poll_turn: None,
         refused_profile: None,
         solver: SolverState::Ready,
+        forwarder: ForwarderState::Unneeded,
         presented: Presented::No,
         served: None,
         self_check: SelfCheck::default(),

@@ -89,6 +89,8 @@ pub enum Step {
     TryWrite,
     /// Have the solver started.
     StartSolver,
+    /// Have the forwarder in the Certificate's namespace started, and the solver behind it.
+    StartForwarder,
     /// Note the certificate in place as one that is to be revoked.
     NoteRevocation {
         /// The value of the annotation.
@@ -143,6 +145,7 @@ impl Step {
             | Self::PrepareKey
             | Self::TryWrite
             | Self::StartSolver
+            | Self::StartForwarder
             | Self::NoteRevocation { .. }
             | Self::ChangeReason { .. }
             | Self::DropRevocation { .. }
@@ -322,6 +325,7 @@ const PREPARATIONS: &[Row] = &[
     start::plan_unroutable,
     start::plan_dns,
     start::plan_solver,
+    start::plan_forwarder,
     start::plan_try,
     start::plan_dns_look,
     start::plan_slot,

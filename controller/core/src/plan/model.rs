@@ -10,8 +10,8 @@ use super::{Plan, Step, later, plan};
 use crate::facts::{CertificateFacts, KeyKind};
 use crate::fallback::{Fallback, choose};
 use crate::observe::{
-    Companion, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation, Presented, Reach,
-    ReadOrder, SecretObservation, SolverState, TlsSecret,
+    Companion, ForwarderState, IssuerFacts, IssuerObservation, Marks, Observed, OrderObservation,
+    Presented, Reach, ReadOrder, SecretObservation, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::renewal_info::{RenewalInfo, note_poll};
@@ -78,9 +78,11 @@ impl World {
     }
 
     fn is_starting(&self, plan: &Plan) -> bool {
-        matches!(plan.step, Step::StartSolver | Step::Present)
-            && self.observed.presented != Presented::Applied
-            && plan.row != "solver"
+        matches!(
+            plan.step,
+            Step::StartSolver | Step::StartForwarder | Step::Present
+        ) && self.observed.presented != Presented::Applied
+            && !["solver", "forwarder"].contains(&plan.row)
     }
 
     /// What others do meanwhile.
@@ -248,6 +250,7 @@ impl World {
             Step::PrepareKey => o.companion.pending_key = Some(KeyKind::wanted(&o.spec.key())),
             Step::TryWrite => o.tried = true,
             Step::StartSolver => o.solver = SolverState::Ready,
+            Step::StartForwarder => o.forwarder = ForwarderState::Needed(SolverState::Ready),
             Step::PlaceOrder => {
                 self.orders += 1;
                 let names = o.wanted_names();

@@ -13,7 +13,9 @@ use crate::adopt::find_obstacle;
 use crate::cases::config;
 use crate::facts::KeyKind;
 use crate::need::find_need;
-use crate::observe::{IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState};
+use crate::observe::{
+    ForwarderState, IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState,
+};
 use crate::report::{Change, apply_change, build_status, plan_write};
 
 use any::{any_observed, instant, willing_start};
@@ -45,6 +47,10 @@ proptest! {
             let ca = matches!(&o.issuer, IssuerObservation::Ready(i) if i.directory != SELF_SIGNED);
             prop_assert!(o.tried, "nobody knows whether the certificate can be stored");
             prop_assert!(ca && o.slot && o.solver == SolverState::Ready);
+            prop_assert!(matches!(
+                o.forwarder,
+                ForwarderState::Unneeded | ForwarderState::Needed(SolverState::Ready)
+            ));
             let ours = matches!(o.secret, SecretObservation::Missing | SecretObservation::Ours(_));
             prop_assert!(ours && find_need(&o, now()).is_some());
             prop_assert!(o.status.order.is_none(), "one order at a time");

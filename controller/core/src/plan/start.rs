@@ -9,7 +9,8 @@ use crate::fault::{Fault, FaultClass};
 use crate::lanes::Candidate;
 use crate::need::{find_need, find_need_of, whole, whole_up};
 use crate::observe::{
-    IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState, TlsSecret,
+    ForwarderState, IssuerObservation, Observed, SELF_SIGNED, SecretObservation, SolverState,
+    TlsSecret,
 };
 use crate::preflight::{HOLD, PATIENCE, Preflight, find_held_since};
 use crate::profile::{Choice, build_not_offered, find_profile, find_refused_addresses};
@@ -416,40 +417,74 @@ pub(super) fn plan_dns_look(o: &Observed, now: Timestamp) -> Option<Plan> {
 
 /// The solver does not answer yet: no order is placed that nobody could prove.
 pub(super) fn plan_solver(o: &Observed, now: Timestamp) -> Option<Plan> {
-    match &o.solver {
+    plan_start(&SOLVER, &o.solver, o, now)
+}
+
+/// The routes lead through a forwarder that may not be there, or is not ready: no order is placed while its namespace has no room.
+pub(super) fn plan_forwarder(o: &Observed, now: Timestamp) -> Option<Plan> {
+    match &o.forwarder {
+        ForwarderState::Unneeded => None,
+        ForwarderState::NotAllowed(why) => Some(blocked(
+            "no placement",
+            o,
+            Reason::PlacementNotAllowed,
+            format!("{why}. No order is placed before. Looked at again every 30 s"),
+            later(now, RECHECK),
+            now,
+        )),
+        ForwarderState::Needed(state) => plan_start(&FORWARDER, state, o, now),
+    }
+}
+
+/// A pod of ours that an order waits for.
+struct Pod {
+    row: &'static str,
+    name: &'static str,
+    step: Step,
+    starting: Reason,
+    late: Reason,
+}
+
+const SOLVER: Pod = Pod {
+    row: "solver",
+    name: "the solver",
+    step: Step::StartSolver,
+    starting: Reason::StartingSolver,
+    late: Reason::SolverNotReady,
+};
+
+const FORWARDER: Pod = Pod {
+    row: "forwarder",
+    name: "the forwarder in this namespace",
+    step: Step::StartForwarder,
+    starting: Reason::StartingForwarder,
+    late: Reason::ForwarderNotReady,
+};
+
+fn plan_start(pod: &Pod, state: &SolverState, o: &Observed, now: Timestamp) -> Option<Plan> {
+    match state {
         SolverState::Ready => None,
         SolverState::Absent => Some(Plan::act(
-            "solver",
-            Step::StartSolver,
-            Reason::StartingSolver,
-            "the solver is being started",
+            pod.row,
+            pod.step.clone(),
+            pod.starting,
+            format!("{} is being started", pod.name),
             now,
         )),
         SolverState::Starting { since, what } => {
             let message = format!(
-                "the solver is being started since {}: {what}",
+                "{} is being started since {}: {what}",
+                pod.name,
                 whole(*since)
             );
-            let mut plan = if now < later(*since, SOLVER_PATIENCE) {
-                Plan::wait(
-                    "solver",
-                    State::Issuing,
-                    Reason::StartingSolver,
-                    message,
-                    later(*since, SOLVER_PATIENCE),
-                )
+            let patience = later(*since, SOLVER_PATIENCE);
+            let mut plan = if now < patience {
+                Plan::wait(pod.row, State::Issuing, pod.starting, message, patience)
             } else {
-                blocked(
-                    "solver",
-                    o,
-                    Reason::SolverNotReady,
-                    message,
-                    later(now, RECHECK),
-                    now,
-                )
+                blocked(pod.row, o, pod.late, message, later(now, RECHECK), now)
             };
             // Asked for again: it may have been removed meanwhile.
-            plan.step = Step::StartSolver;
+            plan.step = pod.step.clone();
             Some(plan)
         }
     }
@@ -520,7 +555,7 @@ pub(super) fn find_block(o: &Observed, now: Timestamp) -> Option<String> {
     // A self-signed issuer needs no solver.
     let proving: &[Row] = match &o.issuer {
         IssuerObservation::Ready(issuer) if issuer.directory != SELF_SIGNED => {
-            &[plan_unroutable, plan_dns, plan_solver]
+            &[plan_unroutable, plan_dns, plan_solver, plan_forwarder]
         }
         IssuerObservation::Ready(_)
         | IssuerObservation::Missing

@@ -20,6 +20,7 @@ use super::cover::IngressIndex;
 use super::preset::{ALWAYS, Pair};
 use super::refusal::Group;
 use super::{Place, SolverEndpoints};
+use crate::forwarder::forwarder_name;
 
 /// The port that route Ingresses name; the pods' own port stands in the slices.
 const SERVICE_PORT: i32 = 80;
@@ -46,12 +47,21 @@ pub fn is_route(ingress: &Ingress) -> bool {
         .and_then(|l| l.get(COMPONENT_LABEL));
     label.is_some_and(|l| l == COMPONENT_ROUTE)
         && metadata.namespace.as_deref().is_some_and(|namespace| {
-            let service = service_name(namespace);
+            let services = [service_name(namespace), forwarder_name(namespace)];
             let owners = metadata.owner_references.iter().flatten();
             owners
                 .into_iter()
-                .any(|o| o.kind == "Service" && o.name == service)
+                .any(|o| o.kind == "Service" && services.contains(&o.name))
         })
+}
+
+/// The Service that a path leads to.
+pub(super) fn backend_name(namespace: &str, is_forwarded: bool) -> String {
+    if is_forwarded {
+        forwarder_name(namespace)
+    } else {
+        service_name(namespace)
+    }
 }
 
 /// The path that the CA asks for (RFC 8555 §8.3).
@@ -65,6 +75,7 @@ pub(super) fn ingress_name(place: &Place, twin: usize, number: usize) -> String 
         namespace,
         class,
         annotations,
+        is_forwarded,
     } = &place.group;
     let readable: String = class
         .0
@@ -87,6 +98,9 @@ pub(super) fn ingress_name(place: &Place, twin: usize, number: usize) -> String 
     }
     for (key, value) in annotations {
         parts.extend([key.as_str(), value]);
+    }
+    if *is_forwarded {
+        parts.push("forwarded");
     }
     let hash = stable_hash(&parts) >> 32;
     match number {
@@ -205,7 +219,7 @@ pub(super) fn ingress<'a>(
             path_type: place.path_type.as_str().to_owned(),
             backend: IngressBackend {
                 service: Some(IngressServiceBackend {
-                    name: service_name(namespace),
+                    name: backend_name(namespace, place.group.is_forwarded),
                     port: Some(ServiceBackendPort {
                         name: Some(SOLVER_PORT_NAME.to_owned()),
                         number: None,

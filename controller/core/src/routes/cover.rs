@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use evercert_api::children::stable_hash;
+use evercert_api::issuer::Placement;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
@@ -234,6 +235,17 @@ impl IngressIndex {
         let texts: Vec<String> = marks.iter().map(u64::to_string).collect();
         let parts: Vec<&str> = texts.iter().map(String::as_str).collect();
         stable_hash(&parts)
+    }
+
+    /// Whether a route in `class` leads through a forwarder in its own namespace: where its issuer wants it so, or says nothing
+    /// and the class's controller takes no other pods.
+    #[must_use]
+    pub fn is_forwarded(&self, placement: Option<Placement>, class: &RouteClass) -> bool {
+        match placement {
+            Some(Placement::Namespace) => true,
+            Some(Placement::Operator) => false,
+            None => self.preset(class).needs_own_pods,
+        }
     }
 
     /// What is known of the controller of `class`.

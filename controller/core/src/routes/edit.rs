@@ -9,7 +9,7 @@ use evercert_api::keys::{CHALLENGE_PATH, SOLVER_PORT_NAME};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressRule};
 use serde_json::{Value, json};
 
-use super::build::service_name;
+use super::build::backend_name;
 use super::refusal::PathType;
 
 /// The host of a rule, and a path in it.
@@ -20,6 +20,8 @@ pub type RulePath = (Option<String>, String);
 pub struct Edit {
     /// The paths.
     pub paths: BTreeSet<RulePath>,
+    /// Those of them that lead to the namespace's forwarder.
+    pub forwarded: BTreeSet<RulePath>,
     /// Whether all of them are compared as a whole, or as the controller likes.
     pub path_type: Option<PathType>,
 }
@@ -28,38 +30,52 @@ impl Edit {
     /// As rules of an Ingress that has nothing else.
     #[must_use]
     pub fn as_rules(&self) -> Value {
-        build_rules(&self.paths)
+        let with_way = |path: &RulePath| (path.clone(), self.forwarded.contains(path));
+        build_rules(self.paths.iter().map(with_way))
+    }
+
+    /// Whether one of the paths leads to the solver's own pods.
+    #[must_use]
+    pub fn leads_to_solver(&self) -> bool {
+        self.paths.len() > self.forwarded.len()
     }
 }
 
 /// The paths in an Ingress of somebody else that are ours.
 #[must_use]
 pub fn read_edit(ingress: &Ingress) -> BTreeSet<RulePath> {
-    let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
-    let service = service_name(namespace);
-    let rules = ingress.spec.iter().flat_map(|s| s.rules.iter().flatten());
-    rules
-        .flat_map(|rule| {
-            let paths = rule.http.iter().flat_map(|http| &http.paths);
-            let ours = paths.filter(|path| is_ours(path, &service));
-            ours.filter_map(|path| Some((host_of(rule), path.path.clone()?)))
-        })
+    read_ways(ingress)
+        .into_iter()
+        .map(|(path, _)| path)
         .collect()
 }
 
 /// The same as rules of an Ingress that has nothing else; `None` where there are none.
 #[must_use]
 pub fn read_rules(ingress: &Ingress) -> Option<Value> {
-    let paths = read_edit(ingress);
-    (!paths.is_empty()).then(|| build_rules(&paths))
+    let ways = read_ways(ingress);
+    (!ways.is_empty()).then(|| build_rules(ways.into_iter()))
+}
+
+/// The paths that are ours, and whether each leads to the forwarder.
+fn read_ways(ingress: &Ingress) -> BTreeSet<(RulePath, bool)> {
+    let services = Services::of(ingress);
+    let rules = ingress.spec.iter().flat_map(|s| s.rules.iter().flatten());
+    let ways = rules.flat_map(|rule| {
+        let paths = rule.http.iter().flat_map(|http| &http.paths);
+        paths.filter_map(|path| {
+            let way = services.way(path)?;
+            Some(((host_of(rule), path.path.clone()?), way))
+        })
+    });
+    ways.collect()
 }
 
 /// The JSON patch (RFC 6902) after which `ingress` has exactly the paths of `edit` beside its own; empty when it has already. It
 /// bears the resourceVersion that was read, so it is a conflict when somebody has written the Ingress since.
 #[must_use]
 pub fn build_patch(ingress: &Ingress, edit: &Edit) -> Vec<Value> {
-    let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
-    let service = service_name(namespace);
+    let services = Services::of(ingress);
     let mut rules: Vec<IngressRule> = ingress
         .spec
         .iter()
@@ -77,7 +93,9 @@ pub fn build_patch(ingress: &Ingress, edit: &Edit) -> Vec<Value> {
         let Some(http) = &mut rule.http else { continue };
         let gone = |path: &HTTPIngressPath| {
             let key = (host.clone(), path.path.clone().unwrap_or_default());
-            is_ours(path, &service) && !edit.paths.contains(&key)
+            services.way(path).is_some_and(|way| {
+                !edit.paths.contains(&key) || way != edit.forwarded.contains(&key)
+            })
         };
         if !http.paths.is_empty() && http.paths.iter().all(gone) {
             operations.push(json!({ "op": "remove", "path": format!("/spec/rules/{at}") }));
@@ -91,14 +109,16 @@ pub fn build_patch(ingress: &Ingress, edit: &Edit) -> Vec<Value> {
             if gone(path) {
                 operations.push(json!({ "op": "remove", "path": format!("/spec/rules/{at}/http/paths/{number}") }));
                 http.paths.remove(number);
-            } else if is_ours(path, &service) {
+            } else if services.way(path).is_some() {
                 there.insert((host.clone(), path.path.clone().unwrap_or_default()));
             }
         }
     }
     let path_type = edit.path_type.unwrap_or(PathType::Exact);
     let mut new_rules: Vec<Option<String>> = Vec::new();
-    for (host, path) in edit.paths.difference(&there) {
+    for key in edit.paths.difference(&there) {
+        let (host, path) = key;
+        let service = services.name(edit.forwarded.contains(key));
         let value = json!({
             "path": path, "pathType": path_type.as_str(),
             "backend": { "service": { "name": service, "port": { "name": SOLVER_PORT_NAME } } },
@@ -147,12 +167,11 @@ pub fn build_patch(ingress: &Ingress, edit: &Edit) -> Vec<Value> {
 
 /// Somebody else's Ingress as it would be without us.
 pub(super) fn strip(ingress: &Ingress) -> Option<k8s_openapi::api::networking::v1::IngressSpec> {
-    let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
-    let service = service_name(namespace);
+    let services = Services::of(ingress);
     let mut spec = ingress.spec.clone()?;
     for rule in spec.rules.iter_mut().flatten() {
         if let Some(http) = &mut rule.http {
-            http.paths.retain(|path| !is_ours(path, &service));
+            http.paths.retain(|path| services.way(path).is_none());
         }
     }
     if let Some(rules) = &mut spec.rules {
@@ -164,23 +183,53 @@ pub(super) fn strip(ingress: &Ingress) -> Option<k8s_openapi::api::networking::v
     Some(spec)
 }
 
-fn is_ours(path: &HTTPIngressPath, service: &str) -> bool {
-    let leads_to = path.backend.service.as_ref().map(|s| s.name.as_str());
-    let is_challenge = path
-        .path
-        .as_deref()
-        .is_some_and(|p| p.starts_with(CHALLENGE_PATH));
-    is_challenge && leads_to == Some(service)
+/// Where our paths in an Ingress lead.
+struct Services {
+    route: String,
+    forwarder: String,
+}
+
+impl Services {
+    fn of(ingress: &Ingress) -> Self {
+        let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
+        Self {
+            route: backend_name(namespace, false),
+            forwarder: backend_name(namespace, true),
+        }
+    }
+
+    fn name(&self, is_forwarded: bool) -> &str {
+        if is_forwarded {
+            &self.forwarder
+        } else {
+            &self.route
+        }
+    }
+
+    /// Whether a path of ours leads to the forwarder; `None` where it is not ours.
+    fn way(&self, path: &HTTPIngressPath) -> Option<bool> {
+        let is_challenge = path
+            .path
+            .as_deref()
+            .is_some_and(|p| p.starts_with(CHALLENGE_PATH));
+        let leads_to = path.backend.service.as_ref().map(|s| s.name.as_str())?;
+        let way = [false, true]
+            .into_iter()
+            .find(|way| self.name(*way) == leads_to);
+        way.filter(|_| is_challenge)
+    }
 }
 
 fn host_of(rule: &IngressRule) -> Option<String> {
     rule.host.clone().filter(|host| !host.is_empty())
 }
 
-fn build_rules(paths: &BTreeSet<RulePath>) -> Value {
-    let rules: Vec<Value> = paths
-        .iter()
-        .map(|(host, path)| json!({ "host": host, "http": { "paths": [{ "path": path }] } }))
+fn build_rules(ways: impl Iterator<Item = (RulePath, bool)>) -> Value {
+    let rules: Vec<Value> = ways
+        .map(|((host, path), is_forwarded)| {
+            let path = json!({ "path": path, "forwarded": is_forwarded });
+            json!({ "host": host, "http": { "paths": [path] } })
+        })
         .collect();
     json!({ "spec": { "rules": rules } })
 }

@@ -22,6 +22,8 @@ pub(super) struct Preset {
     /// Whether the path goes into the user's own Ingress unless its issuer says otherwise: one address for each Ingress, or one
     /// Ingress for each host.
     pub(super) edit_in_place: bool,
+    /// Whether what is behind a route must be pods of the Ingress's own namespace: endpoints that name no pod are left out.
+    pub(super) needs_own_pods: bool,
 }
 
 /// On every route, whatever its controller: external-dns leaves a resource alone whose annotation names another controller than
@@ -41,6 +43,7 @@ const PLAIN: Preset = Preset {
     path_type: PathType::Exact,
     annotations: &[&[]],
     edit_in_place: false,
+    needs_own_pods: false,
 };
 
 const PRESETS: &[Preset] = &[
@@ -116,20 +119,24 @@ const PRESETS: &[Preset] = &[
     },
     // kubernetes-sigs/aws-load-balancer-controller, docs/guide/ingress/annotations.md, "Authentication" (`auth-type`); its
     // `ssl-redirect` is the whole load balancer's, and each Ingress outside of a group has one. The name:
-    // docs/guide/ingress/ingress_class.md.
+    // docs/guide/ingress/ingress_class.md. pkg/backend/endpoint_resolver.go (`resolvePodEndpointsWithEndpointsData`): an endpoint
+    // without a targetRef to a pod of the Service's own namespace is left out.
     Preset {
         controllers: &["ingress.k8s.aws/alb"],
         annotations: &[&[("alb.ingress.kubernetes.io/auth-type", "none")]],
         edit_in_place: true,
+        needs_own_pods: true,
         ..PLAIN
     },
     // kubernetes/ingress-gce, pkg/annotations/ingress.go (classes by annotation, no IngressClass) and
     // pkg/controller/translator/translator.go (`validateAndGetPaths`: older releases know ImplementationSpecific only). Each
-    // Ingress has an address of its own.
+    // Ingress has an address of its own. pkg/neg/syncers/endpoints_calculator.go: an endpoint that has no targetRef to a pod is
+    // left out of the group of a load balancer.
     Preset {
         classes: &["gce", "gce-internal"],
         path_type: PathType::ImplementationSpecific,
         edit_in_place: true,
+        needs_own_pods: true,
         ..PLAIN
     },
     // Azure/application-gateway-kubernetes-ingress, docs/annotations.md, "SSL Redirect"; the class as an annotation there, too.

@@ -32,6 +32,8 @@ pub(super) struct Group {
     pub(super) class: RouteClass,
     /// What the issuer adds.
     pub(super) annotations: BTreeMap<String, String>,
+    /// Whether they lead to the namespace's forwarder.
+    pub(super) is_forwarded: bool,
 }
 
 /// A part of a group's Certificates: those whose hash begins with these bits.

@@ -25,6 +25,7 @@ fn certificate(key: &str, open: &[(&str, &str)]) -> CertificateChallenges {
         class: None,
         annotations: BTreeMap::new(),
         edit_in_place: None,
+        placement: None,
         challenges: open
             .iter()
             .map(|(host, token)| challenge(host, token))

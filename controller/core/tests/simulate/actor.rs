@@ -8,8 +8,8 @@ use evercert_core::facts::{CertificateFacts, KeyKind};
 use evercert_core::fault::{Fault, FaultClass, Problem};
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{
-    Companion, IssuerFacts, IssuerObservation, Observed, OrderObservation, OwnFallback, Presented,
-    SecretObservation, SolverState,
+    Companion, ForwarderState, IssuerFacts, IssuerObservation, Observed, OrderObservation,
+    OwnFallback, Presented, SecretObservation, SolverState,
 };
 use evercert_core::plan::Failure;
 use evercert_core::preflight::Preflight;
@@ -181,6 +181,7 @@ fn build_observed(key: ObjectKey, names: Vec<String>, created_at: Timestamp) -> 
         poll_turn: None,
         refused_profile: None,
         solver: SolverState::Ready,
+        forwarder: ForwarderState::Unneeded,
         presented: Presented::No,
         served: None,
         self_check: SelfCheck::default(),

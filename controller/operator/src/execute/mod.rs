@@ -15,9 +15,11 @@ pub(crate) use signer::find_signer_in_place;
 
 use evercert_api::Reason;
 use evercert_core::key::ObjectKey;
+use evercert_core::observe::ForwarderState;
 use evercert_core::plan::{Plan, Step};
 use evercert_core::report::Change;
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -167,8 +169,22 @@ async fn take(
             context.projections.want_solver(&key);
             Outcome::waits()
         }
+        Step::StartForwarder => {
+            want_forwarder(gathered, context);
+            Outcome::waits()
+        }
         Step::PlaceOrder => place::place(gathered, context, now).await?,
     })
+}
+
+/// Has the forwarder kept or started, where the routes lead through one.
+fn want_forwarder(gathered: &Gathered, context: &Context) {
+    if matches!(gathered.observed.forwarder, ForwarderState::Needed(_)) {
+        let uid = gathered.certificate.uid().unwrap_or_default();
+        context
+            .projections
+            .want_forwarder(&gathered.observed.key, uid);
+    }
 }
 
 /// Whether a step sends a request to the CA for the sake of its Certificate. One to give an order back looks for itself.

@@ -236,6 +236,7 @@ pub(super) fn present(gathered: &Gathered, context: &Context) {
             .map(|s| s.route_annotations.clone())
             .unwrap_or_default(),
         edit_in_place: gathered.session.as_ref().and_then(|s| s.edit_in_place),
+        placement: gathered.session.as_ref().and_then(|s| s.placement),
         challenges,
     });
 }

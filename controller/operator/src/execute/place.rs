@@ -105,6 +105,7 @@ pub(super) async fn place(
     }
     context.tell_budget(&gathered.issuer, now);
     context.projections.want_solver(&key);
+    super::want_forwarder(gathered, context);
     let replaces = replaced(&gathered.observed, context);
     let choice = find_profile(&gathered.observed);
     let profile = choice.ordered().map(str::to_owned);

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use evercert_api::certificate::IssuerRef;
 use evercert_api::condition::READY;
 use evercert_api::{Certificate, CertificateStatus, Reason, keys};
+use evercert_core::forwarder::describe_refusal;
 use evercert_core::key::ObjectKey;
-use evercert_core::observe::{Observed, Refusal};
+use evercert_core::observe::{ForwarderState, Observed, Refusal};
 use evercert_core::ownership::{Claimant, find_owner};
 use evercert_core::permission::{Holder, check_holders, check_policy};
 use evercert_core::routes::is_route;
@@ -18,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
+use super::observe_solver;
 use crate::context::Context;
 use crate::issuer::{Session, Signer};
 
@@ -104,6 +106,35 @@ pub(super) fn find_unroutable(
         let source = sources.get(name).map(String::as_str);
         index.class_for(source, class, name).err()
     })
+}
+
+/// Whether a route leads through a forwarder in the Certificate's namespace, and how far that is.
+pub(super) fn find_forwarder(
+    certificate: &Certificate,
+    context: &Context,
+    session: Option<&Session>,
+) -> ForwarderState {
+    let acme = session.filter(|s| matches!(s.signer, Signer::Acme { .. }));
+    let (Some(session), Some(index)) = (acme, context.projections.index()) else {
+        return ForwarderState::Unneeded;
+    };
+    let sources = find_sources(certificate, context);
+    let issuers = session.ingress_class.as_deref();
+    let class_of = |name: &str| {
+        let source = sources.get(name).map(String::as_str);
+        index.class_for(source, issuers, name).ok()
+    };
+    let names = certificate.spec.names();
+    let mut classes = names.iter().filter_map(|name| class_of(name));
+    let Some(class) = classes.find(|class| index.is_forwarded(session.placement, class)) else {
+        return ForwarderState::Unneeded;
+    };
+    if context.config.forwarder.is_none() {
+        let is_asked_for = session.placement.is_some();
+        return ForwarderState::NotAllowed(describe_refusal(&class.0, is_asked_for));
+    }
+    let namespace = certificate.namespace().unwrap_or_default();
+    ForwarderState::Needed(observe_solver(context.projections.forwarder(&namespace)))
 }
 
 /// Labels and annotations of a namespace.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use evercert_api::certificate::{IssuerKind, IssuerRef};
 use evercert_api::duration::parse_duration;
-use evercert_api::issuer::{AcmeIssuer, PolicyRule, directory_url};
+use evercert_api::issuer::{AcmeIssuer, Placement, PolicyRule, directory_url};
 use evercert_api::{ClusterIssuer, Issuer, IssuerStatus, Reason, keys};
 use evercert_core::observe::SELF_SIGNED;
 use evercert_core::reach::SelfCheck;
@@ -122,6 +122,11 @@ impl IssuerObject {
     /// Whether it wants its routes in the users' own Ingresses, where it says.
     pub(crate) fn edit_in_place(&self) -> Option<bool> {
         self.acme.as_ref()?.http01.as_ref()?.edit_in_place
+    }
+
+    /// Who it wants behind its routes, where it says.
+    pub(crate) fn placement(&self) -> Option<Placement> {
+        self.acme.as_ref()?.http01.as_ref()?.placement
     }
 
     /// The ingress class of its routes, where it names one.

@@ -157,6 +157,7 @@ async fn try_ready(
         self_check: object.self_check(),
         route_annotations: route_annotations.clone(),
         edit_in_place: object.edit_in_place(),
+        placement: object.placement(),
         profile: object.profile(),
         preferred_chain: object.preferred_chain(),
         directory: object.directory().to_owned(),
@@ -201,6 +202,7 @@ async fn try_ready(
         same.self_check = object.self_check();
         same.route_annotations.clone_from(&route_annotations);
         same.edit_in_place = object.edit_in_place();
+        same.placement = object.placement();
         same.profile = object.profile();
         same.preferred_chain = object.preferred_chain();
         (same.unwatched, same.note) = (unwatched, key.note);

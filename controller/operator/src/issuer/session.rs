@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use evercert_acme::{Acme, Directory};
 use evercert_api::Reason;
-use evercert_api::issuer::PolicyRule;
+use evercert_api::issuer::{Placement, PolicyRule};
 use evercert_core::fault::Fault;
 use evercert_core::observe::{CHECKING_ACCOUNT, IssuerFacts, IssuerObservation};
 use evercert_core::reach::SelfCheck;
@@ -51,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) route_annotations: BTreeMap<String, String>,
     /// Whether it wants its routes in the users' own Ingresses, where it says.
     pub(crate) edit_in_place: Option<bool>,
+    /// Who it wants behind its routes, where it says.
+    pub(crate) placement: Option<Placement>,
     /// The CA's profile that it wants.
     pub(crate) profile: Option<String>,
     /// The root that its certificates should lead to, where it names one.
@@ -99,6 +101,7 @@ impl Session {
             self_check: object.self_check(),
             route_annotations: BTreeMap::new(),
             edit_in_place: None,
+            placement: None,
             profile: object.profile(),
             preferred_chain: object.preferred_chain(),
             directory: object.directory().to_owned(),

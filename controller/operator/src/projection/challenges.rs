@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evercert_api::challenge::{OpenChallenge, parse_challenges, serialize_challenges};
+use evercert_api::issuer::Placement;
 use evercert_api::keys::{CHALLENGES_KEY, CHALLENGES_NAME, FIELD_MANAGER};
 use evercert_core::key::ObjectKey;
 use evercert_core::routes::CertificateChallenges;
@@ -28,6 +29,8 @@ struct Owner {
     annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     edit_in_place: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    placement: Option<Placement>,
     tokens: Vec<String>,
 }
 
@@ -46,6 +49,7 @@ pub(super) fn build_challenges<'a>(
             class: certificate.class.clone(),
             annotations: certificate.annotations.clone(),
             edit_in_place: certificate.edit_in_place,
+            placement: certificate.placement,
             tokens: certificate
                 .challenges
                 .iter()
@@ -99,6 +103,7 @@ pub(super) fn read_leftovers(config_map: &Value) -> Vec<CertificateChallenges> {
             class: owner.class,
             annotations: owner.annotations,
             edit_in_place: owner.edit_in_place,
+            placement: owner.placement,
             challenges: owner
                 .tokens
                 .iter()
@@ -135,6 +140,7 @@ mod tests {
             class: class.map(ToOwned::to_owned),
             annotations: BTreeMap::from([("example.com/key".to_owned(), name.to_owned())]),
             edit_in_place: class.map(|_| true),
+            placement: class.map(|_| Placement::Namespace),
             challenges: open.iter().map(challenge).collect(),
         }
     }

@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use evercert_api::keys::{CHALLENGES_NAME, COMPONENT_LABEL, COMPONENT_ROUTE, SOLVER_NAME};
+use evercert_api::keys::{
+    CHALLENGES_NAME, COMPONENT_FORWARDER, COMPONENT_LABEL, COMPONENT_ROUTE, SOLVER_NAME,
+};
+use evercert_core::forwarder::forwarder_name;
 use evercert_core::routes::{IngressIndex, is_route, service_name};
+use k8s_openapi::api::core::v1::LimitRange;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::runtime::reflector::store::Writer;
@@ -25,6 +29,10 @@ pub(super) struct Observed {
     pub(super) endpoints: Cache<EndpointSlice>,
     ingresses: Writer<Ingress>,
     classes: Cache<IngressClass>,
+    /// What the namespaces' pods may ask for and have.
+    limits: Cache<LimitRange>,
+    /// What has to be listed once before anything is known.
+    scopes: Vec<Scope>,
     index: Arc<IngressIndex>,
     index_is_stale: bool,
 
@@ -36,11 +44,14 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    pub(super) fn new(namespace: &str, ingresses: Writer<Ingress>) -> Self {
+    /// With `forwarders` what these need is looked at, too.
+    pub(super) fn new(namespace: &str, forwarders: bool, ingresses: Writer<Ingress>) -> Self {
         Self {
             namespace: namespace.to_owned(),
             ingresses,
             classes: Cache::default(),
+            limits: Cache::default(),
+            scopes: Scope::all(forwarders),
             endpoints: Cache::default(),
             index: Arc::default(),
             index_is_stale: true,
@@ -53,7 +64,7 @@ impl Observed {
 
     /// Whether everything was listed once; before, an object that was not seen may still be there.
     pub(super) fn is_complete(&self) -> bool {
-        Scope::ALL.iter().all(|scope| self.listed.contains(scope))
+        self.scopes.iter().all(|scope| self.listed.contains(scope))
     }
 
     /// Why a watch fails at the moment, a sentence.
@@ -76,6 +87,14 @@ impl Observed {
         Arc::clone(&self.index)
     }
 
+    /// The LimitRanges of a namespace.
+    pub(super) fn limits(&self, namespace: &str) -> Vec<&LimitRange> {
+        let all = self.limits.objects.iter();
+        all.filter(|(key, _)| key.namespace == namespace)
+            .map(|(_, limits)| limits)
+            .collect()
+    }
+
     /// Takes one change of the cluster.
     pub(super) fn take(&mut self, change: Change) {
         match change {
@@ -87,6 +106,10 @@ impl Observed {
             Change::Class(event) => {
                 self.note_listed(Scope::Classes, matches!(event, Event::InitDone));
                 self.index_is_stale |= self.classes.take(event);
+            }
+            Change::Limits(event) => {
+                self.note_listed(Scope::Limits, matches!(event, Event::InitDone));
+                self.limits.take(event);
             }
             Change::Endpoints(event) => {
                 self.note_listed(Scope::Endpoints, matches!(event, Event::InitDone));
@@ -200,18 +223,22 @@ impl Observed {
     fn is_ours(&self, seen: &Seen) -> bool {
         let namespace = &seen.id.key.namespace;
         let name = &seen.id.key.name;
-        let is_route = || {
+        let is_part_of = |component: &str| {
             let label = seen.content.get("metadata").and_then(|m| m.get("labels"));
             label
                 .and_then(|l| l.get(COMPONENT_LABEL))
                 .and_then(Value::as_str)
-                == Some(COMPONENT_ROUTE)
+                == Some(component)
         };
+        let is_route = || is_part_of(COMPONENT_ROUTE);
+        let is_forwarder = || is_part_of(COMPONENT_FORWARDER) && *name == forwarder_name(namespace);
         let is_solver = || *namespace == self.namespace && name == SOLVER_NAME;
         match seen.id.kind {
             Kind::ConfigMap => *namespace == self.namespace && name == CHALLENGES_NAME,
-            Kind::Deployment => is_solver(),
-            Kind::Service => is_solver() || is_route() && *name == service_name(namespace),
+            Kind::Deployment => is_solver() || is_forwarder(),
+            Kind::Service => {
+                is_solver() || is_forwarder() || is_route() && *name == service_name(namespace)
+            }
             Kind::EndpointSlice => is_route() && name.starts_with(&service_name(namespace)),
             // Told by its owner, or by where its paths lead, before it came here.
             Kind::Ingress | Kind::Edit => true,

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use evercert_api::challenge::OpenChallenge;
+use evercert_core::forwarder::{describe_refusal, forwarder_name};
 use evercert_core::routes::{
     CertificateChallenges, CertificateRoutes, ENTRY_POINTS, PathRoute, service_name,
 };
 use serde_json::Value;
 
-use super::Presentation;
 use super::difference::paths_of;
 use super::object::{Kind, ObjectId};
 use super::pace::Tracked;
+use super::{Presentation, SolverReadiness};
 
 /// What was seen, as far as presentations depend on it.
 pub(super) struct Scene<'a> {
@@ -23,6 +24,8 @@ pub(super) struct Scene<'a> {
     pub(super) answered: &'a BTreeSet<OpenChallenge>,
     /// The slices that each namespace should have, as they should be, and whether each is so.
     pub(super) slices_missing: &'a BTreeMap<String, Vec<ObjectId>>,
+    /// The forwarders that are wanted, by namespace; `None` where there may be none.
+    pub(super) forwarders: Option<&'a BTreeMap<String, SolverReadiness>>,
     /// Whether the solver has an address.
     pub(super) solver_has_address: bool,
 }
@@ -51,6 +54,13 @@ impl Scene<'_> {
         }
         let mut entry_points = BTreeMap::new();
         for path in &routes.paths {
+            if path.is_forwarded && self.forwarders.is_none() {
+                let is_asked_for = certificate.placement.is_some();
+                let class = certificate.class.as_deref().unwrap_or("of its Ingress");
+                return Presentation::Failed {
+                    message: describe_refusal(class, is_asked_for),
+                };
+            }
             if let Some(missing) = self.missing(path) {
                 return self.waits_for(&missing);
             }
@@ -70,6 +80,18 @@ impl Scene<'_> {
     /// The first object on the way that is not there, or lacks the path.
     fn missing(&self, path: &PathRoute) -> Option<ObjectId> {
         let namespace = &path.ingress.namespace;
+        if path.is_forwarded {
+            let name = forwarder_name(namespace);
+            let is_ready = self.forwarders.and_then(|f| f.get(namespace));
+            let service = ObjectId::new(Kind::Service, namespace, &name);
+            if !self.holds(&service, |_| true) {
+                return Some(service);
+            }
+            if is_ready != Some(&SolverReadiness::Ready) {
+                return Some(ObjectId::new(Kind::Deployment, namespace, &name));
+            }
+            return self.missing_path(path);
+        }
         let service = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
         if !self.holds(&service, |_| true) {
             return Some(service);
@@ -77,6 +99,11 @@ impl Scene<'_> {
         if let Some(slice) = self.slices_missing.get(namespace).and_then(|s| s.first()) {
             return Some(slice.clone());
         }
+        self.missing_path(path)
+    }
+
+    /// The Ingress of the path, where it lacks it.
+    fn missing_path(&self, path: &PathRoute) -> Option<ObjectId> {
         let ingress = ObjectId {
             kind: if path.is_edit {
                 Kind::Edit

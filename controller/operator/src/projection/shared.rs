@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use evercert_core::key::ObjectKey;
 use evercert_core::routes::{CertificateChallenges, IngressIndex};
@@ -37,6 +38,10 @@ struct State {
     asked: Option<Instant>,
     waiters: BTreeSet<ObjectKey>,
     solver: Option<SolverReadiness>,
+    /// The Certificates that are about to need a forwarder: their UIDs, and when they said so last.
+    forwarded: BTreeMap<ObjectKey, (String, Instant)>,
+    /// The forwarders that somebody wants, by namespace.
+    forwarders: BTreeMap<String, SolverReadiness>,
     listeners: Vec<UnboundedSender<ObjectKey>>,
 }
 
@@ -51,7 +56,12 @@ pub(super) struct Wishes {
     pub(super) open: Vec<Arc<CertificateChallenges>>,
     /// When somebody last asked for the solver.
     pub(super) asked: Option<Instant>,
+    /// The Certificates that are about to need a forwarder: their UIDs, and until when that holds.
+    pub(super) forwarded: BTreeMap<ObjectKey, (String, Instant)>,
 }
+
+/// How long a forwarder is kept for a Certificate that has said that it is about to need it, and has nothing open.
+const FORWARDER_PATIENCE: Duration = Duration::from_mins(1);
 
 impl Shared {
     pub(super) fn set(&self, challenges: CertificateChallenges) {
@@ -88,6 +98,10 @@ impl Shared {
         }
         state.waiters.remove(key);
         let gone = state.wanted.remove(key).is_some();
+        if gone {
+            // Who asks and has nothing open yet says so in each pass.
+            state.forwarded.remove(key);
+        }
         drop(state);
         if gone {
             self.wake.notify_one();
@@ -103,7 +117,10 @@ impl Shared {
         let before = state.wanted.len();
         state.wanted.retain(|key, _| existing.contains(key));
         state.waiters.retain(|key| existing.contains(key));
-        let changed = first || state.wanted.len() != before;
+        let asked = state.forwarded.len();
+        state.forwarded.retain(|key, _| existing.contains(key));
+        let gone = state.wanted.len() != before || state.forwarded.len() != asked;
+        let changed = first || gone;
         drop(state);
         if changed {
             self.wake.notify_one();
@@ -125,6 +142,18 @@ impl Shared {
         }
         drop(state);
         self.wake.notify_one();
+    }
+
+    pub(super) fn want_forwarder(&self, key: &ObjectKey, uid: String) {
+        let until = Instant::now() + FORWARDER_PATIENCE;
+        self.lock().forwarded.insert(key.clone(), (uid, until));
+        // It answers nothing by itself.
+        self.want_solver(key);
+    }
+
+    pub(super) fn forwarder(&self, namespace: &str) -> SolverReadiness {
+        let readiness = self.lock().forwarders.get(namespace).cloned();
+        readiness.unwrap_or(SolverReadiness::Absent)
     }
 
     pub(super) fn solver(&self) -> SolverReadiness {
@@ -193,8 +222,11 @@ impl Shared {
     }
 
     pub(super) fn wishes(&self) -> Wishes {
-        let state = self.lock();
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.forwarded.retain(|_, (_, until)| now < *until);
         Wishes {
+            forwarded: state.forwarded.clone(),
             open: state
                 .wanted
                 .values()
@@ -209,6 +241,7 @@ impl Shared {
         &self,
         found: Vec<(Arc<CertificateChallenges>, Presentation)>,
         solver: SolverReadiness,
+        forwarders: BTreeMap<String, SolverReadiness>,
     ) {
         let mut state = self.lock();
         let mut concerned = BTreeSet::new();
@@ -228,6 +261,14 @@ impl Shared {
                 state.waiters.clear();
             }
             state.solver = Some(solver);
+        }
+        if state.forwarders != forwarders {
+            let is_other = |key: &&ObjectKey| {
+                state.forwarders.get(&key.namespace) != forwarders.get(&key.namespace)
+            };
+            let asking = state.forwarded.keys().chain(state.wanted.keys());
+            concerned.extend(asking.filter(is_other).cloned());
+            state.forwarders = forwarders;
         }
         if !concerned.is_empty() {
             state.listeners.retain(|listener| {
@@ -249,5 +290,6 @@ fn is_less(less: &CertificateChallenges, more: &CertificateChallenges) -> bool {
         && less.class == more.class
         && less.annotations == more.annotations
         && less.edit_in_place == more.edit_in_place
+        && less.placement == more.placement
         && less.challenges.iter().all(|c| more.challenges.contains(c))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use evercert_api::challenge::OpenChallenge;
 use evercert_api::keys::{CHALLENGES_NAME, SOLVER_NAME};
-use evercert_core::key::ObjectKey;
+use evercert_core::forwarder::{ForwarderShape, forwarder_name};
 use evercert_core::routes::{
     CertificateChallenges, Place, Refusals, RoutePlan, SolverEndpoints, Verdict, is_route,
     plan_routes, service_name,
@@ -32,9 +32,9 @@ use tokio::time::Instant;
 
 use super::challenges::{build_challenges, read_leftovers};
 use super::difference::challenges_of;
-use super::object::{Desired, Kind, ObjectId, Seen, apply_object, delete_object};
+use super::object::{Desired, Kind, ObjectId, Seen};
 use super::observed::Observed;
-use super::pace::{Goal, ORPHAN_PATIENCE, Tracked};
+use super::pace::Tracked;
 use super::present::Scene;
 use super::shared::{Shared, Wishes};
 use super::solver::{build_deployment, build_service, describe_start, gather_endpoints};
@@ -43,6 +43,8 @@ use super::{Presentation, SolverReadiness};
 use crate::apply::ApplyError;
 use crate::config::Config;
 use crate::effect::Effect;
+
+mod writes;
 
 /// The longest time between two looks, whatever happens.
 const LOOK: Duration = Duration::from_mins(5);
@@ -63,9 +65,9 @@ pub struct ProjectionTask {
     patience: Duration,
     deployment: Desired,
     service: Desired,
-    port: u16,
+    pub(super) port: u16,
 
-    observed: Observed,
+    pub(super) observed: Observed,
     /// What admission has refused of the routes.
     refusals: Refusals,
     /// When the solver was last needed.
@@ -73,12 +75,19 @@ pub struct ProjectionTask {
     /// Whether something was open at the last look.
     was_open: bool,
     starting_since: Option<Timestamp>,
+    /// What forwarders are like, where there may be some, and the image where that says none.
+    pub(super) shape: Option<ForwarderShape>,
+    pub(super) image: String,
+    /// Since when each namespace's forwarder has been starting.
+    pub(super) forwarders_since: BTreeMap<String, Timestamp>,
     loaded: bool,
 }
 
 /// What one look found.
 struct Found {
     plan: RoutePlan,
+    /// The forwarders that are wanted, by namespace.
+    forwarders: BTreeMap<String, SolverReadiness>,
     goals: BTreeMap<ObjectId, Desired>,
     /// The challenges that the solver can answer.
     answered: BTreeSet<OpenChallenge>,
@@ -115,18 +124,21 @@ impl ProjectionTask {
             deployment: Desired::new(Effect::ApplySolverDeployment, &build_deployment(config)),
             service: Desired::new(Effect::ApplySolverService, &build_service(config)),
             port: config.solver.port,
-            observed: Observed::new(&config.namespace, ingresses),
+            observed: Observed::new(&config.namespace, config.forwarder.is_some(), ingresses),
             refusals: Refusals::default(),
             needed: None,
             was_open: false,
             starting_since: None,
+            shape: config.forwarder.clone(),
+            image: config.solver.image.clone(),
+            forwarders_since: BTreeMap::new(),
             loaded: false,
         }
     }
 
     /// Runs for ever; dropping it ends the watches and the writes under way.
     pub async fn run(mut self) {
-        let mut changes = watch_all(&self.watches, &self.namespace);
+        let mut changes = watch_all(&self.watches, &self.namespace, self.shape.is_some());
         let mut writes = Writes::new();
         let shared = Arc::clone(&self.shared);
         loop {
@@ -156,6 +168,7 @@ impl ProjectionTask {
             | Change::Own(..)
             | Change::Class(_)
             | Change::Endpoints(_)
+            | Change::Limits(_)
             | Change::Failed(..) => None,
         };
         self.observed.take(change);
@@ -222,8 +235,7 @@ impl ProjectionTask {
         } else {
             plan_routes(&open, &index, &endpoints, &self.refusals)
         };
-        self.refusals
-            .retain(|namespace| plan.namespaces.contains_key(namespace));
+        self.refusals.retain(|namespace| plan.has(namespace));
 
         let mut goals: BTreeMap<ObjectId, Desired> = BTreeMap::new();
         if !wishes.open.is_empty() || self.seen(&self.challenges_id).is_some() {
@@ -239,7 +251,9 @@ impl ProjectionTask {
             goals.insert(self.solver_id(Kind::Deployment), self.deployment.clone());
             goals.insert(self.solver_id(Kind::Service), self.service.clone());
         }
-        self.add_routes(&plan, &mut goals);
+        self.add_forwarders(&wishes, &plan, &mut goals);
+        let forwarders = self.forwarders(&goals);
+        self.add_routes(&plan, &forwarders, &mut goals);
 
         let mut next = self.write(&goals, &plan.places, now, writes);
         if let (Some(idle), Some(needed)) = (self.idle, self.needed)
@@ -248,7 +262,11 @@ impl ProjectionTask {
         {
             next = next.min(needed + idle);
         }
+        if let Some(until) = wishes.forwarded.values().map(|(_, until)| *until).min() {
+            next = next.min(until);
+        }
         let found = Found {
+            forwarders,
             plan,
             goals,
             answered,
@@ -272,7 +290,8 @@ impl ProjectionTask {
             .into_iter()
             .map(|c| (c, presentation.clone()))
             .collect();
-        self.shared.publish(found, SolverReadiness::Absent);
+        self.shared
+            .publish(found, SolverReadiness::Absent, BTreeMap::new());
     }
 
     fn is_solver_wanted(&mut self, wishes: &Wishes, now: Instant) -> bool {
@@ -286,147 +305,84 @@ impl ProjectionTask {
     }
 
     /// The route objects; what a Service owns can be made once the Service has a UID.
-    fn add_routes(&self, plan: &RoutePlan, goals: &mut BTreeMap<ObjectId, Desired>) {
+    fn add_routes(
+        &self,
+        plan: &RoutePlan,
+        forwarders: &BTreeMap<String, SolverReadiness>,
+        goals: &mut BTreeMap<ObjectId, Desired>,
+    ) {
         for (namespace, routes) in &plan.namespaces {
             let id = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
-            let service = self.observed.objects.get(&id).filter(|s| s.holds(|_| true));
-            if let Some(uid) = service.and_then(Tracked::seen).and_then(uid_of) {
+            if let Some(uid) = self.uid_of_service(&id) {
                 let (slices, ingresses) = routes.owned_by(&uid);
-                let is_there = |id: &ObjectId| {
-                    let tracked = self.observed.objects.get(id);
-                    tracked.is_some_and(|tracked| tracked.holds(|_| true))
-                };
-                // An ingress controller that learns of both at the same moment may lose the endpoints: a new route waits until
-                // its slices are there.
-                let leads_somewhere = !slices.is_empty()
-                    && slices
-                        .iter()
-                        .all(|slice| is_there(&ObjectId::of(Kind::EndpointSlice, slice)));
                 for slice in &slices {
                     let id = ObjectId::of(Kind::EndpointSlice, slice);
                     goals.insert(id, Desired::new(Effect::ApplyRouteSlice, slice));
                 }
-                let edits = plan.edits.iter().filter(|(k, _)| k.namespace == *namespace);
-                for (key, edit) in edits {
-                    let id = ObjectId {
-                        kind: Kind::Edit,
-                        key: key.clone(),
-                    };
-                    if leads_somewhere || self.seen(&id).is_some() {
-                        goals.insert(id, Desired::edit(edit));
-                    }
-                }
-                for ingress in &ingresses {
-                    let id = ObjectId::of(Kind::Ingress, ingress);
-                    let tracked = self.observed.objects.get(&id);
-                    if leads_somewhere || tracked.and_then(Tracked::seen).is_some() {
-                        goals.insert(id, Desired::new(Effect::ApplyRouteIngress, ingress));
-                    }
-                }
+                self.add_ingresses(&ingresses, self.has_slices(namespace, plan), goals);
             }
             goals.insert(id, Desired::new(Effect::ApplyRouteService, &routes.service));
         }
+        let is_ready = |namespace: &str| forwarders.get(namespace) == Some(&SolverReadiness::Ready);
+        for (namespace, routes) in &plan.forwarded {
+            let id = ObjectId::new(Kind::Service, namespace, &forwarder_name(namespace));
+            if let Some(uid) = self.uid_of_service(&id) {
+                let (_, ingresses) = routes.owned_by(&uid);
+                self.add_ingresses(&ingresses, is_ready(namespace), goals);
+            }
+        }
+        for (key, edit) in &plan.edits {
+            let namespace = &key.namespace;
+            let leads_somewhere = (!edit.leads_to_solver() || self.has_slices(namespace, plan))
+                && (edit.forwarded.is_empty() || is_ready(namespace));
+            let id = ObjectId {
+                kind: Kind::Edit,
+                key: key.clone(),
+            };
+            if leads_somewhere || self.seen(&id).is_some() {
+                goals.insert(id, Desired::edit(edit));
+            }
+        }
     }
 
-    /// Starts the writes that are due; gives the instant of the next.
-    fn write(
-        &mut self,
-        goals: &BTreeMap<ObjectId, Desired>,
-        places: &BTreeMap<ObjectKey, Place>,
-        now: Instant,
-        writes: &mut Writes,
-    ) -> Instant {
-        let mut next = now + LOOK;
-        let mut waiting: Vec<ObjectId> = goals.keys().cloned().collect();
-        waiting.extend(
-            self.observed
+    fn add_ingresses(
+        &self,
+        ingresses: &[Ingress],
+        leads_somewhere: bool,
+        goals: &mut BTreeMap<ObjectId, Desired>,
+    ) {
+        for ingress in ingresses {
+            let id = ObjectId::of(Kind::Ingress, ingress);
+            if leads_somewhere || self.seen(&id).is_some() {
+                goals.insert(id, Desired::new(Effect::ApplyRouteIngress, ingress));
+            }
+        }
+    }
+
+    /// Whether the slices of a namespace's routes are there. An ingress controller that learns of both at the same moment may lose
+    /// the endpoints: a new route waits until then.
+    fn has_slices(&self, namespace: &str, plan: &RoutePlan) -> bool {
+        let service = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
+        let routes = plan.namespaces.get(namespace);
+        let (Some(routes), Some(uid)) = (routes, self.uid_of_service(&service)) else {
+            return false;
+        };
+        let (slices, _) = routes.owned_by(&uid);
+        let is_there = |slice| {
+            let tracked = self
+                .observed
                 .objects
-                .keys()
-                .filter(|id| !goals.contains_key(id))
-                .cloned(),
-        );
-        for id in waiting {
-            let desired = goals.get(&id);
-            let goal = match desired {
-                Some(desired) => Goal::Present(desired, self.patience),
-                None => Goal::Absent(self.patience_with(&id, goals)),
-            };
-            let effect = match desired {
-                Some(desired) => Some(desired.effect),
-                None => self.deletion_of(&id),
-            };
-            let Some(effect) = effect else { continue };
-            let tracked = self.observed.objects.entry(id.clone()).or_default();
-            if tracked.is_under_way() {
-                continue;
-            }
-            let Some(due) = tracked.due(id.kind, goal, now) else {
-                continue;
-            };
-            if due > now {
-                next = next.min(due);
-                continue;
-            }
-            tracked.start(goal, now);
-            let client = self.calls.clone();
-            let uid = tracked.seen().and_then(uid_of);
-            let desired = desired.cloned();
-            let is_route = desired.is_some() && matches!(id.kind, Kind::Ingress | Kind::Edit);
-            let place = places.get(&id.key).filter(|_| is_route).cloned();
-            writes.push(
-                async move {
-                    let result = match &desired {
-                        Some(desired) => apply_object(client, id.clone(), desired.clone())
-                            .await
-                            .map(Some),
-                        None => delete_object(client, id.clone(), effect, uid)
-                            .await
-                            .map(|()| None),
-                    };
-                    Written { id, place, result }
-                }
-                .boxed(),
-            );
-        }
-        self.observed.objects.retain(|id, tracked| {
-            let recent = tracked
-                .answered
-                .is_some_and(|answered| answered + MEMORY > now);
-            goals.contains_key(id) || recent || !tracked.is_forgettable()
-        });
-        next
+                .get(&ObjectId::of(Kind::EndpointSlice, slice));
+            tracked.is_some_and(|tracked| tracked.holds(|_| true))
+        };
+        !slices.is_empty() && slices.iter().all(is_there)
     }
 
-    /// The effect of an object's deletion; none for the open challenges, whose ConfigMap stays.
-    fn deletion_of(&self, id: &ObjectId) -> Option<Effect> {
-        Some(match id.kind {
-            Kind::ConfigMap => return None,
-            Kind::Deployment => Effect::DeleteSolverDeployment,
-            Kind::Service if *id == self.solver_id(Kind::Service) => Effect::DeleteSolverService,
-            Kind::Service => Effect::DeleteRouteService,
-            Kind::EndpointSlice => Effect::DeleteRouteSlice,
-            Kind::Ingress => Effect::DeleteRouteIngress,
-            Kind::Edit => Effect::RestoreIngress,
-        })
-    }
-
-    /// How long what is not wanted may stay. With a Service that stays, a slice or Ingress is one too many; with a Service
-    /// that goes, it is the garbage collector's at first.
-    fn patience_with(&self, id: &ObjectId, goals: &BTreeMap<ObjectId, Desired>) -> Duration {
-        let namespace = &id.key.namespace;
-        match id.kind {
-            Kind::Deployment => Duration::ZERO,
-            Kind::Service if *id == self.solver_id(Kind::Service) => Duration::ZERO,
-            Kind::Service | Kind::ConfigMap | Kind::Edit => self.patience,
-            Kind::EndpointSlice | Kind::Ingress => {
-                let service = ObjectId::new(Kind::Service, namespace, &service_name(namespace));
-                if goals.contains_key(&service) {
-                    self.patience
-                } else {
-                    ORPHAN_PATIENCE
-                }
-            }
-        }
+    /// The UID of a Service that is there, and will be.
+    pub(super) fn uid_of_service(&self, id: &ObjectId) -> Option<String> {
+        let service = self.observed.objects.get(id);
+        let service = service.filter(|s| s.holds(|_| true));
+        service.and_then(Tracked::seen).and_then(uid_of)
     }
 
     /// Tells the Certificates what was found.
@@ -454,6 +410,7 @@ impl ProjectionTask {
             challenges_id: &self.challenges_id,
             answered: &found.answered,
             slices_missing: &slices_missing,
+            forwarders: self.shape.is_some().then_some(&found.forwarders),
             solver_has_address: !found.endpoints.addresses.is_empty(),
         };
         let presentations: Vec<_> = wishes
@@ -467,7 +424,8 @@ impl ProjectionTask {
             })
             .collect();
         let solver = self.solver_readiness(found.solver_is_wanted, &found.endpoints);
-        self.shared.publish(presentations, solver);
+        self.shared
+            .publish(presentations, solver, found.forwarders.clone());
     }
 
     fn solver_readiness(&mut self, wanted: bool, endpoints: &SolverEndpoints) -> SolverReadiness {
@@ -492,11 +450,11 @@ impl ProjectionTask {
         SolverReadiness::Starting { since, what }
     }
 
-    fn solver_id(&self, kind: Kind) -> ObjectId {
+    pub(super) fn solver_id(&self, kind: Kind) -> ObjectId {
         ObjectId::new(kind, &self.namespace, SOLVER_NAME)
     }
 
-    fn seen(&self, id: &ObjectId) -> Option<&Value> {
+    pub(super) fn seen(&self, id: &ObjectId) -> Option<&Value> {
         self.observed.seen(id)
     }
 }
@@ -517,7 +475,7 @@ fn limit_to(
     }
 }
 
-fn uid_of(content: &Value) -> Option<String> {
+pub(super) fn uid_of(content: &Value) -> Option<String> {
     content
         .pointer("/metadata/uid")?
         .as_str()

@@ -147,6 +147,7 @@ fn config(idle: Option<Duration>) -> Config {
             idle,
             port: 8089,
         },
+        forwarder: None,
         name_sharing_allowed: false,
         concurrency: 1,
         max_orders: 1,
@@ -190,6 +191,7 @@ fn open(certificate: &str, hosts: &[&str]) -> CertificateChallenges {
         class: None,
         annotations: BTreeMap::new(),
         edit_in_place: None,
+        placement: None,
         challenges: hosts.iter().map(challenge).collect(),
     }
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use evercert_api::keys::{
-    CHALLENGES_NAME, COMPONENT_LABEL, COMPONENT_ROUTE, COMPONENT_SOLVER, SOLVER_NAME,
+    CHALLENGES_NAME, COMPONENT_FORWARDER, COMPONENT_LABEL, COMPONENT_ROUTE, COMPONENT_SOLVER,
+    SOLVER_NAME,
 };
+use evercert_core::key::ObjectKey;
 use futures::stream::{BoxStream, SelectAll, select_all};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::runtime::WatchStreamExt;
@@ -32,7 +34,7 @@ pub(super) enum Scope {
     Services,
     /// Slices of routes.
     Slices,
-    /// The solver's Deployment.
+    /// The solver's Deployment, and those of forwarders.
     Deployment,
     /// All Ingresses.
     Ingresses,
@@ -40,19 +42,25 @@ pub(super) enum Scope {
     Classes,
     /// Slices of the solver's own Service.
     Endpoints,
+    /// All LimitRanges.
+    Limits,
 }
 
 impl Scope {
-    /// Every watch.
-    pub(super) const ALL: [Self; 7] = [
-        Self::Challenges,
-        Self::Services,
-        Self::Slices,
-        Self::Deployment,
-        Self::Ingresses,
-        Self::Classes,
-        Self::Endpoints,
-    ];
+    /// Every watch; what only forwarders need where there may be some.
+    pub(super) fn all(forwarders: bool) -> Vec<Self> {
+        let mut all = vec![
+            Self::Challenges,
+            Self::Services,
+            Self::Slices,
+            Self::Deployment,
+            Self::Ingresses,
+            Self::Classes,
+            Self::Endpoints,
+        ];
+        all.extend(forwarders.then_some(Self::Limits));
+        all
+    }
 
     /// The kind of our own objects among what is watched.
     pub(super) fn kind(self) -> Option<Kind> {
@@ -62,7 +70,7 @@ impl Scope {
             Self::Slices => Some(Kind::EndpointSlice),
             Self::Deployment => Some(Kind::Deployment),
             Self::Ingresses => Some(Kind::Ingress),
-            Self::Classes | Self::Endpoints => None,
+            Self::Classes | Self::Endpoints | Self::Limits => None,
         }
     }
 
@@ -71,10 +79,11 @@ impl Scope {
             Self::Challenges => "the ConfigMap of open challenges",
             Self::Services => "Services",
             Self::Slices => "EndpointSlices",
-            Self::Deployment => "the solver's Deployment",
+            Self::Deployment => "the Deployments of solver and forwarders",
             Self::Ingresses => "Ingresses",
             Self::Classes => "IngressClasses",
             Self::Endpoints => "the solver's EndpointSlices",
+            Self::Limits => "LimitRanges",
         }
     }
 }
@@ -90,27 +99,44 @@ pub(super) enum Change {
     Class(Event<IngressClass>),
     /// To a slice of the solver's Service.
     Endpoints(Event<EndpointSlice>),
+    /// To a LimitRange.
+    Limits(Event<LimitRange>),
     /// A watch failed and begins anew by itself.
     Failed(Scope, String),
 }
 
-/// All watches.
-pub(super) fn watch_all(client: &Client, namespace: &str) -> SelectAll<BoxStream<'static, Change>> {
+/// All watches. With `forwarders` Deployments in every namespace, and LimitRanges.
+pub(super) fn watch_all(
+    client: &Client,
+    namespace: &str,
+    forwarders: bool,
+) -> SelectAll<BoxStream<'static, Change>> {
     let config = || watcher::Config::default().timeout(WATCH_TIME);
     let named = |name: &str| config().fields(&format!("metadata.name={name}"));
-    let components = format!("{COMPONENT_LABEL} in ({COMPONENT_ROUTE},{COMPONENT_SOLVER})");
+    let pods = format!("{COMPONENT_LABEL} in ({COMPONENT_FORWARDER},{COMPONENT_SOLVER})");
+    let components = format!(
+        "{COMPONENT_LABEL} in ({COMPONENT_FORWARDER},{COMPONENT_ROUTE},{COMPONENT_SOLVER})"
+    );
     let routes = format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}");
     let solver = format!("kubernetes.io/service-name={SOLVER_NAME}");
 
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let services: Api<Service> = Api::all(client.clone());
     let slices: Api<EndpointSlice> = Api::all(client.clone());
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let (deployments, which): (Api<Deployment>, _) = if forwarders {
+        (Api::all(client.clone()), config().labels(&pods))
+    } else {
+        (
+            Api::namespaced(client.clone(), namespace),
+            named(SOLVER_NAME),
+        )
+    };
+    let limits: Api<LimitRange> = Api::all(client.clone());
     let ingresses: Api<Ingress> = Api::all(client.clone());
     let classes: Api<IngressClass> = Api::all(client.clone());
     let endpoints: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
 
-    select_all([
+    let mut all = select_all([
         own(
             config_maps,
             named(CHALLENGES_NAME),
@@ -132,23 +158,21 @@ pub(super) fn watch_all(client: &Client, namespace: &str) -> SelectAll<BoxStream
             Kind::EndpointSlice,
         )
         .boxed(),
-        own(
-            deployments,
-            named(SOLVER_NAME),
-            Scope::Deployment,
-            Kind::Deployment,
-        )
-        .boxed(),
-        all(ingresses, config(), Scope::Ingresses, Change::Ingress).boxed(),
-        all(classes, config(), Scope::Classes, Change::Class).boxed(),
-        all(
+        own(deployments, which, Scope::Deployment, Kind::Deployment).boxed(),
+        watched(ingresses, config(), Scope::Ingresses, Change::Ingress).boxed(),
+        watched(classes, config(), Scope::Classes, Change::Class).boxed(),
+        watched(
             endpoints,
             config().labels(&solver),
             Scope::Endpoints,
             Change::Endpoints,
         )
         .boxed(),
-    ])
+    ]);
+    if forwarders {
+        all.push(watched(limits, config(), Scope::Limits, Change::Limits).boxed());
+    }
+    all
 }
 
 fn own<K>(
@@ -173,10 +197,10 @@ where
             },
         )
     };
-    all(api, config, scope, change)
+    watched(api, config, scope, change)
 }
 
-fn all<K>(
+fn watched<K>(
     api: Api<K>,
     config: watcher::Config,
     scope: Scope,
@@ -216,11 +240,15 @@ fn cause_of(error: watcher::Error) -> String {
     }
 }
 
-/// A small cache of what a watch gave, by name; a listing under way replaces it when it is complete.
+fn key_of<K: Resource<DynamicType = ()>>(object: &K) -> ObjectKey {
+    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// A small cache of what a watch gave, by namespace and name; a listing under way replaces it when it is complete.
 #[derive(Debug)]
 pub(super) struct Cache<K> {
-    pub(super) objects: BTreeMap<String, K>,
-    listing: BTreeMap<String, K>,
+    pub(super) objects: BTreeMap<ObjectKey, K>,
+    listing: BTreeMap<ObjectKey, K>,
 }
 
 impl<K> Default for Cache<K> {
@@ -237,16 +265,16 @@ impl<K: Resource<DynamicType = ()>> Cache<K> {
     pub(super) fn take(&mut self, event: Event<K>) -> bool {
         match event {
             Event::Apply(object) => {
-                self.objects.insert(object.name_any(), object);
+                self.objects.insert(key_of(&object), object);
                 true
             }
-            Event::Delete(object) => self.objects.remove(&object.name_any()).is_some(),
+            Event::Delete(object) => self.objects.remove(&key_of(&object)).is_some(),
             Event::Init => {
                 self.listing.clear();
                 false
             }
             Event::InitApply(object) => {
-                self.listing.insert(object.name_any(), object);
+                self.listing.insert(key_of(&object), object);
                 false
             }
             Event::InitDone => {

@@ -19,7 +19,7 @@ use kube::api::DeleteParams;
 
 use super::check::{May, Spent};
 use super::play::{Play, ROUTE_PATIENCE};
-use super::{Waiting, check, comes_by_itself, is_gap, orders, play, side_by_side};
+use super::{Waiting, check, comes_by_itself, is_forwarders, is_gap, orders, play, side_by_side};
 use crate::{Tale, tales};
 
 /// How those go on that stood still.
@@ -76,8 +76,19 @@ impl Stops {
 
 /// Where it is known what became of everything.
 pub(crate) fn tales() -> Vec<Tale> {
+    tales_of(|point| !is_forwarders(point))
+}
+
+/// The same for forwarders: without a kube-proxy none reaches the solver.
+pub(crate) fn of_forwarders() -> Vec<Tale> {
+    let tales = tales_of(is_forwarders);
+    tales.into_iter().map(Tale::on_a_node).collect()
+}
+
+fn tales_of(wanted: impl Fn(Point) -> bool) -> Vec<Tale> {
     let rows = Effect::ALL.iter().flat_map(|effect| rows(*effect));
-    rows.flat_map(|stops| Claim::ALL.map(|claim| (stops, claim)))
+    rows.filter(|stops| wanted(stops.first))
+        .flat_map(|stops| Claim::ALL.map(|claim| (stops, claim)))
         .map(|(stops, claim)| {
             let Stops { first, second } = stops;
             let effect = first.effect.name().replace('-', "_");

@@ -23,6 +23,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::issue::no_route_stays;
+use crate::placement;
 use crate::revoked;
 
 /// The name of the Certificate, and of its Secret.
@@ -71,6 +72,8 @@ pub(super) enum Play {
     Leftovers,
     /// The path of the challenge goes into a user's own Ingress.
     Edit,
+    /// The routes lead through a forwarder in the namespace.
+    Forward,
     /// The operator is asked to end, in the middle.
     End,
 }
@@ -123,6 +126,7 @@ impl Play {
             Effect::DeleteSolverDeployment | Effect::DeleteSolverService => Self::StopSolver,
             Effect::DeleteRouteSlice | Effect::DeleteRouteIngress => Self::Leftovers,
             Effect::EditIngress | Effect::RestoreIngress => Self::Edit,
+            Effect::ApplyForwarder | Effect::DeleteForwarder => Self::Forward,
         }
     }
 
@@ -153,6 +157,7 @@ impl Play {
             | Self::StopSolver
             | Self::Leftovers
             | Self::Edit
+            | Self::Forward
             | Self::End => story.stage.ca(story.namespace, quick()).await?,
         };
         match self {
@@ -190,6 +195,7 @@ impl Play {
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
             Self::Edit => story.apply(&plain(story)).await?,
+            Self::Forward => placement::grant(story).await?,
             Self::Issue
             | Self::Source
             | Self::SelfSign
@@ -236,7 +242,12 @@ impl Play {
         let own = self
             .needs_hasty_solver()
             .then_some(("EVERCERT_SOLVER_IDLE", "1s"));
-        [(ROUTE_PATIENCE, "0s")].into_iter().chain(own).collect()
+        let forwarders = (self == Self::Forward).then_some(placement::ALLOWED);
+        [(ROUTE_PATIENCE, "0s")]
+            .into_iter()
+            .chain(own)
+            .chain(forwarders)
+            .collect()
     }
 
     /// Whether the solver is to go at once, which the next story would not bear.
@@ -310,9 +321,13 @@ impl Play {
                 begin(story, ca()?, "www").await?;
                 adopt(story).await?;
             }
-            Self::Edit => {
+            Self::Edit | Self::Forward => {
                 let mut issuer = build_issuer(ca()?)?;
-                issuer["spec"]["acme"]["http01"] = json!({"editInPlace": true});
+                issuer["spec"]["acme"]["http01"] = if self == Self::Edit {
+                    json!({"editInPlace": true})
+                } else {
+                    json!({"placement": "Namespace"})
+                };
                 story.apply(&issuer.to_string()).await?;
                 want(story, "www").await?;
             }

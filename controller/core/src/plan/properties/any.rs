@@ -16,8 +16,8 @@ use crate::circuit::build_refused;
 use crate::facts::{CertificateFacts, Damage, KeyKind};
 use crate::fault::FaultClass;
 use crate::observe::{
-    ForeignSecret, Gate, Marks, Observed, OrderObservation, Presented, Reach, Refusal, SELF_SIGNED,
-    SecretObservation, Seen, SolverState, TlsSecret,
+    ForeignSecret, ForwarderState, Gate, Marks, Observed, OrderObservation, Presented, Reach,
+    Refusal, SELF_SIGNED, SecretObservation, Seen, SolverState, TlsSecret,
 };
 use crate::order::{OrderState, OrderView, ProofState};
 use crate::plan::fixtures::{
@@ -433,6 +433,12 @@ pub(in crate::plan) fn any_observed() -> BoxedStrategy<Observed> {
                 o.companion.last_good = good;
                 o.companion.strayed = strayed;
                 o.unroutable = unroutable.then(|| "no ingress class".to_owned());
+                o.forwarder = match (unroutable, owned, refused, strayed) {
+                    (true, ..) => ForwarderState::NotAllowed("no rights".to_owned()),
+                    (_, true, ..) | (_, _, true, _) => ForwarderState::Needed(SolverState::Absent),
+                    (_, _, _, true) => ForwarderState::Needed(solver.clone()),
+                    (false, false, false, false) => ForwarderState::Unneeded,
+                };
                 if o.status.order.is_none() || key.is_none() {
                     o.companion.pending_key = key;
                 }
@@ -477,6 +483,9 @@ pub(in crate::plan) fn willing_start() -> BoxedStrategy<Observed> {
             o.secret_owner = None;
             o.refusal = None;
             o.unroutable = None;
+            if matches!(o.forwarder, ForwarderState::NotAllowed(_)) {
+                o.forwarder = ForwarderState::Unneeded;
+            }
             o.unwritable = o
                 .unwritable
                 .filter(|g| g.until <= later(now(), crate::plan::RECHECK));
@@ -544,6 +553,9 @@ pub(in crate::plan) fn willing_start() -> BoxedStrategy<Observed> {
                 }
             }
             if let SolverState::Starting { since, .. } = &mut o.solver {
+                *since = (*since).min(now());
+            }
+            if let ForwarderState::Needed(SolverState::Starting { since, .. }) = &mut o.forwarder {
                 *since = (*since).min(now());
             }
             Some(o)

@@ -104,6 +104,7 @@ fn a_path_goes_before_the_users_own_and_out_again_and_the_rest_is_as_it_was() {
         )
     };
     let edit = Edit {
+        forwarded: BTreeSet::new(),
         paths: BTreeSet::from([
             path(Some("b.example.com"), "t"),
             path(Some("b.example.com"), "u"),
@@ -149,6 +150,7 @@ fn an_ingress_of_a_default_backend_alone_gets_a_rule_and_loses_it() {
         (None, "/.well-known/acme-challenge/u".to_owned()),
     ]);
     let edit = Edit {
+        forwarded: BTreeSet::new(),
         paths,
         path_type: None,
     };
@@ -182,6 +184,7 @@ fn our_path_in_an_ingress_is_no_change_of_its_users() {
         "/.well-known/acme-challenge/t".to_owned(),
     );
     let edit = Edit {
+        forwarded: BTreeSet::new(),
         paths: BTreeSet::from([path]),
         path_type: None,
     };

@@ -14,8 +14,14 @@ fn route(controller: &str, annotations: &[(&str, &str)]) -> (Vec<Value>, String)
     look(&plan(&[certificate], &[], &[class]))
 }
 
+/// The only ones.
+fn routes_of(plan: &RoutePlan) -> &NamespaceRoutes {
+    let routes = plan.namespaces.get("shop");
+    routes.unwrap_or_else(|| &plan.forwarded["shop"])
+}
+
 fn look(plan: &RoutePlan) -> (Vec<Value>, String) {
-    let ingresses = plan.namespaces["shop"].owned_by("u").1;
+    let ingresses = routes_of(plan).owned_by("u").1;
     let mut types = BTreeSet::new();
     let mut found = Vec::new();
     for ingress in &ingresses {
