@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use evercert_core::rights::{self, FORWARDERS, Scope};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
@@ -182,15 +183,39 @@ fn verbs(call: &Call) -> impl Iterator<Item = &str> {
     std::iter::once(call.verb()).chain(made.then_some("create"))
 }
 
-/// What the roles of the plain manifests, which are rendered from the chart, grant.
+/// What the chart grants to those who ask for everything: the roles of the plain manifests, which are rendered from it, and what it adds
+/// where forwarders may run.
 ///
 /// # Errors
 /// They cannot be read.
 pub fn granted() -> Result<BTreeSet<Right>> {
-    let file = repository().join(MANIFESTS);
+    let mut granted = granted_by(MANIFESTS)?;
+    granted.extend(needed(SERVICE_ACCOUNT, &FORWARDERS));
+    Ok(granted)
+}
+
+fn granted_by(file: &str) -> Result<BTreeSet<Right>> {
+    let file = repository().join(file);
     let yaml =
         std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     grants(&yaml)
+}
+
+/// What the program's own table says of a ServiceAccount.
+fn needed(account: &str, rows: &[rights::Right]) -> BTreeSet<Right> {
+    let each = rows.iter().flat_map(|row| {
+        row.verbs.iter().map(|verb| Right {
+            account: account.to_owned(),
+            place: match row.scope {
+                Scope::Cluster => Place::Elsewhere,
+                Scope::Own => Place::Own,
+            },
+            group: row.group.to_owned(),
+            resource: row.resource.to_owned(),
+            verb: (*verb).to_owned(),
+        })
+    });
+    each.collect()
 }
 
 /// What the roles in `yaml` grant to the ServiceAccounts that they are bound to.
@@ -269,7 +294,7 @@ fn of_rule(account: &str, place: Place, rule: &PolicyRule) -> Result<Vec<Right>>
 
 #[cfg(test)]
 mod tests {
-    use evercert_core::rights::{self, OPERATOR, SOLVER, Scope};
+    use evercert_core::rights::{OPERATOR, SOLVER};
 
     use super::*;
     use crate::audit;
@@ -284,35 +309,31 @@ mod tests {
         }
     }
 
-    fn needed(account: &str, rows: &[rights::Right]) -> BTreeSet<Right> {
-        let each = rows.iter().flat_map(|row| {
-            row.verbs.iter().map(|verb| Right {
-                account: account.to_owned(),
-                place: match row.scope {
-                    Scope::Cluster => Place::Elsewhere,
-                    Scope::Own => Place::Own,
-                },
-                group: row.group.to_owned(),
-                resource: row.resource.to_owned(),
-                verb: (*verb).to_owned(),
-            })
-        });
-        each.collect()
-    }
-
     #[test]
     fn the_roles_of_the_chart_grant_what_the_table_of_rights_names_and_nothing_more() {
         let mut table = needed(SERVICE_ACCOUNT, &OPERATOR);
         table.extend(needed(SOLVER_ACCOUNT, &SOLVER));
-        let chart = granted().unwrap();
+        is_granted(&table, &granted_by(MANIFESTS).unwrap());
+    }
+
+    #[test]
+    fn with_forwarders_the_chart_grants_what_they_need_and_nothing_more() {
+        let mut table = needed("certs", &OPERATOR);
+        table.extend(needed("certs", &FORWARDERS));
+        table.extend(needed("certs-solver", &SOLVER));
+        let golden = "e2e/tests/chart/goldens/everything.yaml";
+        is_granted(&table, &granted_by(golden).unwrap());
+    }
+
+    fn is_granted(table: &BTreeSet<Right>, chart: &BTreeSet<Right>) {
         let say = |rights: Vec<&Right>| rights.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
-            say(table.difference(&chart).collect()),
+            say(table.difference(chart).collect()),
             Vec::<String>::new(),
             "the chart lacks"
         );
         assert_eq!(
-            say(chart.difference(&table).collect()),
+            say(chart.difference(table).collect()),
             Vec::<String>::new(),
             "the chart grants in vain"
         );

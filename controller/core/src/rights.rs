@@ -62,7 +62,7 @@ const fn right(
     }
 }
 
-/// What the operator needs, with every option: none of them asks for more or for less.
+/// What the operator needs, whatever its options.
 pub const OPERATOR: [Right; 22] = [
     right(
         (GROUP, "certificates"),
@@ -217,6 +217,24 @@ pub const OPERATOR: [Right; 22] = [
         Scope::Cluster,
         Need::Part,
         "to tell whether a Secret or an Ingress still belongs to cert-manager",
+    ),
+];
+
+/// What the operator needs as well where forwarders may run in the namespaces of Certificates.
+pub const FORWARDERS: [Right; 2] = [
+    right(
+        ("apps", "deployments"),
+        &["list", "watch", "create", "patch", "delete"],
+        Scope::Cluster,
+        Need::Work,
+        "to run forwarders (value solver.namespacePlacement: true)",
+    ),
+    right(
+        ("", "limitranges"),
+        &["list", "watch"],
+        Scope::Cluster,
+        Need::Work,
+        "to fit forwarders to what a namespace takes (value solver.namespacePlacement: true)",
     ),
 ];
 

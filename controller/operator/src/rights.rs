@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use evercert_core::rights::{Need, OPERATOR, Right, Scope};
+use evercert_core::rights::{FORWARDERS, Need, OPERATOR, Right, Scope};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
@@ -19,10 +19,16 @@ const AT_ONCE: usize = 4;
 /// How often it is tried again while the API server does not answer.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Says each right that is missing to a process in `namespace`, once. Waits out an API server in trouble.
-pub(crate) async fn tell_missing(client: Client, namespace: String) {
+/// Says each right that is missing to a process in `namespace`, once, those for forwarders only where there may be some. Waits out an
+/// API server in trouble.
+pub(crate) async fn tell_missing(client: Client, namespace: String, with_forwarders: bool) {
+    let forwarders = with_forwarders.then_some(FORWARDERS);
+    let needed: Vec<Right> = OPERATOR
+        .into_iter()
+        .chain(forwarders.into_iter().flatten())
+        .collect();
     let missing = loop {
-        match find_missing(&client, &namespace).await {
+        match find_missing(&client, &needed, &namespace).await {
             Ok(missing) => break missing,
             Err(error) if error.is_passing() => {
                 tracing::debug!(%error, "the operator's rights cannot be looked at yet");
@@ -49,19 +55,20 @@ pub(crate) async fn tell_missing(client: Client, namespace: String) {
 /// The rows of the table that are not granted in full, with the verbs that are not.
 async fn find_missing(
     client: &Client,
+    needed: &[Right],
     namespace: &str,
 ) -> Result<Vec<(Right, Vec<&'static str>)>, ApplyError> {
-    let questions: Vec<_> = OPERATOR
+    let questions: Vec<_> = needed
         .iter()
         .flat_map(|right| right.verbs.iter().map(move |verb| (right, *verb)))
         .map(|(right, verb)| is_granted(client, right, verb, namespace))
         .collect();
     let granted: Vec<bool> = iter(questions).buffered(AT_ONCE).try_collect().await?;
     let mut granted = granted.into_iter();
-    let rows = OPERATOR.into_iter().map(|right| {
+    let rows = needed.iter().map(|right| {
         let verbs = right.verbs.iter().copied().zip(granted.by_ref());
         let refused = verbs.filter(|(_, granted)| !granted);
-        (right, refused.map(|(verb, _)| verb).collect::<Vec<_>>())
+        (*right, refused.map(|(verb, _)| verb).collect::<Vec<_>>())
     });
     Ok(rows.filter(|(_, verbs)| !verbs.is_empty()).collect())
 }
@@ -145,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn each_verb_of_each_row_is_asked_once_where_it_is_needed() {
         let (client, asked) = server(|_| false);
-        assert_eq!(find_missing(&client, "certs").await.unwrap(), []);
+        assert_eq!(find_missing(&client, &OPERATOR, "certs").await.unwrap(), []);
         let asked = asked.lock().unwrap();
         let verbs: usize = OPERATOR.iter().map(|right| right.verbs.len()).sum();
         assert_eq!(asked.len(), verbs);
@@ -160,7 +167,7 @@ mod tests {
             let is = |key: &str, value: &str| question[key] == value;
             is("resource", "deployments") && (is("verb", "create") || is("verb", "patch"))
         });
-        let missing = find_missing(&client, "certs").await.unwrap();
+        let missing = find_missing(&client, &OPERATOR, "certs").await.unwrap();
         let named: Vec<_> = missing
             .iter()
             .map(|(r, verbs)| (r.resource, verbs.as_slice()))

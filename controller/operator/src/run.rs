@@ -179,6 +179,7 @@ pub async fn run(
     reviews.spawn(tell_missing(
         clients.lease.clone(),
         config.namespace.clone(),
+        config.forwarder.is_some(),
     ));
     loop {
         match Box::pin(stint(&clients, &config, &health, shutdown.clone())).await? {

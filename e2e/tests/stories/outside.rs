@@ -21,7 +21,7 @@ use crate::{Asked, GROUP, Group, SHARED};
 /// them fill two processors, and then what has to happen within two seconds does not.
 const AT_ONCE: usize = 3;
 /// And so many more, of a low priority, for what those leave.
-const BEHIND: usize = 2;
+const BEHIND: usize = 3;
 
 /// What fails when the roles of the chart and what was asked for differ.
 const RIGHTS: &str = "the_rights_of_the_chart_are_those_that_the_stories_used";
