@@ -12,7 +12,6 @@ use evercert_e2e::history::Version;
 use evercert_e2e::story::{SOON, conditions_of};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
-use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
