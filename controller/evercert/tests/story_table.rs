@@ -1,4 +1,4 @@
-//! `docs/stories.md` names the tests that tell each acceptance story: those that it names exist.
+//! `docs/stories.md` names the tests that tell each acceptance story, `docs/security.md` those of each threat: those that they name exist.
 
 // A test fails by panicking, in the functions that tests share too.
 #![allow(clippy::unwrap_used)]
@@ -30,6 +30,11 @@ fn folder(place: &str) -> Option<&'static str> {
         "core" => "controller/core/src",
         "simulate" => "controller/core/tests/simulate",
         "acme" => "controller/acme",
+        "probe" => "controller/probe/src",
+        "solver" => "controller/solver/src",
+        "evercert" => "controller/evercert/tests",
+        "e2e" => "e2e",
+        "crds" => "e2e/src/crd_cases",
         _ => return None,
     })
 }
@@ -112,6 +117,23 @@ fn every_test_that_the_table_of_stories_names_exists() {
         }
     }
     assert!(count > 50, "only {count} tests are named");
+}
+
+#[test]
+fn every_line_of_the_threats_has_tests_and_they_exist() {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+    let lines = lines.iter().filter(|line| !line.starts_with("| who "));
+    let mut count = 0;
+    for line in lines {
+        let tests = named(line);
+        assert!(!tests.is_empty(), "nothing shows {line}");
+        for test in &tests {
+            assert!(exists(test), "there is no {test:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} tests are named");
 }
 
 #[test]
