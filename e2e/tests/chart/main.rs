@@ -5,6 +5,7 @@
 
 mod effects;
 mod life;
+mod rules;
 mod server;
 mod text;
 
@@ -60,7 +61,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn trials(scene: &Arc<Scene>) -> Vec<Trial> {
     type Test = fn(&Scene) -> Result<()>;
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, Test); 14] = [
         (
             "a_release_lives_from_its_installation_to_its_end_and_takes_no_certificate_with_it",
             |scene| {
@@ -85,6 +86,22 @@ fn trials(scene: &Arc<Scene>) -> Vec<Trial> {
             text::options,
         ),
         ("chart_and_program_have_one_version", text::versions),
+        (
+            "each_alert_fires_and_does_not_before_its_time",
+            rules::each_fires_and_keeps_still,
+        ),
+        (
+            "each_alert_has_its_page_and_each_page_its_alert",
+            rules::each_has_its_page,
+        ),
+        (
+            "rules_and_dashboard_name_metrics_that_exist",
+            rules::all_metrics_exist,
+        ),
+        (
+            "alerts_are_rendered_as_they_are_tested",
+            rules::rendered_as_they_are,
+        ),
     ];
     let node = scene.world.level() == Level::Node;
     let trials = tests.into_iter().map(|(name, test)| {
