@@ -260,26 +260,28 @@ pub fn describe_start(namespace: &str, deployment: Option<&Value>) -> String {
     format!("Deployment {name} has no ready pod yet")
 }
 
+/// Words of the cluster about a pod that it refuses, and what to do.
+pub(crate) const REMEDIES: &[(&str, &str)] = &[
+    (
+        "exceeded quota",
+        "make room in the namespace's ResourceQuota for one small pod, or have it ask for less by solver.forwarder.resources in the chart",
+    ),
+    (
+        "must specify",
+        "have it ask for what the namespace's ResourceQuota counts, by solver.forwarder.resources in the chart",
+    ),
+    (
+        "violates PodSecurity",
+        "the pod conforms to restricted: see what the image's user or the operator's --forwarder adds to it",
+    ),
+    (
+        "usage per",
+        "let the namespace's LimitRange take one small pod, or mend solver.forwarder.resources in the chart",
+    ),
+];
+
 /// What to do about a pod that is refused.
 fn find_remedy(message: &str) -> &'static str {
-    const REMEDIES: &[(&str, &str)] = &[
-        (
-            "exceeded quota",
-            "make room in the namespace's ResourceQuota for one small pod, or have it ask for less by solver.forwarder.resources in the chart",
-        ),
-        (
-            "must specify",
-            "have it ask for what the namespace's ResourceQuota counts, by solver.forwarder.resources in the chart",
-        ),
-        (
-            "violates PodSecurity",
-            "the pod conforms to restricted: see what the image's user or the operator's --forwarder adds to it",
-        ),
-        (
-            "usage per",
-            "let the namespace's LimitRange take one small pod, or mend solver.forwarder.resources in the chart",
-        ),
-    ];
     let found = REMEDIES.iter().find(|(words, _)| message.contains(words));
     found.map_or(
         "let the namespace take one small pod, or set spec.acme.http01.placement: Operator on the issuer where its load balancer takes \

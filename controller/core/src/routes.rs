@@ -334,7 +334,8 @@ fn assemble(
                 paths: spots.keys().map(path_of).collect(),
                 forwarded: spots
                     .iter()
-                    .filter_map(|(spot, is_forwarded)| is_forwarded.then(|| path_of(spot)))
+                    .filter(|(_, is_forwarded)| **is_forwarded)
+                    .map(|(spot, _)| path_of(spot))
                     .collect(),
                 path_type: Some(path_type),
             };

@@ -1,6 +1,7 @@
 //! One table of what goes wrong on the way to a certificate: what it means, what to do, and when the next attempt is. The
 //! sentences of conditions are made from it, and the page for users (`docs/troubleshooting.md`) is printed from it.
 
+use crate::forwarder::REMEDIES;
 use crate::reach::Seen;
 
 /// A row of the table.
@@ -316,7 +317,7 @@ pub fn build_document() -> String {
         "<!-- Written by `evercert troubleshooting` (make troubleshooting): change controller/core/src/trouble.rs instead. -->\n\n\
          # Troubleshooting\n\n\
          `kubectl describe certificate NAME` says in its conditions what failed, where, what to do and when the next attempt is. The \
-         sentences come from these two tables.\n\n\
+         sentences come from these tables.\n\n\
          ## What the self-check finds\n\n\
          Before the CA is told that a challenge is ready, the way to it is tried: the entry point (the address in the status of the name's \
          Ingress, asked with the name as Host) and the public name (each address that DNS has, port 80); where a gateway's error is \
@@ -340,6 +341,16 @@ pub fn build_document() -> String {
         let word = format!("`{}`", row.word);
         let cells = [word.as_str(), row.means, row.remedy, row.next];
         page.push_str(&line(&cells));
+    }
+    page.push_str(
+        "\n## A forwarder that cannot start\n\n\
+         With `spec.acme.http01.placement: Namespace`, and by itself with AWS load balancers and GCE, a small pod in the Certificate's \
+         namespace passes the challenges on. No order is placed before it is ready; the cluster is asked again by itself, and `Ready` has its \
+         words. `PlacementNotAllowed`: the operator has no rights for such pods, set `solver.namespacePlacement: true` in the chart.\n\n\
+         | the cluster's words | what to do |\n|---|---|\n",
+    );
+    for (words, remedy) in REMEDIES {
+        page.push_str(&line(&[words, remedy]));
     }
     page
 }

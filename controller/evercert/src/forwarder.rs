@@ -29,7 +29,7 @@ pub(crate) struct ForwarderArgs {
 }
 
 /// Passes challenges on until a signal ends it.
-pub(crate) fn run(args: ForwarderArgs) -> Result<()> {
+pub(crate) fn run(args: &ForwarderArgs) -> Result<()> {
     serve::run(&args.log, async {
         let config = ForwarderConfig {
             listen: args.listen,

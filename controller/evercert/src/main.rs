@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Controller(args) => controller::run(&args),
         Command::Solver(args) => solver::run(args),
-        Command::Forwarder(args) => forwarder::run(args),
+        Command::Forwarder(args) => forwarder::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Annotations(args) => page::run(&args, &source_page(), "annotations"),
         Command::Metrics(args) => page::run(&args, &metrics_page(), "metrics"),

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use crate::{Answers, Config, health_router, router};
+use crate::{Answers, Config, forwarder_router, health_router, router};
 
 fn challenge(host: &str, token: &str) -> OpenChallenge {
     OpenChallenge::new(
@@ -461,4 +461,68 @@ async fn a_head_of_any_size_and_a_slow_client_are_shown_the_door() {
         .await
         .expect("a slow client is let go");
     running.abort();
+}
+
+/// A solver with `challenges`, and where it listens.
+async fn listening(challenges: &[OpenChallenge]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = answering(challenges);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+#[tokio::test]
+async fn a_forwarder_passes_a_challenge_on_with_its_host_and_nothing_else() {
+    let solver = listening(&[challenge("a.example", "tok-1")]).await;
+    let router = forwarder_router(solver);
+    let path = "/.well-known/acme-challenge/tok-1";
+    let good = (StatusCode::OK, "tok-1.thumb".to_owned());
+    assert_eq!(ask(&router, request("a.example:80", path)).await, good);
+    let none = (StatusCode::NOT_FOUND, NONE.to_owned());
+    for (host, path) in [
+        ("b.example", path),
+        ("a.example", "/"),
+        ("a.example", "/.well-known/acme-challenge/"),
+        ("a.example", "/.well-known/acme-challenge/tok-1/more"),
+        ("a.example", "/.well-known/acme-challenge/tok%2D1"),
+        ("a.example", "/.well-known/acme-challenge/../readyz"),
+    ] {
+        assert_eq!(
+            ask(&router, request(host, path)).await,
+            none,
+            "{host}{path}"
+        );
+    }
+    let post = Request::post(path).header("host", "a.example");
+    let post = post.body(Body::from("x")).unwrap();
+    assert_eq!(ask(&router, post).await, none);
+    let head = Request::head(path).header("host", "a.example");
+    let head = head.body(Body::empty()).unwrap();
+    assert_eq!(ask(&router, head).await, (StatusCode::OK, String::new()));
+    let two = Request::get(path).header("host", "a.example");
+    let two = two.header("host", "a.example").body(Body::empty()).unwrap();
+    assert_eq!(ask(&router, two).await, none);
+}
+
+#[tokio::test]
+async fn a_forwarder_is_ready_only_while_the_solver_can_be_reached() {
+    let router = forwarder_router(listening(&[]).await);
+    assert_eq!(
+        ask(&router, request("x", "/readyz")).await.0,
+        StatusCode::OK
+    );
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = closed.local_addr().unwrap();
+    drop(closed);
+    let router = forwarder_router(nobody);
+    let unready = ask(&router, request("x", "/readyz")).await;
+    assert_eq!(unready.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        ask(&router, request("x", "/healthz")).await.0,
+        StatusCode::OK
+    );
+    let path = "/.well-known/acme-challenge/tok-1";
+    let answer = ask(&router, request("a.example", path)).await;
+    assert_eq!(answer.0, StatusCode::BAD_GATEWAY);
 }

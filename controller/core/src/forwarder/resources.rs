@@ -97,7 +97,8 @@ impl Bounds {
         }
         if let (Some(ratio), Some(cap)) = (&self.ratio, &cap) {
             let needed = divide(name, cap, ratio)?;
-            request = Some(request.map_or(needed.clone(), |request| larger(request, &needed)));
+            request =
+                Some(request.map_or_else(|| needed.clone(), |request| larger(request, &needed)));
         }
         if let (Some(request), Some(of)) = (&request, &mut cap)
             && request.value > of.value
@@ -122,17 +123,29 @@ fn read_bounds(limits: &[&LimitRange]) -> Result<BTreeMap<String, Bounds>, Strin
         for (name, amount) in amounts(item, |item| &item.min) {
             let bound = &mut all.entry(name.clone()).or_default().least;
             let amount = Amount::parse("min of a LimitRange", name, amount)?;
-            *bound = Some(bound.take().map_or(amount.clone(), |b| larger(b, &amount)));
+            *bound = Some(
+                bound
+                    .take()
+                    .map_or_else(|| amount.clone(), |b| larger(b, &amount)),
+            );
         }
         for (name, amount) in amounts(item, |item| &item.max) {
             let bound = &mut all.entry(name.clone()).or_default().most;
             let amount = Amount::parse("max of a LimitRange", name, amount)?;
-            *bound = Some(bound.take().map_or(amount.clone(), |b| smaller(b, &amount)));
+            *bound = Some(
+                bound
+                    .take()
+                    .map_or_else(|| amount.clone(), |b| smaller(b, &amount)),
+            );
         }
         for (name, amount) in amounts(item, |item| &item.max_limit_request_ratio) {
             let bound = &mut all.entry(name.clone()).or_default().ratio;
             let amount = Amount::parse("maxLimitRequestRatio of a LimitRange", name, amount)?;
-            *bound = Some(bound.take().map_or(amount.clone(), |b| smaller(b, &amount)));
+            *bound = Some(
+                bound
+                    .take()
+                    .map_or_else(|| amount.clone(), |b| smaller(b, &amount)),
+            );
         }
     }
     Ok(all)

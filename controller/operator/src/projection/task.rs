@@ -266,8 +266,8 @@ impl ProjectionTask {
             next = next.min(until);
         }
         let found = Found {
-            forwarders,
             plan,
+            forwarders,
             goals,
             answered,
             endpoints,

@@ -6,7 +6,7 @@ use evercert_api::condition;
 
 use crate::facts::KeyKind;
 use crate::lanes::Candidate;
-use crate::observe::{Gate, Marks, Observed, SolverState};
+use crate::observe::{ForwarderState, Gate, Marks, Observed, SolverState};
 use crate::plan::fixtures::{
     DAY, at, certificate, due, expired, fallback, good, marks, now, observed,
 };
@@ -527,4 +527,46 @@ fn an_order_is_near_when_only_its_preparations_stand_before_it() {
         let far = far();
         assert!(!is_order_near(&far, now()));
     }
+}
+
+#[test]
+fn an_order_waits_for_the_forwarder_and_for_the_rights_to_make_one() {
+    let mut o = ready();
+    o.forwarder = ForwarderState::NotAllowed("no rights: set it".to_owned());
+    let plan = decide(&o);
+    assert_eq!(
+        (plan.step, plan.say.reason, plan.say.state),
+        (Step::Wait, Reason::PlacementNotAllowed, State::Blocked)
+    );
+    assert!(
+        plan.say
+            .message
+            .starts_with("no rights: set it. No order is placed before.")
+    );
+    o.forwarder = ForwarderState::Needed(SolverState::Absent);
+    assert_eq!(decide(&o).step, Step::StartForwarder);
+    o.forwarder = ForwarderState::Needed(SolverState::Starting {
+        since: at(-3600),
+        what: "exceeded quota".to_owned(),
+    });
+    let late = decide(&o);
+    assert_eq!(
+        (late.step, late.say.reason, late.say.state),
+        (
+            Step::StartForwarder,
+            Reason::ForwarderNotReady,
+            State::Blocked
+        )
+    );
+    assert!(
+        late.say.message.contains("exceeded quota"),
+        "{}",
+        late.say.message
+    );
+    o.forwarder = ForwarderState::Needed(SolverState::Ready);
+    let step = decide(&o).step;
+    assert!(
+        !matches!(step, Step::StartForwarder | Step::Wait),
+        "{step:?}"
+    );
 }
