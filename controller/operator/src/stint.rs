@@ -279,7 +279,10 @@ async fn act(
             |object, error, _| log_error(&object, error),
             context.clone(),
         )
-        .for_each(|ended| future::ready(note_ended(Kind::Certificate, &ended)));
+        .for_each(|ended| {
+            note_ended(Kind::Certificate, &ended);
+            future::ready(())
+        });
     let issuer_loop = run_issuers(
         Kind::Issuer,
         issuers.changes,
@@ -362,6 +365,9 @@ async fn run_issuers<K: IssuerResource>(
             |object, error, _| log_error(&object, error),
             context,
         )
-        .for_each(|ended| future::ready(note_ended(kind, &ended)))
+        .for_each(|ended| {
+            note_ended(kind, &ended);
+            future::ready(())
+        })
         .await;
 }
