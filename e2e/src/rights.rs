@@ -50,7 +50,10 @@ impl fmt::Display for Right {
             Place::Elsewhere => "in all namespaces",
         };
         let group = Some(&self.group).filter(|group| !group.is_empty());
-        let resource = group.map_or(self.resource.clone(), |g| format!("{}.{g}", self.resource));
+        let resource = group.map_or_else(
+            || self.resource.clone(),
+            |g| format!("{}.{g}", self.resource),
+        );
         write!(f, "{}: {} {resource} {place}", self.account, self.verb)
     }
 }
@@ -351,7 +354,7 @@ mod tests {
         let of_solver = roles
             .iter()
             .find(|role| role.metadata.name.as_deref() == Some(SOLVER_ACCOUNT));
-        let [rule] = &of_solver.unwrap().rules.as_deref().unwrap()[..] else {
+        let [rule] = of_solver.unwrap().rules.as_deref().unwrap() else {
             panic!("more than one rule")
         };
         let names = rule.resource_names.as_deref().unwrap();

@@ -58,7 +58,7 @@ pub fn find_narrowings(older: &Value, newer: &Value) -> Vec<String> {
         }
         let schema = "/schema/openAPIV3Schema";
         let (old, new) = (old.pointer(schema), new.pointer(schema));
-        compare(&place, object(old), object(new), &mut found);
+        compare(&place, &object(old), &object(new), &mut found);
     }
     found
 }
@@ -70,14 +70,19 @@ fn object(schema: Option<&Value>) -> Map<String, Value> {
         .unwrap_or_default()
 }
 
-fn compare(place: &str, old: Map<String, Value>, new: Map<String, Value>, found: &mut Vec<String>) {
-    keywords(place, &old, &new, found);
+fn compare(
+    place: &str,
+    old: &Map<String, Value>,
+    new: &Map<String, Value>,
+    found: &mut Vec<String>,
+) {
+    keywords(place, old, new, found);
     let (before, after) = (object(old.get("properties")), object(new.get("properties")));
-    rules(place, &before, &old, &new, found);
+    rules(place, &before, old, new, found);
     for (field, schema) in before {
         let inside = format!("{place}.{field}");
         match after.get(&field) {
-            Some(now) => compare(&inside, object(Some(&schema)), object(Some(now)), found),
+            Some(now) => compare(&inside, &object(Some(&schema)), &object(Some(now)), found),
             None => found.push(format!("{inside} is gone: what is stored in it is dropped")),
         }
     }
@@ -86,8 +91,8 @@ fn compare(place: &str, old: Map<String, Value>, new: Map<String, Value>, found:
             (Some(was @ Value::Object(_)), Some(is @ Value::Object(_))) => {
                 compare(
                     &format!("{place}{mark}"),
-                    object(Some(was)),
-                    object(Some(is)),
+                    &object(Some(was)),
+                    &object(Some(is)),
                     found,
                 );
             }
@@ -268,7 +273,7 @@ mod tests {
                         schema.get("additionalProperties"),
                     ) {
                         (Some(schema), _) | (None, Some(schema)) => {
-                            pruned(&inside, inner, schema, unknown)
+                            pruned(&inside, inner, schema, unknown);
                         }
                         (None, None) if schema["x-kubernetes-preserve-unknown-fields"] == true => {}
                         (None, None) => unknown.push(inside),
