@@ -171,7 +171,7 @@ pub const OPERATOR: [Right; 22] = [
     ),
     right(
         ("", "services"),
-        &["get", "list", "watch", "create", "patch", "delete"],
+        &["list", "watch", "create", "patch", "delete"],
         Scope::Cluster,
         Need::Work,
         "to lead a challenge to the solver, and to reach the solver",
@@ -224,7 +224,7 @@ pub const OPERATOR: [Right; 22] = [
 pub const FORWARDERS: [Right; 2] = [
     right(
         ("apps", "deployments"),
-        &["list", "watch", "create", "patch", "delete"],
+        &["list", "watch", "create", "patch"],
         Scope::Cluster,
         Need::Work,
         "to run forwarders (value solver.namespacePlacement: true)",

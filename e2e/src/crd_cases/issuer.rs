@@ -359,6 +359,12 @@ fn trust() -> Vec<Wrong> {
             json!({"http01": {"annotations": {"note": long("n", 4097)}}}),
             "spec.acme.http01.annotations.note: Too long: may not be more than 4096 bytes",
         ),
+        acme(
+            "spec.acme.http01.placement",
+            "enum",
+            json!({"http01": {"placement": "Elsewhere"}}),
+            "spec.acme.http01.placement: Unsupported value: \"Elsewhere\": supported values: \"Operator\", \"Namespace\"",
+        ),
     ]
 }
 

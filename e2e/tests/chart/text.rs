@@ -180,7 +180,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "metrics.rules.alertLabels",
         "{\"severity\": \"info\"}",
-        "propertyNames",
+        "'not' failed",
     ),
     (
         "metrics.serviceMonitor.interval",

@@ -84,10 +84,12 @@ impl ProjectionTask {
         next
     }
 
-    /// The effect of an object's deletion; none for the open challenges, whose ConfigMap stays.
+    /// The effect of an object's deletion; none for the open challenges, whose ConfigMap stays, and for a forwarder's Deployment, which
+    /// goes with its Service.
     fn deletion_of(&self, id: &ObjectId) -> Option<Effect> {
         Some(match id.kind {
             Kind::ConfigMap => return None,
+            Kind::Deployment if is_forwarder(id) => return None,
             _ if is_forwarder(id) => Effect::DeleteForwarder,
             Kind::Deployment => Effect::DeleteSolverDeployment,
             Kind::Service if *id == self.solver_id(Kind::Service) => Effect::DeleteSolverService,
@@ -104,13 +106,6 @@ impl ProjectionTask {
         let namespace = &id.key.namespace;
         let stays = |name: &str| goals.contains_key(&ObjectId::new(Kind::Service, namespace, name));
         match id.kind {
-            Kind::Deployment if is_forwarder(id) => {
-                if stays(&id.key.name) {
-                    self.patience
-                } else {
-                    ORPHAN_PATIENCE
-                }
-            }
             Kind::Deployment => Duration::ZERO,
             Kind::Service if *id == self.solver_id(Kind::Service) => Duration::ZERO,
             Kind::Service | Kind::ConfigMap | Kind::Edit => self.patience,
