@@ -12,7 +12,7 @@ help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt build level +tools +image clippy docs generated +world +plane unit +demo stories
+	@.ci/parts setup fmt build level +tools +image clippy docs generated +world +plane +demo +chart unit stories
 
 check:
 	@.ci/parts fmt clippy build generated unit

@@ -13,6 +13,8 @@ const VARIABLE: &str = "EVERCERT_WORLD_PRIORITY";
 /// so, all are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
+    /// About three times as much as any other, for what has to happen within seconds. Only root may say so.
+    High,
     /// As much as any other.
     #[default]
     Usual,
@@ -24,6 +26,7 @@ impl Priority {
     /// The nice value of a session's group.
     fn nice(self) -> &'static str {
         match self {
+            Self::High => "-5",
             Self::Usual => "0",
             Self::Low => "10",
         }
@@ -32,10 +35,10 @@ impl Priority {
     /// What [`Priority::variable`] says in the environment of this process.
     #[must_use]
     pub fn of_this_process() -> Self {
-        match std::env::var(VARIABLE) {
-            Ok(value) if value == Self::Low.nice() => Self::Low,
-            _ => Self::Usual,
-        }
+        let said = std::env::var(VARIABLE).unwrap_or_default();
+        let all = [Self::High, Self::Usual, Self::Low];
+        let found = all.into_iter().find(|priority| priority.nice() == said);
+        found.unwrap_or_default()
     }
 
     /// The variable that says it to a process and to those that it starts.

@@ -180,6 +180,12 @@ impl Group {
         self
     }
 
+    /// Before all others: its stories count seconds.
+    pub(crate) fn before(mut self) -> Self {
+        self.priority = Priority::High;
+        self
+    }
+
     /// Behind all others: no story of it counts seconds.
     pub(crate) fn behind(mut self) -> Self {
         self.priority = Priority::Low;

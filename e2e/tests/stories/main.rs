@@ -126,6 +126,7 @@ fn groups() -> Vec<Group> {
     ];
     let mut groups = vec![
         Group::new(SHARED)
+            .before()
             .one_by_one(first::tales())
             .side_by_side(SIDE_BY_SIDE, shared.into_iter().flatten()),
     ];

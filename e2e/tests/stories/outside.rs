@@ -80,7 +80,7 @@ impl Hall {
     fn play(&self, at_once: usize, groups: Vec<Group>) -> Vec<Ended> {
         let (usual, behind): (VecDeque<_>, VecDeque<_>) = groups
             .into_iter()
-            .partition(|group| group.priority == Priority::Usual);
+            .partition(|group| group.priority != Priority::Low);
         let (usual, behind) = (Mutex::new(usual), Mutex::new(behind));
         let ended = Mutex::new(Vec::new());
         thread::scope(|scope| {
