@@ -13,7 +13,7 @@ use crate::crowds::{CALLS, leave};
 use crate::{Tale, tales};
 
 /// How many, unless `EVERCERT_DUE` says otherwise.
-const DUE: usize = 600;
+const DUE: usize = 250;
 /// In bytes: with as many orders under way as there may be, and for each that is due.
 const MOST_AT_WORK: u64 = 64_000_000;
 const MOST_FOR_EACH: u64 = 30_000;

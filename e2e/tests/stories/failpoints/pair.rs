@@ -256,9 +256,10 @@ impl<'a> Pair<'a> {
         play.while_down(story).await?;
         let armed = point.to_string();
         let mut variables = play.variables();
-        if claim == Claim::Lasting && is_gap(point) {
+        if claim == Claim::Lasting {
             // One of the two makes a route for an order that the other does not know yet, and would take it away at once.
             variables.retain(|(name, _)| *name != ROUTE_PATIENCE);
+            variables.push((ROUTE_PATIENCE, "2s"));
         }
         variables.push((DURATION, claim.duration()));
         let mut first = variables.clone();
