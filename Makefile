@@ -12,7 +12,7 @@ help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
 
 test:
-	@.ci/parts setup fmt build level +tools +image clippy docs generated +world +plane +demo +chart unit stories
+	@.ci/parts setup fmt build level +tools +image clippy docs generated +world +plane unit chart +demo stories
 
 check:
 	@.ci/parts fmt clippy build generated unit

@@ -18,7 +18,7 @@ pub enum Priority {
     /// As much as any other.
     #[default]
     Usual,
-    /// About a tenth of that while others want it, and all that they leave.
+    /// About half of that while others want it, and all that they leave.
     Low,
 }
 
@@ -28,7 +28,7 @@ impl Priority {
         match self {
             Self::High => "-5",
             Self::Usual => "0",
-            Self::Low => "10",
+            Self::Low => "3",
         }
     }
 

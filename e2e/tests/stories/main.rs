@@ -77,7 +77,7 @@ use group::{Act, Asked, Group, Tale};
 const GROUP: &str = "EVERCERT_STORIES_GROUP";
 
 /// Stories that wait most of the time; more of them at once would only make the machine slow.
-const SIDE_BY_SIDE: usize = 5;
+const SIDE_BY_SIDE: usize = 4;
 
 /// The group whose stories leave each other alone: what they cost is told at the very end.
 const SHARED: &str = "shared";

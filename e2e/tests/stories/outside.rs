@@ -20,8 +20,6 @@ use crate::{Asked, GROUP, Group, SHARED};
 /// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up. More of
 /// them fill two processors, and then what has to happen within two seconds does not.
 const AT_ONCE: usize = 3;
-/// And so many more, of a low priority, for what those leave.
-const BEHIND: usize = 3;
 
 /// What fails when the roles of the chart and what was asked for differ.
 const RIGHTS: &str = "the_rights_of_the_chart_are_those_that_the_stories_used";
@@ -63,7 +61,7 @@ pub(crate) fn tell(asked: &Asked, groups: Vec<Group>) -> Result<ExitCode> {
         live: args.nocapture || alone.len() + together.len() == 1,
         started: Instant::now(),
     };
-    let at_once = args.test_threads.unwrap_or(AT_ONCE + BEHIND).max(1);
+    let at_once = args.test_threads.unwrap_or(AT_ONCE).clamp(1, AT_ONCE);
     let mut ended = hall.play(at_once, together);
     ended.extend(hall.play(1, alone));
     hall.sum_up(&ended, left_out)
@@ -78,22 +76,20 @@ struct Hall {
 
 impl Hall {
     fn play(&self, at_once: usize, groups: Vec<Group>) -> Vec<Ended> {
-        let (usual, behind): (VecDeque<_>, VecDeque<_>) = groups
+        // Those of a low priority come last, where the fewest are beside them.
+        let (mut usual, behind): (VecDeque<_>, VecDeque<_>) = groups
             .into_iter()
             .partition(|group| group.priority != Priority::Low);
-        let (usual, behind) = (Mutex::new(usual), Mutex::new(behind));
+        usual.extend(behind);
+        let waiting = Mutex::new(usual);
+        let next = || lock(&waiting).pop_front();
         let ended = Mutex::new(Vec::new());
         thread::scope(|scope| {
-            for worker in 0..at_once.min(AT_ONCE + BEHIND) {
-                let (usual, behind, ended) = (&usual, &behind, &ended);
-                scope.spawn(move || {
-                    let next = || {
-                        let own = (worker < AT_ONCE).then(|| lock(usual).pop_front());
-                        own.flatten().or_else(|| lock(behind).pop_front())
-                    };
+            for _ in 0..at_once {
+                scope.spawn(|| {
                     while let Some(group) = next() {
                         let end = self.play_one(&group);
-                        lock(ended).push(end);
+                        lock(&ended).push(end);
                     }
                 });
             }
