@@ -12,9 +12,8 @@ use evercert_api::keys::{
 };
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, LimitRange, LocalObjectReference,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecurityContext, Service, ServicePort, ServiceSpec, Toleration,
+    Container, ContainerPort, LimitRange, LocalObjectReference, PodSpec, PodTemplateSpec,
+    ResourceRequirements, Service, ServicePort, ServiceSpec, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -22,6 +21,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use resources::fit;
+
+use crate::pod::{build_readiness, restrict_container, restrict_pod};
 
 /// The port of its Service, which routes name by its name.
 const SERVICE_PORT: i32 = 80;
@@ -139,27 +140,9 @@ pub fn build_deployment(
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        readiness_probe: Some(Probe {
-            http_get: Some(HTTPGetAction {
-                path: Some("/readyz".to_owned()),
-                port: IntOrString::String(SOLVER_PORT_NAME.to_owned()),
-                ..HTTPGetAction::default()
-            }),
-            // An order waits for it.
-            period_seconds: Some(1),
-            ..Probe::default()
-        }),
+        readiness_probe: Some(build_readiness()),
         resources: Some(fit(shape.resources.as_ref(), site.limits)?),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                add: None,
-            }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(restrict_container(None)),
         ..Container::default()
     };
     let pod = PodSpec {
@@ -169,14 +152,7 @@ pub fn build_deployment(
         node_selector: Some(shape.node_selector.clone()).filter(|s| !s.is_empty()),
         tolerations: Some(shape.tolerations.clone()).filter(|t| !t.is_empty()),
         // The image's own user is nobody.
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                localhost_profile: None,
-            }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(restrict_pod(None)),
         // Nothing is lost when it goes.
         termination_grace_period_seconds: Some(5),
         containers: vec![container],

@@ -28,6 +28,7 @@ pub mod order;
 pub mod ownership;
 pub mod permission;
 pub mod plan;
+pub mod pod;
 pub mod preflight;
 pub mod profile;
 pub mod reach;

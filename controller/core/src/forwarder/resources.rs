@@ -118,45 +118,36 @@ fn read_bounds(limits: &[&LimitRange]) -> Result<BTreeMap<String, Bounds>, Strin
         .iter()
         .flat_map(|l| l.spec.iter().flat_map(|spec| &spec.limits))
         .filter(|item| ["Container", "Pod"].contains(&item.type_.as_str()));
+    let fields: [(&str, Field, Slot, Stricter); 3] = [
+        ("min", |item| &item.min, |b| &mut b.least, larger),
+        ("max", |item| &item.max, |b| &mut b.most, smaller),
+        (
+            "maxLimitRequestRatio",
+            |item| &item.max_limit_request_ratio,
+            |b| &mut b.ratio,
+            smaller,
+        ),
+    ];
     let mut all: BTreeMap<String, Bounds> = BTreeMap::new();
     for item in items {
-        for (name, amount) in amounts(item, |item| &item.min) {
-            let bound = &mut all.entry(name.clone()).or_default().least;
-            let amount = Amount::parse("min of a LimitRange", name, amount)?;
-            *bound = Some(
-                bound
-                    .take()
-                    .map_or_else(|| amount.clone(), |b| larger(b, &amount)),
-            );
-        }
-        for (name, amount) in amounts(item, |item| &item.max) {
-            let bound = &mut all.entry(name.clone()).or_default().most;
-            let amount = Amount::parse("max of a LimitRange", name, amount)?;
-            *bound = Some(
-                bound
-                    .take()
-                    .map_or_else(|| amount.clone(), |b| smaller(b, &amount)),
-            );
-        }
-        for (name, amount) in amounts(item, |item| &item.max_limit_request_ratio) {
-            let bound = &mut all.entry(name.clone()).or_default().ratio;
-            let amount = Amount::parse("maxLimitRequestRatio of a LimitRange", name, amount)?;
-            *bound = Some(
-                bound
-                    .take()
-                    .map_or_else(|| amount.clone(), |b| smaller(b, &amount)),
-            );
+        for (field, amounts, slot, stricter) in fields {
+            for (name, amount) in amounts(item).iter().flatten() {
+                let amount = Amount::parse(&format!("{field} of a LimitRange"), name, amount)?;
+                let bound = slot(all.entry(name.clone()).or_default());
+                *bound = Some(match bound.take() {
+                    Some(before) => stricter(before, &amount),
+                    None => amount,
+                });
+            }
         }
     }
     Ok(all)
 }
 
-fn amounts<'a>(
-    item: &'a LimitRangeItem,
-    field: impl Fn(&'a LimitRangeItem) -> &'a Option<BTreeMap<String, Quantity>>,
-) -> impl Iterator<Item = (&'a String, &'a Quantity)> {
-    field(item).iter().flatten()
-}
+/// A field of a LimitRange, where it is kept, and which of two amounts holds.
+type Field = fn(&LimitRangeItem) -> &Option<BTreeMap<String, Quantity>>;
+type Slot = fn(&mut Bounds) -> &mut Option<Amount>;
+type Stricter = fn(Amount, &Amount) -> Amount;
 
 fn read_wanted(
     wanted: Option<&BTreeMap<String, Quantity>>,

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use evercert_api::keys::{
     COMPONENT_LABEL, COMPONENT_SOLVER, FIELD_MANAGER, SOLVER_NAME, SOLVER_PORT_NAME,
 };
+use evercert_core::pod::{build_readiness, restrict_container, restrict_pod};
 use evercert_core::routes::SolverEndpoints;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-    SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec,
+    Container, ContainerPort, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec, PodTemplateSpec,
+    ResourceRequirements, Service, ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -62,48 +62,19 @@ pub(super) fn build_deployment(config: &Config) -> Deployment {
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        readiness_probe: Some(Probe {
-            http_get: Some(HTTPGetAction {
-                path: Some("/readyz".to_owned()),
-                port: IntOrString::String(SOLVER_PORT_NAME.to_owned()),
-                ..HTTPGetAction::default()
-            }),
-            // An order waits for it.
-            period_seconds: Some(1),
-            ..Probe::default()
-        }),
+        readiness_probe: Some(build_readiness()),
         resources: Some(ResourceRequirements {
             requests: Some(quantities(&[("cpu", "10m"), ("memory", "16Mi")])),
             limits: Some(quantities(&[("memory", "64Mi")])),
             ..ResourceRequirements::default()
         }),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                add: None,
-            }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(restrict_container(Some(USER))),
         ..Container::default()
     };
     let pod = PodSpec {
         service_account_name: Some(solver.service_account.clone()),
         enable_service_links: Some(false),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                localhost_profile: None,
-            }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(restrict_pod(Some(USER))),
         containers: vec![container],
         ..PodSpec::default()
     };

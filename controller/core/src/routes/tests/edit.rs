@@ -1,5 +1,7 @@
 //! Routes in the users' own Ingresses: which path goes where, and the patch that brings it there and takes it away.
 
+use evercert_api::keys::CHALLENGE_PATH;
+
 use super::*;
 
 fn site(namespace: &str, name: &str, created: &str, hosts: &[&str]) -> Ingress {
@@ -194,4 +196,28 @@ fn our_path_in_an_ingress_is_no_change_of_its_users() {
     let mut other = before.clone();
     other.spec.as_mut().unwrap().rules = None;
     assert_ne!(mark(&before), mark(&other));
+}
+
+#[test]
+fn a_path_that_leads_another_way_is_put_in_anew_and_the_site_stays_as_it_is() {
+    let shop = site("shop", "web", OLD, &["www.example.com"]);
+    let path: RulePath = (
+        Some("www.example.com".to_owned()),
+        format!("{CHALLENGE_PATH}t"),
+    );
+    let edit = |is_forwarded: bool| Edit {
+        paths: BTreeSet::from([path.clone()]),
+        forwarded: BTreeSet::from([path.clone()])
+            .into_iter()
+            .filter(|_| is_forwarded)
+            .collect(),
+        ..Edit::default()
+    };
+    let mut there = patched(&shop, &edit(false));
+    for is_forwarded in [true, false] {
+        there = patched(&there, &edit(is_forwarded));
+        assert_eq!(read_rules(&there), Some(edit(is_forwarded).as_rules()));
+        assert!(build_patch(&there, &edit(is_forwarded)).is_empty());
+    }
+    assert_eq!(patched(&there, &Edit::default()), shop);
 }
