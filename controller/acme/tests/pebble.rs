@@ -11,7 +11,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -31,14 +31,9 @@ struct Pebble {
     _folder: tempfile::TempDir,
 }
 
-impl Authority for Pebble {
-    async fn start(shape: &Shape) -> Option<Self> {
-        let Some(program) =
-            std::env::var_os("EVERCERT_PEBBLE_DIR").map(|d| PathBuf::from(d).join("pebble"))
-        else {
-            println!("skipped: EVERCERT_PEBBLE_DIR does not name a folder with the program pebble");
-            return None;
-        };
+impl Pebble {
+    /// One try. What it wrote is printed when it did not begin to listen.
+    fn begin(program: &Path, shape: &Shape) -> Result<Self, ()> {
         let pki = Pki::new();
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, content: &str| {
@@ -85,9 +80,6 @@ impl Authority for Pebble {
                 written.lock().unwrap().push(line);
             }
         });
-        is_ready
-            .recv_timeout(Duration::from_secs(20))
-            .unwrap_or_else(|_| panic!("no Pebble: {:?}", log.lock().unwrap()));
         let pebble = Self {
             process,
             log,
@@ -95,12 +87,31 @@ impl Authority for Pebble {
             port,
             _folder: folder,
         };
+        if let Err(error) = is_ready.recv_timeout(Duration::from_secs(20)) {
+            println!("no Pebble, {error}: {:?}", pebble.log.lock().unwrap());
+            return Err(());
+        }
         // The line is written just before it listens.
         wait(
             || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(),
             || format!("{:?}", pebble.log.lock().unwrap()),
         );
-        Some(pebble)
+        Ok(pebble)
+    }
+}
+
+impl Authority for Pebble {
+    async fn start(shape: &Shape) -> Option<Self> {
+        let Some(program) =
+            std::env::var_os("EVERCERT_PEBBLE_DIR").map(|d| PathBuf::from(d).join("pebble"))
+        else {
+            println!("skipped: EVERCERT_PEBBLE_DIR does not name a folder with the program pebble");
+            return None;
+        };
+        // Whatever connects somewhere meanwhile may be given a port that was free.
+        let mut tries = (0..5).map(|_| Self::begin(&program, shape));
+        let begun = tries.find_map(Result::ok);
+        Some(begun.unwrap_or_else(|| panic!("no Pebble: its own words are above")))
     }
 
     fn config(&self) -> DirectoryConfig {
