@@ -59,6 +59,15 @@ pub enum Served {
     NoEntryPoint,
 }
 
+impl Served {
+    /// Whether it is to be told so long after the looks began. At first only what an entry point can present for no other reason than
+    /// that it has followed: the fresh one, unless it was presented `before` as well, when an Ingress has changed since.
+    #[must_use]
+    pub fn is_settled(&self, lasted: SignedDuration, before: bool) -> bool {
+        lasted >= SETTLES || (*self == Self::Fresh && !before)
+    }
+}
+
 /// A certificate that is not the one in the Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sight {
@@ -248,6 +257,33 @@ mod tests {
             ),
             "{stale}"
         );
+    }
+
+    #[test]
+    fn what_was_presented_before_an_ingress_changed_is_believed_when_the_entry_point_had_time_to_follow()
+     {
+        let soon = SignedDuration::from_millis(20);
+        let stale = judge(
+            &wanted(),
+            &[Presented {
+                name: "a.example".into(),
+                address: HERE,
+                leaf: Some(certificate("0a", &["a.example"], -60 * DAY, 30 * DAY)),
+            }],
+        );
+        for (served, before, at_once) in [
+            (&Served::Fresh, false, true),
+            (&Served::Fresh, true, false),
+            (&stale, false, false),
+            (&stale, true, false),
+        ] {
+            assert_eq!(
+                served.is_settled(soon, before),
+                at_once,
+                "{served:?} {before}"
+            );
+            assert!(served.is_settled(SETTLES, before), "{served:?} {before}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use evercert_core::served::{
 use evercert_probe::find_leaf;
 use futures::channel::mpsc::UnboundedSender;
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -115,6 +115,8 @@ impl Question {
 
 struct Look {
     question: Question,
+    /// Whether it was fresh by other Ingresses than those of the question.
+    was_fresh: bool,
     since: Timestamp,
     /// The last one; at most one is under way.
     task: Option<AbortHandle>,
@@ -177,8 +179,15 @@ impl ServedLooks {
         }
     }
 
-    /// What is known; begins to look where that is not enough. Waits for nothing.
-    fn observe(&self, key: &ObjectKey, question: Question, now: Timestamp) -> Option<Served> {
+    /// What is known; begins to look where that is not enough. Waits for nothing. Whether it was fresh by other Ingresses says
+    /// `was_fresh`.
+    fn observe(
+        &self,
+        key: &ObjectKey,
+        question: Question,
+        was_fresh: bool,
+        now: Timestamp,
+    ) -> Option<Served> {
         let mut looks = self.lock();
         if !question.has_entry_point() {
             looks.remove(key);
@@ -189,6 +198,7 @@ impl ServedLooks {
         }
         let look = looks.entry(key.clone()).or_insert_with(|| Look {
             question: question.clone(),
+            was_fresh,
             since: now,
             task: None,
             seen: None,
@@ -199,18 +209,19 @@ impl ServedLooks {
             && !is_running
             && let Ok(place) = self.queue.clone().try_acquire_owned()
         {
-            let (this, key, since) = (self.clone(), key.clone(), look.since);
+            let (this, key) = (self.clone(), key.clone());
+            let (was_fresh, since) = (look.was_fresh, look.since);
             let task = tokio::spawn(async move {
                 let _place = place;
-                this.watch(&key, &question, since).await;
+                this.watch(&key, &question, was_fresh, since).await;
             });
             look.task = Some(task.abort_handle());
         }
         look.seen.clone()
     }
 
-    /// Looks until what is presented is fresh, or its time is over; tells what it saw when that has settled.
-    async fn watch(&self, key: &ObjectKey, question: &Question, since: Timestamp) {
+    /// Looks until what is presented is fresh for sure, or its time is over; tells what it saw when that has settled.
+    async fn watch(&self, key: &ObjectKey, question: &Question, was_fresh: bool, since: Timestamp) {
         let mut pause = FIRST;
         loop {
             let served = {
@@ -220,13 +231,14 @@ impl ServedLooks {
             };
             let lasted = Timestamp::now().duration_since(since);
             let is_fresh = served == Served::Fresh;
-            if is_fresh || lasted >= SETTLES {
+            let is_settled = served.is_settled(lasted, was_fresh);
+            if is_settled {
                 self.tell(key, question, served);
             }
-            if is_fresh || lasted >= WATCHED {
+            if (is_fresh && is_settled) || lasted >= WATCHED {
                 return;
             }
-            sleep(pause).await;
+            sleep(find_pause(pause, lasted)).await;
             pause = (pause * 2).min(SLOWEST);
         }
     }
@@ -250,12 +262,20 @@ impl ServedLooks {
     }
 }
 
-/// Whether the condition says already that this very certificate is served, and no look before a renewal is due.
-fn is_known(o: &Observed, now: Timestamp) -> bool {
+/// `pace`, but the look at the moment when what is seen counts is not missed.
+fn find_pause(pace: Duration, lasted: SignedDuration) -> Duration {
+    match Duration::try_from(SETTLES - lasted) {
+        Ok(left) if !left.is_zero() => pace.min(left),
+        _ => pace,
+    }
+}
+
+/// Whether the condition says already that this very certificate is served.
+fn is_told_fresh(o: &Observed) -> bool {
     let told = condition::find(&o.status.conditions, SERVED);
     let is_told =
         |serial: &str| told.is_some_and(|c| c.status == "True" && c.message.ends_with(serial));
-    o.issued().is_some_and(|issued| is_told(&issued.serial)) && !is_renewal_near(o, now)
+    o.issued().is_some_and(|issued| is_told(&issued.serial))
 }
 
 /// What the entry point presents, as far as it is known; `None` while it is not.
@@ -268,7 +288,8 @@ pub(crate) fn observe_served(
     let served = &context.served;
     let mark = o.ingresses.as_deref();
     let is_moved = mark.is_some_and(|mark| served.has_other_ingresses(&o.key, mark));
-    if is_known(o, now) && !is_moved {
+    let is_fresh = is_told_fresh(o);
+    if is_fresh && !is_moved && !is_renewal_near(o, now) {
         served.lock().remove(&o.key);
         served.note(&o.key, mark);
         return None;
@@ -277,7 +298,7 @@ pub(crate) fn observe_served(
         served.forget(&o.key);
         return None;
     };
-    let seen = served.observe(&o.key, question, now);
+    let seen = served.observe(&o.key, question, is_fresh && is_moved, now);
     if seen.is_some() {
         served.note(&o.key, mark);
     }
