@@ -39,8 +39,11 @@ async fn one_name_is_issued_and_served_to_curl(story: Story<'_>) -> Result<()> {
 
     let url = format!("https://{host}/");
     let served = story
-        .wait_for("curl trusts what it is served", SOON, async || {
-            curl::get(&url, Some(ca.root())).map(Some)
+        .wait_for("the site answers, and curl trusts it", SOON, async || {
+            let served = curl::get(&url, Some(ca.root()))?;
+            // Envoy may know the site's route before its pod.
+            ensure!(served.status != 503, "{served:?}");
+            Ok(Some(served))
         })
         .await?;
     ensure!(

@@ -19,6 +19,8 @@ use crate::{Tale, tales};
 
 /// The bound of the issue: a good one beside the dead ones.
 const GOOD_WITHIN: Duration = Duration::from_secs(30);
+/// All the dead ones, of which the CA waits for one half: a busy machine takes long, and it is not what is asked here.
+const TOLD_WITHIN: Duration = Duration::from_mins(4);
 const DEAD: usize = 200;
 /// Loopback: connections to it are taken and never answered.
 const SILENT: &str = "127.0.0.66";
@@ -61,7 +63,7 @@ async fn two_hundred_names_that_never_validate_hold_no_other_up(story: Story<'_>
     let waiting = story
         .wait_for(
             "each of them says why it failed and when it is tried again",
-            Duration::from_mins(1),
+            TOLD_WITHIN,
             async || {
                 let untold = untold(&story).await?;
                 ensure!(
