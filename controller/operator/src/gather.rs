@@ -22,7 +22,7 @@ use evercert_core::report::Change;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
 pub(crate) use self::claims::check_issuer_policy;
 pub(crate) use self::claims::find_sources;
@@ -85,7 +85,7 @@ pub(crate) async fn gather(
     live: bool,
     now: Timestamp,
 ) -> Result<Option<Gathered>, ApplyError> {
-    let Some(reads) = Reads::read(key, context).await? else {
+    let Some(reads) = Reads::read(key, &context.client).await? else {
         return Ok(None);
     };
     look_at(key, context, reads, live, now).await.map(Some)
@@ -158,27 +158,27 @@ async fn look_at(
 }
 
 impl Reads {
-    async fn read(key: &ObjectKey, context: &Context) -> Result<Option<Self>, ApplyError> {
+    async fn read(key: &ObjectKey, client: &Client) -> Result<Option<Self>, ApplyError> {
         let read_at = Instant::now();
-        let certificates: Api<Certificate> =
-            Api::namespaced(context.client.clone(), &key.namespace);
-        let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
+        let certificates: Api<Certificate> = Api::namespaced(client.clone(), &key.namespace);
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
         let companion_name = children::companion_name(&key.namespace, &key.name);
-        let (certificate, companion) = futures::try_join!(
-            apply::within(certificates.get_opt(&key.name)),
-            apply::within(secrets.get_opt(&companion_name)),
-        )?;
+        let certificate = apply::within(certificates.get_opt(&key.name)).await?;
         let Some(certificate) = certificate else {
             return Ok(None);
         };
-        let secret = apply::within(secrets.get_opt(&certificate.spec.secret_name)).await?;
+        // After the status: an order that stands in it has its key there, whoever placed it.
+        let (companion, secret) = futures::try_join!(
+            apply::within(secrets.get_opt(&companion_name)),
+            apply::within(secrets.get_opt(&certificate.spec.secret_name)),
+        )?;
         let companion = companion.filter(|c| is_companion_of(c, &certificate));
         let own_fallback = match certificate.spec.own_fallback() {
             Some(name) => apply::within(secrets.get_opt(name)).await?,
             None => None,
         };
         let claim = match &secret {
-            Some(secret) => gather_claim(secret, key, &context.client).await,
+            Some(secret) => gather_claim(secret, key, client).await,
             None => None,
         };
         Ok(Some(Self {

@@ -1,3 +1,11 @@
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Request, Response};
+use kube::client::Body;
+use serde_json::json;
+
 use super::*;
 use crate::memory::Memory;
 
@@ -68,4 +76,40 @@ fn an_intent_of_a_predecessor_of_the_same_name_is_not_the_certificates() {
     let at = |ms| Timestamp::from_millisecond(ms).unwrap();
     assert!(!is_of(created, at(99_999)));
     assert!(is_of(created, at(100_000)));
+}
+
+/// Another may put the key into the companion, place the order and write its status between two reads of this process.
+#[tokio::test(start_paused = true)]
+async fn the_key_of_an_order_is_looked_for_after_the_order_was_seen() {
+    let events: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = events.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let events = told.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            events.lock().unwrap().push(format!("asked {path}"));
+            let answer = if path.contains("/certificates/") {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                json!({
+                    "apiVersion": "evercert.dev/v1", "kind": "Certificate", "metadata": { "name": "c", "namespace": "n" },
+                    "spec": { "secretName": "s", "dnsNames": ["a.example"], "issuerRef": { "name": "ca" } },
+                })
+            } else {
+                json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s", "namespace": "n" } })
+            };
+            events.lock().unwrap().push(format!("answered {path}"));
+            Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
+        }
+    });
+    let client = Client::new(service, "default");
+    let read = Reads::read(&ObjectKey::new("n", "c"), &client)
+        .await
+        .unwrap();
+    assert!(read.is_some());
+    let events = events.lock().unwrap();
+    let at = |wanted: &str| events.iter().position(|e| e.starts_with(wanted)).unwrap();
+    assert!(
+        at("answered /apis/evercert.dev/") < at("asked /api/v1/namespaces/n/secrets/"),
+        "{events:?}"
+    );
 }
