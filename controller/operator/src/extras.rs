@@ -1,20 +1,57 @@
 //! What the TLS Secret has beside the certificate and its marks, as the spec wants it: template, formats, what becomes of it. Pure.
 
 use evercert_api::certificate::{CertificateSpec, DeletionPolicy, OutputFormat};
-use evercert_api::keys;
+use evercert_api::{Certificate, keys};
 use evercert_core::template;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use kube::Resource;
 
 use crate::secrets::data;
 
 /// What [`keys::FORMATS`] says of a Secret with [`keys::TLS_COMBINED`] in it.
 const COMBINED: &str = "CombinedPEM";
 
+/// What [`keys::DELETE_WITH`] says of a Secret that is owned by its Certificate, since it has no UID yet by which it can be marked.
+const OWNED: &str = "owned";
+
+/// Lets the garbage collector take a new Secret that is to go with its Certificate, until it is marked: its Certificate may be gone
+/// before there is a second write, or already. Then nobody would know that it is meant.
+pub(crate) fn own_until_marked(secret: &mut Secret, certificate: &Certificate) {
+    let is_new = secret.metadata.uid.is_none();
+    if !is_new || certificate.spec.deletion_policy != DeletionPolicy::Delete {
+        return;
+    }
+    if let Some(mut owner) = certificate.owner_ref(&()) {
+        owner.block_owner_deletion = Some(false);
+        secret.metadata.owner_references = Some(vec![owner]);
+        annotate(secret, keys::DELETE_WITH, Some(OWNED.to_owned()));
+    }
+}
+
+/// Takes back what [`own_until_marked`] did, once there is a UID; nobody else's owners.
+fn disown(secret: &mut Secret) {
+    let annotations = secret.metadata.annotations.as_ref();
+    let is_owned = annotations
+        .and_then(|a| a.get(keys::DELETE_WITH))
+        .is_some_and(|v| v == OWNED);
+    if let Some(owners) = secret
+        .metadata
+        .owner_references
+        .as_mut()
+        .filter(|_| is_owned)
+    {
+        owners.retain(|o| {
+            o.kind != Certificate::kind(&()) || o.api_version != Certificate::api_version(&())
+        });
+    }
+}
+
 /// Puts all of it in step on `secret`, whose certificate is in place already. Idempotent; what other people put there stays.
 pub(crate) fn put_extras(secret: &mut Secret, spec: &CertificateSpec) {
     put_template(secret, spec);
     put_combined(secret, spec);
+    disown(secret);
     let uid = secret.metadata.uid.clone();
     let wanted = uid.filter(|_| spec.deletion_policy == DeletionPolicy::Delete);
     annotate(secret, keys::DELETE_WITH, wanted);
@@ -133,6 +170,52 @@ mod tests {
             .insert(keys::TLS_COMBINED.into(), theirs);
         put_extras(&mut secret, &spec(&json!({})));
         assert_eq!(data(&secret, keys::TLS_COMBINED), b"y");
+    }
+
+    #[test]
+    fn a_new_secret_that_goes_with_its_certificate_is_owned_until_it_can_be_marked() {
+        let certificate = |policy: &str| {
+            let mut certificate =
+                Certificate::new("site", spec(&json!({"deletionPolicy": policy})));
+            certificate.metadata.uid = Some("c1".into());
+            certificate
+        };
+        let owners = |s: &Secret| -> Vec<String> {
+            let owners = s.metadata.owner_references.iter().flatten();
+            owners.map(|o| o.uid.clone()).collect()
+        };
+        let mut stays = Secret::default();
+        own_until_marked(&mut stays, &certificate("Retain"));
+        assert!(owners(&stays).is_empty());
+
+        let going = certificate("Delete");
+        let mut new = Secret::default();
+        put_extras(&mut new, &going.spec);
+        own_until_marked(&mut new, &going);
+        assert_eq!(owners(&new), ["c1"]);
+
+        let mut other = new.metadata.owner_references.clone().unwrap().remove(0);
+        (other.kind, other.uid) = ("ConfigMap".into(), "x".into());
+        new.metadata.owner_references.as_mut().unwrap().push(other);
+        new.metadata.uid = Some("u1".into());
+        for policy in ["Delete", "Retain"] {
+            let mut there = new.clone();
+            own_until_marked(&mut there, &going);
+            put_extras(&mut there, &certificate(policy).spec);
+            assert_eq!(owners(&there), ["x"], "{policy}");
+            let mark = there
+                .metadata
+                .annotations
+                .unwrap()
+                .remove(keys::DELETE_WITH);
+            assert_eq!(mark.is_some_and(|m| m == "u1"), policy == "Delete");
+        }
+
+        // Whoever else lets a Certificate own its Secret knows why.
+        let mut theirs = secret();
+        theirs.metadata.owner_references = going.owner_ref(&()).map(|o| vec![o]);
+        put_extras(&mut theirs, &going.spec);
+        assert_eq!(owners(&theirs), ["c1"]);
     }
 
     #[test]

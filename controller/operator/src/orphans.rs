@@ -1,5 +1,6 @@
 //! TLS Secrets that go with their Certificate. Nothing holds a Certificate or a namespace back for them: a Secret says by an
-//! annotation that it is meant, and goes when its Certificate is no longer there, whoever saw that one go.
+//! annotation that it is meant, and goes when its Certificate is no longer there, whoever saw that one go. Between its creation and
+//! that annotation, which names its UID, its Certificate owns it, and the garbage collector does the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

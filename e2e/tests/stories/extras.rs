@@ -1,12 +1,16 @@
 //! What the Secret has beside the certificate: template and formats are kept in step both ways, and it goes with its Certificate
 //! where the spec says so.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use evercert_api::certificate::{DeletionPolicy, OutputFormat, SecretTemplate};
 use evercert_api::condition::STALLED;
 use evercert_api::{Certificate, CertificateSpec, keys};
 use evercert_e2e::Story;
 use evercert_e2e::story::SOON;
+use evercert_operator::effect::Effect;
+use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -26,7 +30,10 @@ pub(crate) fn tales() -> Vec<Tale> {
 
 /// These end the operator.
 pub(crate) fn without_operator() -> Vec<Tale> {
-    tales![a_secret_goes_with_a_certificate_that_nobody_saw_go_and_a_copy_of_it_stays]
+    tales![
+        a_secret_goes_with_a_certificate_that_nobody_saw_go_and_a_copy_of_it_stays,
+        a_secret_that_is_not_marked_yet_goes_with_its_certificate,
+    ]
 }
 
 /// From the Issuer `self`, which signs by itself.
@@ -170,15 +177,15 @@ async fn a_secret_goes_with_its_certificate_only_where_the_spec_says_so(
     for name in ["stays", "goes"] {
         story.api::<Certificate>().delete(name, &gone).await?;
     }
-    is_gone(&story, "goes").await?;
+    is_gone(&story, "goes", SOON).await?;
     let left = story.secret("stays").await?;
     ensure!(usable(&left).is_some(), "what stays is not usable");
     Ok(())
 }
 
-async fn is_gone(story: &Story<'_>, name: &str) -> Result<()> {
+async fn is_gone(story: &Story<'_>, name: &str, within: Duration) -> Result<()> {
     story
-        .wait_for("the Secret is gone", SOON, async || {
+        .wait_for("the Secret is gone", within, async || {
             let there = story.api::<Secret>().get_opt(name).await?;
             Ok(there.is_none().then_some(()))
         })
@@ -249,7 +256,38 @@ async fn a_secret_goes_with_a_certificate_that_nobody_saw_go_and_a_copy_of_it_st
     operator.restart()?;
     operator.ready().await?;
     drop(operator);
-    is_gone(&story, "goes").await?;
+    is_gone(&story, "goes", SOON).await?;
     let there = story.api::<Secret>().get_opt("copy").await?;
     there.context("the copy is gone, too").map(drop)
+}
+
+/// The mark of such a Secret needs its UID, which the API server gives: it comes with a second write.
+async fn a_secret_that_is_not_marked_yet_goes_with_its_certificate(story: Story<'_>) -> Result<()> {
+    let made = Point {
+        effect: Effect::StoreSelfSigned,
+        side: Side::After,
+        nth: 1,
+        stop: Stop::Kill,
+    };
+    let mut operator = story.stage.operator.lock().await;
+    operator.kill()?;
+    operator.restart_with(&[(VARIABLE, &made.to_string())])?;
+    self_signed(&story, "goes", |spec| {
+        spec.deletion_policy = DeletionPolicy::Delete;
+    })
+    .await?;
+    operator.ended(SOON).await?;
+    let there = story.secret("goes").await?;
+    ensure!(
+        there.annotations().get(keys::DELETE_WITH) != there.uid().as_ref(),
+        "it is marked already"
+    );
+    story
+        .api::<Certificate>()
+        .delete("goes", &DeleteParams::default())
+        .await?;
+    // The garbage collector looks for new kinds twice a minute, and in a young world it knows no Certificates.
+    is_gone(&story, "goes", SOON * 3).await?;
+    operator.restart()?;
+    operator.ready().await
 }

@@ -19,6 +19,7 @@ use crate::apply::{self, ApplyError};
 use crate::context::Context;
 use crate::effect::Effect;
 use crate::error::Error;
+use crate::extras::own_until_marked;
 use crate::gather::Gathered;
 use crate::secrets::{
     Change as CompanionChange, Content, KeyPairPem, build_companion, build_tls, data,
@@ -440,12 +441,13 @@ async fn write_tls(
 ) -> Result<(), Error> {
     let key = gathered.observed.key.clone();
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
-    let next = build_tls(
+    let mut next = build_tls(
         &key,
         &gathered.observed.spec,
         gathered.secret.as_ref(),
         written,
     );
+    own_until_marked(&mut next, &gathered.certificate);
     let outcome = if gathered.lacks_secret() {
         apply::create(&api, effect, &next).await
     } else {
