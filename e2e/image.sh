@@ -2,6 +2,7 @@
 # Builds the images that a world's node runs, and tells the size of each:
 #   target/image/evercert.tar   localhost/evercert:dev   by the last stage of /Dockerfile, the program built here
 #   target/image/demo-app.tar   localhost/demo-app:dev   by e2e/app/Dockerfile
+# Beside the first target/image/evercert.cdx.json, its bill of materials (CycloneDX).
 # Archives of `docker save`'s kind. Does nothing where nothing has changed. Needs cargo, and buildah, which runs nothing here:
 # no stage of these has a command to run, so neither a registry nor a daemon is asked.
 set -eu
@@ -42,5 +43,15 @@ build() { # PACKAGE DOCKERFILE ARGUMENT...
     printf '%s  %s  %s MB\n' "$reference" "$archive" "$(($(wc -c <"$archive") / 1000000))"
 }
 
+# The whole workspace, as everywhere, so that nothing is built a second time with other features.
+bill() { # PACKAGE
+    program=$images/$1/out/$1
+    cargo build --quiet --workspace --locked
+    target=$(rustc -vV | sed -n 's/^host: //p')
+    "${CARGO_TARGET_DIR:-target}/debug/evercert-e2e" sbom --package "$1" --target "$target" --program "$program" --output "$images/$1.cdx.json"
+    printf '%s  %s packages\n' "$images/$1.cdx.json" "$(grep -c '"purl": ' "$images/$1.cdx.json")"
+}
+
 build evercert Dockerfile --build-arg "TARGETARCH=$(uname -m)"
+bill evercert
 build demo-app e2e/app/Dockerfile

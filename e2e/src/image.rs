@@ -47,6 +47,12 @@ impl Image {
         Ok(path)
     }
 
+    /// Its bill of materials, beside the archive.
+    #[must_use]
+    pub fn bill_of_materials(&self) -> PathBuf {
+        folder().join(format!("{}.cdx.json", self.program))
+    }
+
     /// The program that is in it, as it was built for it; `None` where it is not built.
     #[must_use]
     pub fn built_program(&self) -> Option<PathBuf> {

@@ -130,7 +130,8 @@ fn read_address(bytes: &[u8]) -> Result<String> {
 }
 
 /// In lower case, without separators.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -25,6 +25,7 @@ pub mod node;
 pub mod operator;
 pub mod pods;
 pub mod rights;
+pub mod sbom;
 pub mod scripted;
 mod short;
 pub mod site;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use evercert_cluster::Tools;
 use evercert_e2e::chart::{self, Helm};
 use evercert_e2e::node::{self, Images, POD_ROLE};
-use evercert_e2e::stage;
+use evercert_e2e::{sbom, stage};
 
 /// Parts of the test stage: a played node; and what is written from the chart.
 #[derive(Parser)]
@@ -38,6 +38,21 @@ enum Role {
         #[arg(long)]
         check_readme: bool,
     },
+    /// Write the bill of materials (CycloneDX) of a package's program.
+    Sbom {
+        /// The package of this workspace.
+        #[arg(long, default_value = "evercert")]
+        package: String,
+        /// What it was built for, as rustc names it.
+        #[arg(long)]
+        target: String,
+        /// The program that was built, of which the checksum is in it.
+        #[arg(long)]
+        program: PathBuf,
+        /// The file to write, as JSON.
+        #[arg(long)]
+        output: PathBuf,
+    },
     /// The process of a pod, started by `node` only.
     #[command(name = POD_ROLE, hide = true)]
     BecomePod {
@@ -64,6 +79,15 @@ fn run(role: Role) -> Result<()> {
     if let Role::Chart { check_readme } = role {
         return write_from_chart(check_readme);
     }
+    if let Role::Sbom {
+        package,
+        target,
+        program,
+        output,
+    } = role
+    {
+        return sbom::write(&package, &target, &program, &output);
+    }
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Runtime::new()
         .context("starting a runtime")?
@@ -82,7 +106,7 @@ fn run(role: Role) -> Result<()> {
                     )
                     .await
                 }
-                Role::BecomePod { .. } | Role::Chart { .. } => Ok(()),
+                Role::BecomePod { .. } | Role::Chart { .. } | Role::Sbom { .. } => Ok(()),
             }
         })
 }

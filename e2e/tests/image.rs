@@ -1,12 +1,15 @@
 //! The image as `make image` leaves it: what is in it, and that it is enough.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
 use evercert_e2e::image::{ALL, EVERCERT, Image};
+use evercert_e2e::leaf::hex;
 use evercert_e2e::manifest::repository;
 use evercert_e2e::operator::sibling;
 use serde_json::Value;
@@ -201,4 +204,50 @@ fn the_image_is_built_by_the_toolchain_of_the_tests() {
         dockerfile.contains(&format!("RUSTUP_TOOLCHAIN={version}\n")),
         "{dockerfile}"
     );
+}
+
+/// Where a package can panic its source file is named in the program, below its name and version: what is there has to be told.
+#[test]
+fn the_bill_of_materials_names_what_is_in_the_program() {
+    let bill = read_json(&EVERCERT.bill_of_materials()).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let program = Unpacked::new(EVERCERT)
+        .unwrap()
+        .program("evercert")
+        .unwrap();
+    let hash = hex(digest(&SHA256, &program).as_ref());
+    assert_eq!(bill["metadata"]["component"]["hashes"][0]["content"], hash);
+
+    let components = bill["components"].as_array().unwrap();
+    let told: BTreeSet<String> = components
+        .iter()
+        .map(|c| {
+            [&c["name"], &c["version"]]
+                .map(|v| v.as_str().unwrap())
+                .join("-")
+        })
+        .collect();
+    let text = String::from_utf8_lossy(&program);
+    let named: BTreeSet<&str> = text
+        .split("/registry/src/")
+        .skip(1)
+        .filter_map(|path| path.split('/').nth(1))
+        .collect();
+    assert!(named.len() > 50, "the program names {named:?} only");
+    let untold: Vec<_> = named.iter().filter(|name| !told.contains(**name)).collect();
+    assert!(untold.is_empty(), "{untold:?}");
+    // And nothing that only tests need.
+    assert!(!components.iter().any(|c| c["name"] == "proptest"));
+    for component in components {
+        let is_ours = component["name"].as_str().unwrap().starts_with("evercert");
+        assert_eq!(component.get("hashes").is_none(), is_ours, "{component}");
+        assert!(component.get("licenses").is_some(), "{component}");
+    }
+}
+
+/// The bound of the issue, for what is pulled at its largest: the archive is not compressed.
+#[test]
+fn the_image_is_below_twenty_five_megabytes() {
+    let bytes = fs::metadata(EVERCERT.archive().unwrap()).unwrap().len();
+    assert!(bytes < 25_000_000, "{bytes} bytes");
 }
