@@ -13,14 +13,14 @@ use evercert_e2e::inventory;
 use evercert_e2e::leaf::Leaf;
 use evercert_e2e::ledger::{self, Ledger};
 use evercert_e2e::operator::NAMESPACE;
-use evercert_e2e::story::{SOON, certificate_ready};
+use evercert_e2e::story::certificate_ready;
 use evercert_operator::effect::failpoint::Point;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::Api;
 
-use super::orders;
 use super::play::{OLD, Play, SITE, is_labelled};
+use super::{PATIENCE, orders};
 use crate::account_keys;
 use crate::issue::{data, no_route_stays};
 use crate::revoked;
@@ -54,14 +54,14 @@ pub(super) async fn whole(
 ) -> Result<()> {
     story.ready(SITE, within).await?;
     story
-        .wait_for("the Secret is whole", SOON, async || {
+        .wait_for("the Secret is whole", PATIENCE, async || {
             secret(story, ca).await.map(Some)
         })
         .await?;
     // Cheap to look at, and it takes longest.
     no_route_stays(story).await?;
     story
-        .wait_for("there is what there should be", SOON, async || {
+        .wait_for("there is what there should be", PATIENCE, async || {
             inventory(story, play).await.map(Some)
         })
         .await?;
@@ -135,7 +135,7 @@ pub(super) async fn spent(story: &Story<'_>, point: Point, ca: &TestCa) -> Resul
         failure.is_some_and(|failure| failure.reason == "OrderLost")
     };
     let certificate: Certificate = story
-        .until(SITE, "the order counts as lost", SOON, lost)
+        .until(SITE, "the order counts as lost", PATIENCE, lost)
         .await?;
     let status = certificate.status.context("no status")?;
     ensure!(status.failed_attempts == Some(1), "{status:?}");
@@ -147,7 +147,7 @@ pub(super) async fn spent(story: &Story<'_>, point: Point, ca: &TestCa) -> Resul
         "it backs off for {wait} only"
     );
     story
-        .wait_for("the ledger says that it is spent", SOON, async || {
+        .wait_for("the ledger says that it is spent", PATIENCE, async || {
             let ledger = ledger_of(story, ca).await?;
             let counted = ledger.orders(Timestamp::now());
             ensure!(ledger.intents.is_empty() && counted == 1, "{ledger:?}");

@@ -10,7 +10,6 @@ use evercert_e2e::Story;
 use evercert_e2e::audit::{self, Audit, Call};
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::operator::{self, LEASE, NAMESPACE, Operator, Role};
-use evercert_e2e::story::SOON;
 use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::{Point, Side, Stop, VARIABLE};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -19,7 +18,9 @@ use kube::api::DeleteParams;
 
 use super::check::{May, Spent};
 use super::play::{Play, ROUTE_PATIENCE};
-use super::{Waiting, check, comes_by_itself, is_forwarders, is_gap, orders, play, side_by_side};
+use super::{
+    PATIENCE, Waiting, check, comes_by_itself, is_forwarders, is_gap, orders, play, side_by_side,
+};
 use crate::{Tale, tales};
 
 /// How those go on that stood still.
@@ -173,12 +174,12 @@ async fn told(story: Story<'_>, stops: Stops, claim: Claim) -> Result<()> {
             play.go(&story, ca.as_ref()).await?;
         }
         play.mend(&story).await?;
-        check::whole(&story, play, ca.as_ref(), SOON, &may_ask(point, claim)).await?;
+        check::whole(&story, play, ca.as_ref(), PATIENCE, &may_ask(point, claim)).await?;
         if claim == Claim::Old {
             pair.goes_on_with_an_old_claim(&story, point, ca.as_ref())
                 .await?;
             // What was under way has changed nothing for good.
-            check::whole(&story, play, ca.as_ref(), SOON, &may_ask(point, claim)).await?;
+            check::whole(&story, play, ca.as_ref(), PATIENCE, &may_ask(point, claim)).await?;
         }
         println!(
             "{point}, {claim:?}: reached after {reached:.1?}, whole after {:.1?}",
@@ -269,7 +270,7 @@ impl<'a> Pair<'a> {
         variables.extend(armed.as_deref().map(|armed| (VARIABLE, armed)));
         self.second.restart_with(&variables)?;
         story
-            .wait_for("the second is ready", SOON, async || {
+            .wait_for("the second is ready", PATIENCE, async || {
                 let there = self.second.is_standing_still()? || self.second.role()?.is_some();
                 Ok(there.then_some(()))
             })
@@ -282,14 +283,14 @@ impl<'a> Pair<'a> {
             self.first.ask_to_end()?;
         }
         self.first
-            .stands_still(SOON)
+            .stands_still(PATIENCE)
             .await
             .with_context(|| format!("{point} was not reached"))?;
         self.first_stood_still = Some(Instant::now());
         delete_lease(story).await?;
         if let Some(point) = stops.second {
             self.second
-                .stands_still(TAKEN_OVER + SOON)
+                .stands_still(TAKEN_OVER + PATIENCE)
                 .await
                 .with_context(|| format!("{point} was not reached by the second"))?;
             self.second_stood_still = Some(Instant::now());
@@ -316,7 +317,7 @@ impl<'a> Pair<'a> {
         self.first.is(Role::Leader, TAKEN_OVER).await?;
         let won = |call: &Call| call.is_about_the_lease() && call.code() < 300;
         let before = story
-            .wait_for("the audit log tells of it", SOON, async || {
+            .wait_for("the audit log tells of it", PATIENCE, async || {
                 let wrote = writes(&audit, self.first.identity())?;
                 let at = wrote.iter().position(won);
                 Ok(at.map(|at| wrote.into_iter().take(at).collect::<Vec<Call>>()))
@@ -346,9 +347,9 @@ impl<'a> Pair<'a> {
         let (audit, before) = (story.stage.audit()?, requests()?);
         last.thaw()?;
         if Play::of(point.effect) == Play::End {
-            last.ended(SOON).await?;
+            last.ended(PATIENCE).await?;
         } else {
-            last.is(Role::Standby, SOON).await?;
+            last.is(Role::Standby, PATIENCE).await?;
         }
         only_under_way(&writes(&audit, last.identity())?)?;
         let after = requests()?;
@@ -453,7 +454,7 @@ async fn lost_in_the_gap(story: &Story<'_>, point: Point, claim: Claim) -> Resul
             Claim::Lasting => {
                 pair.first.thaw()?;
                 // What the two make of it is settled when the first has found the Lease another's.
-                pair.first.is(Role::Standby, SOON).await?;
+                pair.first.is(Role::Standby, PATIENCE).await?;
                 spent.with_one_on_its_way()
             }
         };

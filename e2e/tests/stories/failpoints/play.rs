@@ -11,8 +11,8 @@ use evercert_api::{Certificate, Issuer, children};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
-use evercert_e2e::operator::{INGRESS_CLASS, NAMESPACE};
-use evercert_e2e::story::{SOON, issuer_yaml};
+use evercert_e2e::operator::{NAMESPACE, ingress_class};
+use evercert_e2e::story::issuer_yaml;
 use evercert_operator::effect::Effect;
 use evercert_operator::effect::failpoint::Point;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -22,6 +22,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use super::PATIENCE;
 use crate::issue::no_route_stays;
 use crate::placement;
 use crate::revoked;
@@ -169,28 +170,28 @@ impl Play {
             | Self::Disown
             | Self::StopSolver => {
                 begin(story, &ca, "www").await?;
-                story.ready(SITE, SOON).await?;
+                story.ready(SITE, PATIENCE).await?;
                 no_route_stays(story).await?;
             }
             Self::Adopt => {
                 begin(story, &ca, "www").await?;
-                story.ready(SITE, SOON).await?;
+                story.ready(SITE, PATIENCE).await?;
                 no_route_stays(story).await?;
                 bereave(story).await?;
             }
             Self::Delete => {
                 begin(story, &ca, "www").await?;
-                story.ready(SITE, SOON).await?;
+                story.ready(SITE, PATIENCE).await?;
                 no_route_stays(story).await?;
                 make_mortal(story).await?;
             }
             Self::Unask => {
                 begin(story, &ca, "www").await?;
-                story.ready(SITE, SOON).await?;
+                story.ready(SITE, PATIENCE).await?;
                 no_route_stays(story).await?;
                 own_issuer(story).await?;
                 story.apply(&annotated(story, OLD, OLD, OLD)).await?;
-                story.ready(OLD, SOON).await?;
+                story.ready(OLD, PATIENCE).await?;
             }
             Self::Abandon => limit_ingresses(story, 0).await?,
             Self::Leftovers => leave(story).await?,
@@ -230,7 +231,7 @@ impl Play {
             }
         }
         story
-            .wait_for("the solver is gone", SOON, async || {
+            .wait_for("the solver is gone", PATIENCE, async || {
                 let there = deployments.get_opt(SOLVER_NAME).await?;
                 Ok(there.is_none().then_some(()))
             })
@@ -352,7 +353,9 @@ impl Play {
         if self != Self::Refuse {
             return Ok(());
         }
-        story.condition(SITE, FALLBACK_IN_USE, "True", SOON).await?;
+        story
+            .condition(SITE, FALLBACK_IN_USE, "True", PATIENCE)
+            .await?;
         want(story, "www").await
     }
 }
@@ -410,7 +413,7 @@ fn plain(story: &Story<'_>) -> String {
     let backend = json!({"service": {"name": "x", "port": {"number": 80}}});
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": SITE},
-        "spec": {"ingressClassName": INGRESS_CLASS, "rules": [{"host": story.host("www"), "http": {
+        "spec": {"ingressClassName": ingress_class(), "rules": [{"host": story.host("www"), "http": {
             "paths": [{"path": "/", "pathType": "Prefix", "backend": backend}],
         }}]},
     })
@@ -420,9 +423,9 @@ fn plain(story: &Story<'_>) -> String {
 /// The user's Ingress has its own path, and no other.
 async fn is_restored(story: &Story<'_>) -> Result<()> {
     let api = story.api::<Ingress>();
-    story.ready(SITE, SOON).await?;
+    story.ready(SITE, PATIENCE).await?;
     story
-        .wait_for("the Ingress is as it was", SOON, async || {
+        .wait_for("the Ingress is as it was", PATIENCE, async || {
             let content = serde_json::to_value(api.get(SITE).await?)?;
             let paths = content.pointer("/spec/rules/0/http/paths");
             let paths = paths.and_then(Value::as_array).context("no paths")?;
@@ -438,7 +441,7 @@ fn annotated(story: &Story<'_>, name: &str, issuer: &str, label: &str) -> String
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
         "metadata": {"name": name, "annotations": {"evercert.dev/issuer": issuer}},
         "spec": {
-            "ingressClassName": INGRESS_CLASS,
+            "ingressClassName": ingress_class(),
             "tls": [{"hosts": [story.host(label)], "secretName": name}],
             "defaultBackend": {"service": {"name": "x", "port": {"number": 80}}},
         },
@@ -485,7 +488,7 @@ async fn own_issuer(story: &Story<'_>) -> Result<()> {
 /// The Certificate that nobody asks for any more is gone, its Secret is not; then the rest goes.
 async fn is_unasked(story: &Story<'_>) -> Result<()> {
     story
-        .wait_for("the Certificate is gone", SOON, async || {
+        .wait_for("the Certificate is gone", PATIENCE, async || {
             let there = story.api::<Certificate>().get_opt(OLD).await?;
             Ok(there.is_none().then_some(()))
         })
@@ -507,9 +510,9 @@ async fn make_mortal(story: &Story<'_>) -> Result<()> {
             spec.deletion_policy = DeletionPolicy::Delete;
         })
         .await?;
-    story.ready(OLD, SOON).await?;
+    story.ready(OLD, PATIENCE).await?;
     let marked = |secret: &Secret| secret.annotations().contains_key(DELETE_WITH);
-    story.until(OLD, "it is marked", SOON, marked).await?;
+    story.until(OLD, "it is marked", PATIENCE, marked).await?;
     Ok(())
 }
 
@@ -518,7 +521,7 @@ async fn is_gone(story: &Story<'_>) -> Result<()> {
     let issuers = story.api::<Issuer>();
     issuers.delete(OLD, &DeleteParams::default()).await?;
     story
-        .wait_for("the Secret is gone", SOON, async || {
+        .wait_for("the Secret is gone", PATIENCE, async || {
             let there = story.api::<Secret>().get_opt(OLD).await?;
             Ok(there.is_none().then_some(()))
         })
@@ -549,7 +552,7 @@ async fn limit_ingresses(story: &Story<'_>, most: usize) -> Result<()> {
             .is_some_and(|status| status.used.is_some())
     };
     story
-        .until(OLD, "the quota is counted", SOON, counted)
+        .until(OLD, "the quota is counted", PATIENCE, counted)
         .await?;
     Ok(())
 }
@@ -587,7 +590,7 @@ async fn find_route(story: &Story<'_>) -> Result<Service> {
     let routes = ListParams::default().labels(&format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}"));
     let services = story.api::<Service>();
     story
-        .wait_for("the route's Service", SOON, async || {
+        .wait_for("the route's Service", PATIENCE, async || {
             Ok(services.list(&routes).await?.items.pop())
         })
         .await
