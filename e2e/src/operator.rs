@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,8 +26,14 @@ use crate::{curl, wait_for};
 pub const NAMESPACE: &str = "evercert-system";
 /// The operator's ServiceAccount.
 pub const SERVICE_ACCOUNT: &str = "evercert";
-/// The ingress class of the world's ingress controller.
-pub const INGRESS_CLASS: &str = "contour";
+/// The class of the ingress controller of the world that this process runs in; outside of one the usual one.
+pub fn ingress_class() -> &'static str {
+    static CLASS: OnceLock<String> = OnceLock::new();
+    CLASS.get_or_init(|| {
+        let controller = World::current().and_then(|world| world.ingress_controller().ok());
+        controller.map_or_else(|| "contour".to_owned(), |found| found.class)
+    })
+}
 
 /// Where the operator serves its health.
 const HEALTH: &str = "127.0.0.1:8080";

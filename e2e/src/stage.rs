@@ -147,7 +147,10 @@ impl Stage {
                 files.push((self.world.log("kubelet"), 10));
             }
         }
-        files.push((self.world.log("contour"), 5));
+        let controller = self.world.ingress_controller();
+        for program in controller.into_iter().flat_map(|found| found.programs) {
+            files.push((self.world.log(&program.name), 5));
+        }
         for (file, lines) in files {
             let _ = writeln!(text, "===== {}\n{}", file.display(), tail(&file, lines));
         }

@@ -335,7 +335,7 @@ pub fn issuer_yaml(kind: &str, name: &str, directory: &str, bundle: &str) -> Str
         "spec": {"acme": {
             "directory": directory, "termsOfServiceAgreed": true, "caBundle": bundle,
             "accountKeySecretRef": {"name": format!("{name}-account")},
-            "http01": {"ingressClassName": crate::operator::INGRESS_CLASS},
+            "http01": {"ingressClassName": crate::operator::ingress_class()},
         }},
     });
     // JSON is YAML.

@@ -25,7 +25,3 @@ pub const PEBBLE_MANAGEMENT_PORT: u16 = 15000;
 pub const DNS: &str = "198.18.0.1:8053";
 /// Where the DNS server's records are changed: `POST /add-a`, `/clear-a`, `/set-servfail` and the like.
 pub const DNS_MANAGEMENT: &str = "198.18.0.1:8055";
-/// Contour's health, `GET /healthz`, plain HTTP.
-pub const CONTOUR_HEALTH: &str = "127.0.0.1:8003";
-/// Envoy's readiness, `GET /ready`, plain HTTP: it has its configuration from Contour.
-pub const ENVOY_READY: &str = "127.0.0.1:8002";

@@ -1,6 +1,6 @@
 //! A real Kubernetes control plane in one process tree: built from published modules, started, entered, ended.
 //!
-//! A [`World`] is etcd, kube-apiserver, kube-controller-manager, Pebble with its DNS server, and Contour with Envoy, in
+//! A [`World`] is etcd, kube-apiserver, kube-controller-manager, Pebble with its DNS server, and an ingress controller ([`IngressController`]; else Contour with Envoy), in
 //! mount, network, pid, uts and ipc namespaces of their own; for an ordinary user in a user namespace as well. That is the
 //! level [`Plane`](Level::Plane); at the level [`Node`](Level::Node) it has containerd, kubelet, kube-proxy and scheduler
 //! besides, with cgroups of their own. Nothing of it is seen from outside, so worlds stand side by side, and nothing stays when
@@ -19,6 +19,7 @@
 
 mod cgroup;
 mod image;
+mod ingress;
 mod init;
 mod level;
 mod pebble;
@@ -35,6 +36,7 @@ mod world;
 pub mod address;
 
 pub use image::Image;
+pub use ingress::{CLASS, CONTROLLER, IngressController, Program};
 pub use level::Level;
 pub use pebble::Pebble;
 pub use priority::Priority;

@@ -57,7 +57,7 @@ impl Pki {
             "system:kube-controller-manager",
             None,
         )?;
-        self.client(&cluster, "contour", "contour", None)?;
+        self.client(&cluster, "ingress", "ingress-controller", None)?;
         self.client(&cluster, "scheduler", "system:kube-scheduler", None)?;
         self.client(&cluster, "proxy", "system:kube-proxy", None)?;
         let kubelet = format!("system:node:{}", address::NODE_NAME);

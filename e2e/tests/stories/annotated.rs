@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use evercert_api::Certificate;
-use evercert_e2e::operator::INGRESS_CLASS;
+use evercert_e2e::operator::ingress_class;
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, curl, manifest};
 use k8s_openapi::api::core::v1::Event;
@@ -278,7 +278,7 @@ async fn apply(story: &Story<'_>, name: &str, annotations: &Value, tls: &Value) 
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
         "metadata": {"name": name, "annotations": annotations},
         "spec": {
-            "ingressClassName": INGRESS_CLASS, "tls": tls,
+            "ingressClassName": ingress_class(), "tls": tls,
             "defaultBackend": {"service": {"name": "nothing", "port": {"number": 80}}},
         },
     });

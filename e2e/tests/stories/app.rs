@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use evercert_e2e::operator::ingress_class;
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, curl};
 
@@ -112,6 +113,7 @@ fn process_of(pod: &Pod) -> Option<i32> {
 
 /// A tiny site, as the demo has it.
 pub(crate) fn application(name: &str, host: &str) -> String {
+    let class = ingress_class();
     format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -142,7 +144,7 @@ apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {{name: {name}}}
 spec:
-  ingressClassName: contour
+  ingressClassName: {class}
   tls: [{{hosts: [{host}], secretName: {name}}}]
   rules:
   - host: {host}

@@ -10,7 +10,7 @@ use evercert_cluster::address;
 use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::dns::{self, Relay};
-use evercert_e2e::operator::INGRESS_CLASS;
+use evercert_e2e::operator::ingress_class;
 use evercert_e2e::scripted::Settings;
 use evercert_e2e::story::{SOON, conditions_of};
 use k8s_openapi::api::networking::v1::Ingress;
@@ -175,7 +175,7 @@ async fn held(
 pub(crate) async fn ingress(story: &Story<'_>, host: &str) -> Result<()> {
     let ingress = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "site"},
-        "spec": {"ingressClassName": INGRESS_CLASS, "rules": [{"host": host, "http": {"paths": [{
+        "spec": {"ingressClassName": ingress_class(), "rules": [{"host": host, "http": {"paths": [{
             "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "site", "port": {"number": 80}}},
         }]}}]},
     });

@@ -94,7 +94,7 @@ fn annotated(name: &str, hosts: &[String]) -> String {
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
         "metadata": {"name": name, "annotations": {"evercert.dev/issuer": "ca"}},
         "spec": {
-            "ingressClassName": operator::INGRESS_CLASS,
+            "ingressClassName": operator::ingress_class(),
             "tls": [{"hosts": hosts, "secretName": name}],
             "defaultBackend": {"service": {"name": "nothing", "port": {"number": 80}}},
         },

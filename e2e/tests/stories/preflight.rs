@@ -7,6 +7,7 @@ use evercert_api::{Issuer, condition};
 use evercert_cluster::Pebble;
 use evercert_e2e::Story;
 use evercert_e2e::ca::TestCa;
+use evercert_e2e::operator::ingress_class;
 use evercert_e2e::story::{SOON, issuer_yaml};
 use k8s_openapi::ByteString;
 
@@ -37,7 +38,7 @@ async fn an_ingress_class_that_does_not_exist_is_named_before_any_order(
     ensure!(
         reason == "NoIngressClass"
             && message.contains("IngressClass typo does not exist")
-            && message.contains("contour")
+            && message.contains(ingress_class())
             && message.contains("ingressClassName"),
         "{reason}: {message}"
     );
@@ -50,7 +51,7 @@ async fn an_ingress_class_that_does_not_exist_is_named_before_any_order(
     );
     ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
 
-    *issuer.pointer_mut(class).context("no class")? = "contour".into();
+    *issuer.pointer_mut(class).context("no class")? = ingress_class().into();
     story.apply(&issuer.to_string()).await?;
     story.ready("site", SOON * 2).await?;
     let count = ca.count()?;

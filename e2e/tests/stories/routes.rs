@@ -6,6 +6,7 @@ use evercert_api::{Certificate, condition};
 use evercert_cluster::Pebble;
 use evercert_e2e::audit::{Audit, Call};
 use evercert_e2e::ca::TestCa;
+use evercert_e2e::operator::ingress_class;
 use evercert_e2e::story::{SOON, certificate_ready, conditions_of, issuer_yaml};
 use evercert_e2e::{Story, curl, operator};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
@@ -41,7 +42,9 @@ async fn what_admission_refuses_is_tried_otherwise_and_a_refused_host_holds_back
     let ca = story.ca().await?;
     // Else the rules have no host while another story's Ingress has none.
     let hosts = ["a", "b", "bad", "c", "next"].map(|name| story.host(name));
-    story.apply(&site("contour", &hosts).to_string()).await?;
+    story
+        .apply(&site(ingress_class(), &hosts).to_string())
+        .await?;
     refuse(&story, &story.host("bad")).await?;
     let audit = story.stage.audit()?;
     for name in ["a", "bad", "b", "c"] {
@@ -172,12 +175,12 @@ async fn an_order_follows_its_site_into_another_class(story: Story<'_>) -> Resul
     story.apply(&site("elsewhere", &hosts).to_string()).await?;
     begin_in_the_middle(&story, &hosts).await?;
     routed(&story, "elsewhere").await?;
-    let changed = Patch::Merge(json!({"spec": {"ingressClassName": "contour"}}));
+    let changed = Patch::Merge(json!({"spec": {"ingressClassName": ingress_class()}}));
     story
         .api::<Ingress>()
         .patch("site", &PatchParams::default(), &changed)
         .await?;
-    routed(&story, "contour").await?;
+    routed(&story, ingress_class()).await?;
     let audit = story.stage.audit()?;
     open_the_route(&story).await?;
     story.ready("site", SOON).await?;
@@ -189,7 +192,10 @@ async fn an_order_follows_its_site_into_another_class(story: Story<'_>) -> Resul
         .map(Call::name)
         .collect();
     ensure!(
-        !made.is_empty() && made.iter().all(|name| name.starts_with("contour-")),
+        !made.is_empty()
+            && made
+                .iter()
+                .all(|name| name.starts_with(&format!("{}-", ingress_class()))),
         "{made:?}"
     );
     no_route_stays(&story).await
@@ -311,9 +317,13 @@ async fn pages_behind_a_wildcard_and_without_host_answer_while_challenges_come_a
     story
         .apply(&application("pages", &format!("'*.{domain}'")))
         .await?;
-    let every = "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: every}, spec: {ingressClassName: contour, \
-                 rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: pages, port: {name: http}}}}]}}]}}";
-    story.apply(every).await?;
+    let every = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "every"},
+        "spec": {"ingressClassName": ingress_class(), "rules": [{"http": {"paths": [{
+            "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "pages", "port": {"name": "http"}}},
+        }]}}]},
+    });
+    story.apply(&every.to_string()).await?;
     let hosts: Vec<String> = (0..3)
         .flat_map(|n| [format!("n{n}.{domain}"), story.host(&format!("h{n}"))])
         .collect();

@@ -6,7 +6,7 @@ use evercert_api::Certificate;
 use evercert_api::condition::ISSUING;
 use evercert_cluster::address;
 use evercert_e2e::ca::TestCa;
-use evercert_e2e::operator::INGRESS_CLASS;
+use evercert_e2e::operator::ingress_class;
 use evercert_e2e::site::{Answer, Site};
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, dns};
@@ -34,7 +34,7 @@ async fn issuer(story: &Story<'_>, name: &str, ca: &TestCa, check: &Value) -> Re
         "spec": {"acme": {
             "directory": ca.directory(), "termsOfServiceAgreed": true, "caBundle": ca.bundle()?,
             "accountKeySecretRef": {"name": format!("{name}-account")},
-            "http01": {"ingressClassName": INGRESS_CLASS, "selfCheck": check},
+            "http01": {"ingressClassName": ingress_class(), "selfCheck": check},
         }},
     });
     story.apply(&issuer.to_string()).await?;
@@ -139,7 +139,7 @@ async fn a_wrong_way_is_named_with_its_remedy_and_holds_the_order_for_the_issuer
         let class = if *name == "shadowed" {
             class.as_str()
         } else {
-            INGRESS_CLASS
+            ingress_class()
         };
         ingress(&story, name, &host, class, None).await?;
     }
@@ -158,7 +158,7 @@ async fn a_wrong_way_is_named_with_its_remedy_and_holds_the_order_for_the_issuer
             if *name == "shadowed" {
                 &class
             } else {
-                INGRESS_CLASS
+                ingress_class()
             },
             Some("hasty"),
         )
@@ -202,7 +202,7 @@ async fn what_cannot_be_seen_from_here_holds_an_order_only_where_the_issuer_requ
         let name = mode.to_lowercase();
         issuer(&story, &name, &ca, &json!({"mode": mode})).await?;
         let host = story.host(&name);
-        ingress(&story, &name, &host, INGRESS_CLASS, None).await?;
+        ingress(&story, &name, &host, ingress_class(), None).await?;
         has_address(&story, &name).await?;
         // Nobody says that nobody is there: a router that does not lead back inside looks like this.
         dns::point(&host, &[dns::NOBODY])?;

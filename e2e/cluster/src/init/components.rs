@@ -28,7 +28,7 @@ pub(super) struct Components {
 }
 
 struct Component {
-    name: &'static str,
+    name: String,
     command: Command,
     child: Child,
     /// False once its end was seen: the pid may be another process's by then.
@@ -39,7 +39,7 @@ struct Component {
 
 impl Component {
     fn spawn(&mut self, state: &Path) -> Result<()> {
-        self.child = spawn(self.name, &mut self.command, state)?;
+        self.child = spawn(&self.name, &mut self.command, state)?;
         self.runs = true;
         Ok(())
     }
@@ -65,10 +65,11 @@ impl Components {
 
     /// Nothing while the end of the old process is awaited.
     fn end_to_restart(&mut self, name: &str, done: &Sender<Result<()>>) -> Result<Option<()>> {
-        let known: Vec<_> = self.running.iter().map(|one| one.name).collect();
-        let Some(component) = self.running.iter_mut().find(|one| one.name == name) else {
+        let Some(at) = self.running.iter().position(|one| one.name == name) else {
+            let known: Vec<_> = self.running.iter().map(|one| one.name.as_str()).collect();
             bail!("no component is named {name} ({})", known.join(", "));
         };
+        let component = &mut self.running[at];
         if !component.runs {
             return component.spawn(&self.state).map(Some);
         }
@@ -86,21 +87,21 @@ impl Components {
 
     /// A child of PID 1 was collected: a component that was to be restarted is started again. Returns the name of one whose
     /// end nobody asked for.
-    pub(super) fn ended(&mut self, pid: u32) -> Option<&'static str> {
+    pub(super) fn ended(&mut self, pid: u32) -> Option<String> {
         let component = self
             .running
             .iter_mut()
             .find(|component| component.runs && component.child.id() == pid)?;
         component.runs = false;
         let Some(done) = component.restart.take() else {
-            return Some(component.name);
+            return Some(component.name.clone());
         };
         let _ = done.send(component.spawn(&self.state));
         None
     }
 
     /// A program of the tools, with them in its PATH.
-    pub(super) fn program(&self, name: &str) -> Command {
+    pub(super) fn program(&self, name: impl AsRef<Path>) -> Command {
         let mut command = Command::new(self.tools.join(name));
         command
             .env("PATH", process::path_with(Some(&self.tools)))
@@ -121,7 +122,7 @@ impl Components {
     }
 
     /// Starts a component with a log and a pid file; it is started again with the same arguments when that is asked for.
-    pub(super) fn start(&mut self, name: &'static str, mut command: Command) -> Result<()> {
+    pub(super) fn start(&mut self, name: &str, mut command: Command) -> Result<()> {
         let path = self.state.join(record::LOGS).join(format!("{name}.log"));
         let log = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         command
@@ -130,7 +131,7 @@ impl Components {
             .stderr(log);
         let child = spawn(name, &mut command, &self.state)?;
         self.running.push(Component {
-            name,
+            name: name.to_owned(),
             command,
             child,
             runs: true,

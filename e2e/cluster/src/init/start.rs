@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -12,24 +11,13 @@ use super::SCRATCH;
 use super::components::{Components, gets, listens, read};
 use super::node;
 use crate::cgroup::Version;
+use crate::ingress::{IngressController, Values, fill};
 use crate::pki::Pki;
 use crate::world::record;
 use crate::{Pebble, address};
 
 const ETCD: &str = "http://127.0.0.1:2379";
-const XDS: &str = "127.0.0.1:8001";
-const ENVOY_BOOTSTRAP: &str = "envoy.json";
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
-/// Contour's namespace, its rights bound to the user of its client certificate, and its class as the cluster's default.
-const CONTOUR: &str = include_str!("contour.yaml");
-
-/// Contour ends at once when one of its kinds is not served yet, which is some time after its definition was created.
-const CONTOUR_KINDS: [&str; 4] = [
-    "\"HTTPProxy\"",
-    "\"TLSCertificateDelegation\"",
-    "\"ExtensionService\"",
-    "\"ContourConfiguration\"",
-];
 const DISCOVERY: &str =
     "Accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -42,6 +30,8 @@ pub(super) fn everything(
 ) -> Result<Components> {
     let pki = Pki::at(state.join(record::PKI));
     let scratch = Path::new(SCRATCH);
+    let ingress = IngressController::of(state)?;
+    let values = ingress.values(tools, scratch, &pki.kubeconfig("ingress"));
     let mut components = Components::new(state, tools, started);
     if node.is_some() {
         node::start_containerd(&mut components)?;
@@ -49,7 +39,6 @@ pub(super) fn everything(
     start_etcd(&mut components, scratch)?;
     start_api_server(&mut components, state, scratch, &pki)?;
     start_ca(&mut components, scratch, &pki)?;
-    write_envoy_bootstrap(&components, scratch)?;
 
     components.wait_for("etcd", || listens("127.0.0.1:2379"))?;
     if node.is_some() {
@@ -71,7 +60,7 @@ pub(super) fn everything(
     let api = format!("https://{}:{}", address::NODE, address::API_SERVER_PORT);
     let definitions = format!("{api}/apis/apiextensions.k8s.io/v1/customresourcedefinitions");
     components.wait_for("kube-apiserver", || gets(&definitions, admin))?;
-    create_ingress_objects(&components, tools, scratch, &pki)?;
+    create_objects(&components, &ingress, &values, &pki)?;
     // Ready means, among other things, that the controllers' roles exist.
     components.wait_for("kube-apiserver's readyz", || {
         gets(&format!("{api}/readyz"), admin)
@@ -83,11 +72,15 @@ pub(super) fn everything(
     let discovery = [OsStr::new("--header"), OsStr::new(DISCOVERY)]
         .into_iter()
         .chain(admin);
-    components.wait_for("Contour's API", || {
-        read(&format!("{api}/apis"), discovery.clone())
-            .is_some_and(|list| CONTOUR_KINDS.iter().all(|kind| list.contains(kind)))
+    components.wait_for("the ingress controller's API", || {
+        let serves = |list: String| {
+            let mut kinds = ingress.kinds.iter();
+            kinds.all(|kind| list.contains(&format!("\"{kind}\"")))
+        };
+        ingress.kinds.is_empty()
+            || read(&format!("{api}/apis"), discovery.clone()).is_some_and(serves)
     })?;
-    start_ingress(&mut components, scratch, &pki)?;
+    start_ingress(&mut components, &ingress, &values, tools)?;
 
     let directory = Pebble::default().directory();
     let pebble_ca = pki.path("pebble-ca.crt");
@@ -97,12 +90,6 @@ pub(super) fn everything(
     // The proof that the controllers work, and what every namespace needs before a pod.
     let account = format!("{api}/api/v1/namespaces/default/serviceaccounts/default");
     components.wait_for("kube-controller-manager", || gets(&account, admin))?;
-    components.wait_for("contour", || {
-        gets(&format!("http://{}/healthz", address::CONTOUR_HEALTH), [])
-    })?;
-    components.wait_for("envoy", || {
-        gets(&format!("http://{}/ready", address::ENVOY_READY), [])
-    })?;
     if node.is_some() {
         node::wait(&mut components, &api, &admin)?;
     }
@@ -251,87 +238,54 @@ fn start_controllers(components: &mut Components, node: bool, pki: &Pki) -> Resu
     components.start("kube-controller-manager", controllers)
 }
 
-fn create_ingress_objects(
+fn create_objects(
     components: &Components,
-    tools: &Path,
-    scratch: &Path,
+    ingress: &IngressController,
+    values: &Values<'_>,
     pki: &Pki,
 ) -> Result<()> {
-    let own = scratch.join("contour.yaml");
-    fs::write(&own, CONTOUR).context("writing Contour's objects")?;
     let mut create = components.program("kubectl");
     create
         .args(["create", "--validate=false"])
         .env("KUBECONFIG", pki.kubeconfig("admin"));
-    for file in [
-        own,
-        tools.join("01-crds.yaml"),
-        tools.join("02-role-contour.yaml"),
-    ] {
-        create.arg("--filename").arg(file);
+    for file in &ingress.objects {
+        create.arg("--filename").arg(fill(file, values)?);
     }
-    components.run("creating Contour's objects", &mut create)
+    components.run("creating the ingress controller's objects", &mut create)
 }
 
-fn write_envoy_bootstrap(components: &Components, scratch: &Path) -> Result<()> {
-    let mut write: Command = components.program("contour");
-    write
-        .arg("bootstrap")
-        .arg(scratch.join(ENVOY_BOOTSTRAP))
-        .args(["--xds-address=127.0.0.1", "--xds-port=8001"])
-        .arg(format!(
-            "--admin-address={}",
-            scratch.join("envoy-admin.sock").display()
-        ));
-    components.run("writing Envoy's bootstrap", &mut write)
-}
-
-fn start_ingress(components: &mut Components, scratch: &Path, pki: &Pki) -> Result<()> {
-    let mut contour = components.program("contour");
-    contour
-        .args([
-            "serve",
-            "--insecure",
-            "--disable-leader-election",
-            "--ingress-class-name=contour",
-        ])
-        .arg(format!(
-            "--kubeconfig={}",
-            pki.kubeconfig("contour").display()
-        ))
-        .args(["--xds-address=127.0.0.1", "--xds-port=8001"])
-        .arg(format!("--ingress-status-address={}", address::INGRESS))
-        .args([
-            format!("--envoy-service-http-address={}", address::INGRESS),
-            "--envoy-service-http-port=80".to_owned(),
-        ])
-        .args([
-            format!("--envoy-service-https-address={}", address::INGRESS),
-            "--envoy-service-https-port=443".to_owned(),
-        ])
-        .args([
-            "--stats-address=127.0.0.1",
-            "--stats-port=8002",
-            "--health-address=127.0.0.1",
-            "--health-port=8003",
-        ])
-        .args(["--http-address=127.0.0.1", "--http-port=8004"]);
-    components.start("contour", contour)?;
-    // Envoy doubles its pause with each failed connection, so it starts when there is something to connect to.
-    components.wait_for("contour's xDS", || listens(XDS))?;
-    let mut envoy = components.program("envoy");
-    envoy
-        .arg("-c")
-        .arg(scratch.join(ENVOY_BOOTSTRAP))
-        .args([
-            "--service-cluster",
-            "contour",
-            "--service-node",
-            "envoy-1",
-            "--concurrency",
-            "1",
-        ])
-        // Its shared memory would be shared with the Envoys of other worlds.
-        .arg("--disable-hot-restart");
-    components.start("envoy", envoy)
+fn start_ingress(
+    components: &mut Components,
+    ingress: &IngressController,
+    values: &Values<'_>,
+    tools: &Path,
+) -> Result<()> {
+    for program in &ingress.programs {
+        let path = program
+            .find(tools)
+            .with_context(|| format!("the program {} is gone", program.program))?;
+        // An absolute path is itself among the tools as well.
+        let mut command = components.program(path);
+        for arg in &program.args {
+            command.arg(fill(arg, values)?);
+        }
+        for (name, value) in &program.env {
+            command.env(name, fill(value, values)?);
+        }
+        if program.once {
+            components.run(&program.name, &mut command)?;
+        } else {
+            components.start(&program.name, command)?;
+        }
+        for address in &program.ready {
+            let address = fill(address, values)?;
+            components.wait_for(&format!("{} at {address}", program.name), || match address
+                .strip_prefix("tcp://")
+            {
+                Some(socket) => listens(socket),
+                None => gets(&address, []),
+            })?;
+        }
+    }
+    Ok(())
 }

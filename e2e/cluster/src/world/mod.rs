@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::ingress::IngressController;
 use crate::pki::Pki;
 use crate::process;
 use crate::role::{self, PROXIES};
@@ -94,8 +95,10 @@ impl World {
         }
         level.check()?;
         let tools = Tools::ensure(&|line| eprintln!("{line}"))?;
+        let ingress = IngressController::chosen(tools.dir())?;
         place::sweep();
         let state = place::create(name)?;
+        ingress.keep(&state)?;
         let log = fs::File::create(state.join(record::LOGS).join("supervisor.log"))
             .context("creating a log")?;
         let mut supervisor = role::command("supervise", &state, tools.dir(), level)
@@ -286,13 +289,21 @@ impl World {
         self.pki().path("pebble-ca.crt")
     }
 
-    /// The log of a component: `etcd`, `kube-apiserver`, `kube-controller-manager`, `pebble`, `pebble-challtestsrv`, `contour`,
-    /// `envoy`, `init`, `supervisor`; at the level `node` also `containerd`, `kubelet`, `kube-proxy`, `kube-scheduler`.
+    /// The log of a component: `etcd`, `kube-apiserver`, `kube-controller-manager`, `pebble`, `pebble-challtestsrv`, the
+    /// programs of the ingress controller (`contour`, `envoy`), `init`, `supervisor`; at the level `node` also `containerd`, `kubelet`, `kube-proxy`, `kube-scheduler`.
     #[must_use]
     pub fn log(&self, component: &str) -> PathBuf {
         self.state
             .join(record::LOGS)
             .join(format!("{component}.log"))
+    }
+
+    /// Its ingress controller.
+    ///
+    /// # Errors
+    /// The world's folder is gone.
+    pub fn ingress_controller(&self) -> Result<IngressController> {
+        IngressController::of(&self.state)
     }
 
     /// The API server's audit log: a JSON object a line for each answered request, at level Metadata, written before the
