@@ -84,7 +84,7 @@ impl Projections {
     pub fn new(calls: Client, watches: Client, config: &Config) -> (Self, ProjectionTask) {
         let (ingresses, writer) = store();
         let shared = Arc::new(Shared::default());
-        let task = ProjectionTask::new(Arc::clone(&shared), calls, watches, config, writer);
+        let task = ProjectionTask::new(Arc::clone(&shared), calls, &watches, config, writer);
         (Self { shared, ingresses }, task)
     }
 

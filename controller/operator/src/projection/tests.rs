@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::{Presentation, Projections, SolverReadiness};
 use crate::config::{Config, LeaseConfig, SolverConfig};
+use crate::territory::Territory;
 use api_server::{ApiServer, Change};
 
 const CONFIG_MAP: &str = "configmaps/evercert/evercert-challenges";
@@ -140,6 +141,8 @@ impl World {
 fn config(idle: Option<Duration>) -> Config {
     Config {
         namespace: "evercert".to_owned(),
+        territory: Territory::default(),
+        ingress_classes: BTreeMap::new(),
         source: SourceConfig::default(),
         solver: SolverConfig {
             image: "evercert:test".to_owned(),
