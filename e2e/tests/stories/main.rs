@@ -15,6 +15,7 @@ mod app;
 mod backlog;
 mod ca_outage;
 mod chains;
+mod confined;
 mod contested;
 mod crash;
 mod crowds;
@@ -160,6 +161,7 @@ fn groups() -> Vec<Group> {
         Group::new("settings")
             .one_by_one(unstorable::tales())
             .one_by_one(rights::tales())
+            .one_by_one(confined::tales())
             .one_by_one(annotated::others::with_options())
             .one_by_one(adoption::without_operator())
             .one_by_one(extras::without_operator())
