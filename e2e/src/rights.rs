@@ -249,8 +249,8 @@ fn grants_of(objects: &[DynamicObject]) -> Result<BTreeSet<Right>> {
             _ => continue,
         };
         let found = objects.iter().find(|object| {
-            let is_there = role.kind == "ClusterRole"
-                || object.metadata.namespace.as_deref() == namespace;
+            let is_there =
+                role.kind == "ClusterRole" || object.metadata.namespace.as_deref() == namespace;
             is_there
                 && kind(object) == role.kind
                 && object.metadata.name.as_deref() == Some(&role.name)
@@ -345,7 +345,9 @@ mod tests {
      {
         let golden = repository().join("e2e/tests/chart/goldens/namespaces.yaml");
         let objects = parse(&std::fs::read_to_string(golden).unwrap()).unwrap();
-        let of_cluster = objects.iter().filter(|o| kind(o).starts_with("ClusterRole"));
+        let of_cluster = objects
+            .iter()
+            .filter(|o| kind(o).starts_with("ClusterRole"));
         assert_eq!(of_cluster.count(), 0);
         let in_namespace = |namespace: &str| {
             let there = |o: &&DynamicObject| o.metadata.namespace.as_deref() == Some(namespace);

@@ -182,7 +182,8 @@ pub fn check_holders<'a>(
         .find(|h| {
             h.namespace != namespace
                 && h.sharing != Sharing::Allowed
-                && h.certificate_since.is_none_or(|since| (since, h.namespace) < (created_at, namespace))
+                && h.certificate_since
+                    .is_none_or(|since| (since, h.namespace) < (created_at, namespace))
                 && names.iter().any(|n| n == h.host)
         })
         .map(|h| Refusal {
@@ -190,7 +191,11 @@ pub fn check_holders<'a>(
             message: format!(
                 "{} is held by {} in namespace {}: remove it there, or {}",
                 h.host,
-                if h.certificate_since.is_some() { "an older Certificate" } else { "an Ingress" },
+                if h.certificate_since.is_some() {
+                    "an older Certificate"
+                } else {
+                    "an Ingress"
+                },
                 h.namespace,
                 h.sharing.remedy()
             ),

@@ -403,9 +403,9 @@ mod tests {
         );
         // In its own namespace as in any other, and once.
         let own = find_needed("a", &only, false);
-        let services = own.iter().filter(|(right, place)| {
-            right.resource == "services" && place.as_deref() == Some("a")
-        });
+        let services = own
+            .iter()
+            .filter(|(right, place)| right.resource == "services" && place.as_deref() == Some("a"));
         assert_eq!(services.count(), 1);
         let everywhere = find_needed("certs", &BTreeSet::new(), true);
         assert_eq!(everywhere.len(), OPERATOR.len() + FORWARDERS.len());

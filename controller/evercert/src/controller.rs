@@ -429,12 +429,21 @@ mod tests {
     #[test]
     fn the_controllers_of_classes_are_told_by_name() {
         let classes = |more: &[&str]| config(more).map(|config| config.ingress_classes);
-        let given = ["--class-controllers", "web=projectcontour.io/c,old=k8s.io/ingress-nginx"];
+        let given = [
+            "--class-controllers",
+            "web=projectcontour.io/c,old=k8s.io/ingress-nginx",
+        ];
         let given = classes(&given).unwrap();
-        let given: Vec<_> = given.iter().map(|(name, by)| (name.as_str(), by.as_str())).collect();
+        let given: Vec<_> = given
+            .iter()
+            .map(|(name, by)| (name.as_str(), by.as_str()))
+            .collect();
         assert_eq!(
             given,
-            [("old", "k8s.io/ingress-nginx"), ("web", "projectcontour.io/c")]
+            [
+                ("old", "k8s.io/ingress-nginx"),
+                ("web", "projectcontour.io/c")
+            ]
         );
         for bad in ["web", "=x", "web="] {
             let refusal = classes(&["--class-controllers", bad]).unwrap_err();

@@ -215,7 +215,11 @@ mod tests {
         assert!(read_where(true, &[classes, "--default-issuer=Issuer/ca"]).is_ok());
         for (is_confined, bad, told) in [
             (false, classes, "is for an operator with --namespaces"),
-            (true, "--ingress-namespaces=labelled", "labels of namespaces"),
+            (
+                true,
+                "--ingress-namespaces=labelled",
+                "labels of namespaces",
+            ),
             (true, "--default-issuer=ClusterIssuer/le", "name an Issuer"),
         ] {
             let refusal = read_where(is_confined, &[bad]).unwrap_err();

@@ -174,20 +174,15 @@ mod tests {
             .collect();
         assert_eq!(
             named,
-            [(
-                "deployments",
-                Some("certs"),
-                ["create", "patch"].as_slice()
-            )]
+            [("deployments", Some("certs"), ["create", "patch"].as_slice())]
         );
     }
 
     #[tokio::test]
     async fn where_it_is_confined_it_is_asked_about_each_namespace_and_what_one_of_them_lacks_is_found()
      {
-        let (client, asked) = server(|question| {
-            question["namespace"] == "b" && question["resource"] == "events"
-        });
+        let (client, asked) =
+            server(|question| question["namespace"] == "b" && question["resource"] == "events");
         let only = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
         let needed = find_needed("certs", &only, false);
         let missing = find_missing(&client, &needed).await.unwrap();
@@ -197,6 +192,10 @@ mod tests {
             .collect();
         assert_eq!(named, [("events", Some("b"))]);
         let asked = asked.lock().unwrap();
-        assert!(asked.iter().all(|question| question["namespace"].is_string()));
+        assert!(
+            asked
+                .iter()
+                .all(|question| question["namespace"].is_string())
+        );
     }
 }

@@ -23,6 +23,7 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::{Instrument, Span};
 
 use crate::config::Config;
 use crate::context::{Context, key_of};
@@ -289,7 +290,10 @@ async fn act(
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown.clone())
         .run(
-            reconcile,
+            |certificate, context| {
+                let span = build_span(certificate.as_ref());
+                reconcile(certificate, context).instrument(span)
+            },
             |object, error, _| log_error(&object, error),
             context.clone(),
         )
@@ -336,6 +340,17 @@ async fn open_ledger(client: &Client, namespace: &str) -> Result<Ledger, RunErro
     }
 }
 
+/// One pass: what is logged in it tells what it is about, whatever the level. JSON calls the span's own name `name`.
+fn build_span<K: Resource<DynamicType = ()>>(object: &K) -> Span {
+    let meta = object.meta();
+    tracing::error_span!(
+        "reconcile",
+        kind = %K::kind(&()),
+        namespace = meta.namespace.as_deref(),
+        object = meta.name.as_deref(),
+    )
+}
+
 fn log_error<K: Resource<DynamicType = ()> + Debug>(
     object: &Arc<K>,
     error: &Error,
@@ -375,7 +390,10 @@ async fn run_issuers<K: IssuerResource>(
         .reconcile_on(wakes)
         .graceful_shutdown_on(shutdown)
         .run(
-            issuer::reconcile,
+            |issuer, context| {
+                let span = build_span(issuer.as_ref());
+                issuer::reconcile(issuer, context).instrument(span)
+            },
             |object, error, _| log_error(&object, error),
             context,
         )

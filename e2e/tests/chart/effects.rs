@@ -192,8 +192,15 @@ pub(crate) fn every_value_has_one(scene: &Scene) -> Result<()> {
         if CONFINED.contains(&name.as_str()) {
             let before = render_on(confined(), &[])?;
             let given = [given.as_str(), CLASSES_READ];
-            let given = if name == "namespaces" { &given[..] } else { &given[..1] };
-            ensure!(before != render_on(confined(), given)?, "{name} has no effect");
+            let given = if name == "namespaces" {
+                &given[..]
+            } else {
+                &given[..1]
+            };
+            ensure!(
+                before != render_on(confined(), given)?,
+                "{name} has no effect"
+            );
             continue;
         }
         let first = GIVEN_FIRST.iter().find(|(of, _)| *of == name);

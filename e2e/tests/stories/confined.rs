@@ -115,9 +115,8 @@ async fn a_namespace_that_is_not_there_is_named_and_holds_no_other_back(
         story.ready("site", SOON).await?;
         let log = std::fs::read(operator.log())?;
         let log = String::from_utf8_lossy(log.get(from..).context("the log was cut")?);
-        let words = format!(
-            "may not list and watch certificates of evercert.dev in namespace {missing}, "
-        );
+        let words =
+            format!("may not list and watch certificates of evercert.dev in namespace {missing}, ");
         let line = log.lines().find(|line| line.contains(&words));
         let line = line.with_context(|| format!("not said: {words}"))?;
         ensure!(

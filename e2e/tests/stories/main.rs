@@ -23,6 +23,7 @@ mod damage;
 mod days;
 mod deleted;
 mod dns_preflight;
+mod drained;
 mod edited;
 mod ending;
 mod extras;
@@ -35,6 +36,7 @@ mod inside;
 mod issue;
 mod leaders;
 mod limits;
+mod logs;
 mod memory;
 mod midway;
 mod neighbours;
@@ -154,6 +156,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(told::tales())
             .one_by_one(vanished::tales())
             .one_by_one(pod::tales())
+            .one_by_one(drained::tales())
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
             .one_by_one(dns_preflight::without_operator()),
@@ -162,6 +165,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(unstorable::tales())
             .one_by_one(rights::tales())
             .one_by_one(confined::tales())
+            .one_by_one(logs::tales())
             .one_by_one(annotated::others::with_options())
             .one_by_one(adoption::without_operator())
             .one_by_one(extras::without_operator())

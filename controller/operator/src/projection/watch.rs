@@ -7,8 +7,8 @@ use evercert_api::keys::{
     SOLVER_NAME,
 };
 use evercert_core::key::ObjectKey;
-use futures::stream::{BoxStream, SelectAll, select_all};
 use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll, select_all};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

@@ -66,10 +66,7 @@ fn there_is_one_listing_when_each_namespace_was_listed_and_what_changed_meanwhil
     assert!(two.take(0, Event::Delete(object("a", "x"))).is_empty());
     let all = ["init", "listed a/y", "listed a/z", "listed b/x", "done"];
     assert_eq!(two.list(1, "b", &["x"]), all);
-    assert_eq!(
-        two.take(1, Event::Apply(object("b", "w"))),
-        ["changed b/w"]
-    );
+    assert_eq!(two.take(1, Event::Apply(object("b", "w"))), ["changed b/w"]);
     assert_eq!(two.take(0, Event::Delete(object("a", "y"))), ["gone a/y"]);
 }
 
@@ -84,7 +81,8 @@ fn another_listing_of_one_namespace_is_one_of_all_so_that_what_it_lacks_is_gone_
 }
 
 #[test]
-fn a_namespace_that_is_refused_again_and_again_holds_the_others_back_no_longer_and_joins_them_later() {
+fn a_namespace_that_is_refused_again_and_again_holds_the_others_back_no_longer_and_joins_them_later()
+ {
     let mut two = Two::default();
     two.list(0, "a", &["x"]);
     assert_eq!(two.say(1, Err(failed(403))), ["error"]);
