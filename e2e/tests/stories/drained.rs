@@ -7,7 +7,7 @@ use evercert_cluster::address;
 use evercert_e2e::ca::TestCa;
 use evercert_e2e::operator::{LEASE, NAMESPACE};
 use evercert_e2e::story::SOON;
-use evercert_e2e::{Story, deployment, pods};
+use evercert_e2e::{Story, deployment, pods, stage};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{EvictParams, Patch, PatchParams};
@@ -49,8 +49,8 @@ async fn a_node_that_is_drained_takes_one_pod_after_the_other_and_costs_no_order
 }
 
 async fn drain(story: &Story<'_>, ca: &TestCa) -> Result<()> {
-    let client = &story.stage.client;
-    let all: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let client = stage::client_that_asks_once(&story.stage.world.kubeconfig()).await?;
+    let all: Api<Pod> = Api::namespaced(client, NAMESPACE);
     let before: Vec<String> = names(story, deployment::SELECTOR).await?;
     let leader = find_leader(story).await?;
     let standby = before.iter().find(|name| **name != leader);
