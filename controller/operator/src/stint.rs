@@ -169,7 +169,7 @@ pub(crate) async fn stint(
     let client = clients.bound_to(&candidate.mandate())?;
     let watching = &clients.watching;
     let mut tasks = JoinSet::new();
-    let (projections, projection_task) = Projections::new(client.clone(), watching.clone(), config);
+    let (projections, projection_task) = Projections::new(client.clone(), watching, config);
     // It watches; it writes only when it is told which Certificates there are.
     tasks.spawn(projection_task.run());
     let mut caches = Caches::follow(watching, &config.territory, projections, &mut tasks);

@@ -83,9 +83,7 @@ async fn has_no_secret(story: &Story<'_>, log: &str) -> Result<()> {
     let mut lines = 0;
     for (secret, key) in [("site", "tls.key"), ("ca-account", "")] {
         let data = story.secret(secret).await?.data.unwrap_or_default();
-        let keys = data
-            .iter()
-            .filter(|(name, _)| name.contains(key) && !name.ends_with(".crt"));
+        let keys = data.iter().filter(|(name, _)| name.contains(key));
         for (name, ByteString(bytes)) in keys {
             let text = String::from_utf8_lossy(bytes);
             for line in text

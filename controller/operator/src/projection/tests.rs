@@ -61,7 +61,8 @@ impl World {
 
     /// An operator that starts on `server` as it is, and finds these Certificates.
     fn on(server: ApiServer, idle: Option<Duration>, existing: &[&str]) -> Self {
-        let (projections, task) = Projections::new(server.client(), server.client(), &config(idle));
+        let (projections, task) =
+            Projections::new(server.client(), &server.client(), &config(idle));
         projections.retain_existing(&existing.iter().map(|name| key(name)).collect());
         Self {
             server,
