@@ -210,7 +210,7 @@ fn needed(account: &str, rows: &[rights::Right]) -> BTreeSet<Right> {
         row.verbs.iter().map(|verb| Right {
             account: account.to_owned(),
             place: match row.scope {
-                Scope::Cluster => Place::Elsewhere,
+                Scope::Namespaces | Scope::Cluster => Place::Elsewhere,
                 Scope::Own => Place::Own,
             },
             group: row.group.to_owned(),
@@ -226,9 +226,13 @@ fn needed(account: &str, rows: &[rights::Right]) -> BTreeSet<Right> {
 /// # Errors
 /// It is not YAML, or a binding has no role there.
 fn grants(yaml: &str) -> Result<BTreeSet<Right>> {
-    let objects = parse(yaml)?;
+    grants_of(&parse(yaml)?)
+}
+
+fn grants_of(objects: &[DynamicObject]) -> Result<BTreeSet<Right>> {
     let mut granted = BTreeSet::new();
-    for object in &objects {
+    for object in objects {
+        let namespace = object.metadata.namespace.as_deref();
         let (place, role, subjects) = match kind(object) {
             "ClusterRoleBinding" => {
                 let binding: ClusterRoleBinding = read(object)?;
@@ -236,12 +240,20 @@ fn grants(yaml: &str) -> Result<BTreeSet<Right>> {
             }
             "RoleBinding" => {
                 let binding: RoleBinding = read(object)?;
-                (Place::Own, binding.role_ref, binding.subjects)
+                let place = match namespace {
+                    None | Some(NAMESPACE) => Place::Own,
+                    Some(_) => Place::Elsewhere,
+                };
+                (place, binding.role_ref, binding.subjects)
             }
             _ => continue,
         };
         let found = objects.iter().find(|object| {
-            kind(object) == role.kind && object.metadata.name.as_deref() == Some(&role.name)
+            let is_there =
+                role.kind == "ClusterRole" || object.metadata.namespace.as_deref() == namespace;
+            is_there
+                && kind(object) == role.kind
+                && object.metadata.name.as_deref() == Some(&role.name)
         });
         let found = found.with_context(|| format!("there is no {} {}", role.kind, role.name))?;
         for rule in rules(found)? {
@@ -297,7 +309,7 @@ fn of_rule(account: &str, place: Place, rule: &PolicyRule) -> Result<Vec<Right>>
 
 #[cfg(test)]
 mod tests {
-    use evercert_core::rights::{OPERATOR, SOLVER};
+    use evercert_core::rights::{CONFINED, OPERATOR, SOLVER};
 
     use super::*;
     use crate::audit;
@@ -326,6 +338,33 @@ mod tests {
         table.extend(needed("certs-solver", &SOLVER));
         let golden = "e2e/tests/chart/goldens/everything.yaml";
         is_granted(&table, &granted_by(golden).unwrap());
+    }
+
+    #[test]
+    fn for_some_namespaces_the_chart_grants_in_each_what_the_table_names_and_nothing_in_the_cluster()
+     {
+        let golden = repository().join("e2e/tests/chart/goldens/namespaces.yaml");
+        let objects = parse(&std::fs::read_to_string(golden).unwrap()).unwrap();
+        let of_cluster = objects
+            .iter()
+            .filter(|o| kind(o).starts_with("ClusterRole"));
+        assert_eq!(of_cluster.count(), 0);
+        let in_namespace = |namespace: &str| {
+            let there = |o: &&DynamicObject| o.metadata.namespace.as_deref() == Some(namespace);
+            let there: Vec<_> = objects.iter().filter(there).cloned().collect();
+            grants_of(&there).unwrap()
+        };
+        let rows = |scope| {
+            let rows = OPERATOR.into_iter().filter(|row| row.scope == scope);
+            needed(SERVICE_ACCOUNT, &rows.collect::<Vec<_>>())
+        };
+        for namespace in ["blog", "shop"] {
+            is_granted(&rows(Scope::Namespaces), &in_namespace(namespace));
+        }
+        let mut own = rows(Scope::Own);
+        own.extend(needed(SERVICE_ACCOUNT, &CONFINED));
+        own.extend(needed(SOLVER_ACCOUNT, &SOLVER));
+        is_granted(&own, &in_namespace(NAMESPACE));
     }
 
     fn is_granted(table: &BTreeSet<Right>, chart: &BTreeSet<Right>) {

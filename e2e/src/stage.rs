@@ -180,11 +180,24 @@ impl std::fmt::Debug for Stage {
 /// # Errors
 /// The file cannot be used.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
-    let config = Kubeconfig::read_from(kubeconfig).context("reading the kubeconfig")?;
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
-        .await
-        .context("using the kubeconfig")?;
+    Client::try_from(config(kubeconfig).await?).context("building a client")
+}
+
+/// The same, and an answer that asks for patience (429) is one: by itself a client asks again for minutes.
+///
+/// # Errors
+/// The file cannot be used.
+pub async fn client_that_asks_once(kubeconfig: &Path) -> Result<Client> {
+    let mut config = config(kubeconfig).await?;
+    config.default_retry = false;
     Client::try_from(config).context("building a client")
+}
+
+async fn config(kubeconfig: &Path) -> Result<Config> {
+    let config = Kubeconfig::read_from(kubeconfig).context("reading the kubeconfig")?;
+    Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+        .await
+        .context("using the kubeconfig")
 }
 
 /// Applies the generated CRDs, waits until they are served, and applies the operator's rights.

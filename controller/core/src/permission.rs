@@ -131,8 +131,42 @@ pub struct Holder<'a> {
     pub host: &'a str,
     /// When a Certificate that holds it was created; `None` for an Ingress.
     pub certificate_since: Option<Timestamp>,
-    /// Whether the namespace shares its names (`evercert.dev/name-sharing: allow`).
-    pub shares: bool,
+    /// Whether the namespace shares its names.
+    pub sharing: Sharing,
+}
+
+/// Whether a namespace shares its names, by the annotation `evercert.dev/name-sharing: allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// It does.
+    Allowed,
+    /// It does not say so.
+    Refused,
+    /// The operator may not read it.
+    Unread,
+}
+
+impl Sharing {
+    /// As the annotation says.
+    #[must_use]
+    pub fn of(annotation: Option<&String>) -> Self {
+        match annotation.map(String::as_str) {
+            Some("allow") => Self::Allowed,
+            Some(_) | None => Self::Refused,
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Allowed | Self::Refused => {
+                "let that namespace share its names with the annotation evercert.dev/name-sharing: allow"
+            }
+            Self::Unread => {
+                "have the operator started with --name-sharing=allow (value nameSharing): it is confined to some namespaces, and may \
+                 not read what is annotated on them"
+            }
+        }
+    }
 }
 
 /// Whether another namespace holds one of `names`: an Ingress there, or a Certificate older than `created_at`.
@@ -147,18 +181,23 @@ pub fn check_holders<'a>(
         .into_iter()
         .find(|h| {
             h.namespace != namespace
-                && !h.shares
-                && h.certificate_since.is_none_or(|since| (since, h.namespace) < (created_at, namespace))
+                && h.sharing != Sharing::Allowed
+                && h.certificate_since
+                    .is_none_or(|since| (since, h.namespace) < (created_at, namespace))
                 && names.iter().any(|n| n == h.host)
         })
         .map(|h| Refusal {
             reason: Reason::NameHeldElsewhere,
             message: format!(
-                "{} is held by {} in namespace {}: remove it there, or let that namespace share its names with the annotation \
-                 evercert.dev/name-sharing: allow",
+                "{} is held by {} in namespace {}: remove it there, or {}",
                 h.host,
-                if h.certificate_since.is_some() { "an older Certificate" } else { "an Ingress" },
-                h.namespace
+                if h.certificate_since.is_some() {
+                    "an older Certificate"
+                } else {
+                    "an Ingress"
+                },
+                h.namespace,
+                h.sharing.remedy()
             ),
         })
 }
@@ -259,17 +298,27 @@ mod tests {
     #[test]
     fn an_ingress_or_an_older_certificate_of_another_namespace_holds_a_name() {
         let at = |s| Timestamp::from_second(s).unwrap();
-        let holder = |namespace, since, shares| Holder {
+        let holder = |namespace, since, sharing| Holder {
             namespace,
             host: "x.y",
             certificate_since: since,
-            shares,
+            sharing,
         };
         let check = |h| check_holders([h], "mine", at(10), &["x.y".to_owned()]).is_some();
-        assert!(check(holder("other", None, false)));
-        assert!(check(holder("other", Some(at(5)), false)));
-        assert!(!check(holder("other", Some(at(15)), false)));
-        assert!(!check(holder("other", None, true)));
-        assert!(!check(holder("mine", None, false)));
+        let (refused, allow) = (Sharing::of(None), "allow".to_owned());
+        assert!(check(holder("other", None, refused)));
+        assert!(check(holder("other", Some(at(5)), refused)));
+        assert!(!check(holder("other", Some(at(15)), refused)));
+        assert!(!check(holder("other", None, Sharing::of(Some(&allow)))));
+        assert!(!check(holder("mine", None, refused)));
+        // What cannot be read is no permission, and an annotation no remedy.
+        let unread = [holder("other", None, Sharing::Unread)];
+        let refusal = check_holders(unread, "mine", at(10), &["x.y".to_owned()]).unwrap();
+        assert!(
+            refusal.message.contains("--name-sharing=allow")
+                && !refusal.message.contains("evercert.dev/name-sharing"),
+            "{}",
+            refusal.message
+        );
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use evercert_api::duration::parse_duration;
 use evercert_core::forwarder::ForwarderShape;
 use evercert_core::lease::{Candidacy, LONGEST};
-use evercert_operator::{Config, LeaseConfig, Network, SolverConfig};
+use evercert_operator::{Config, LeaseConfig, Network, SolverConfig, Territory};
 
 use crate::log::LogArgs;
 use crate::serve;
@@ -28,6 +28,19 @@ pub(crate) struct ControllerArgs {
     /// The operator's own namespace: its solver and ledger, and the Secrets of ClusterIssuers
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     namespace: String,
+
+    /// The namespaces that are looked after, joined by commas [default: all]
+    ///
+    /// Rights are then needed in these and in the operator's own only. ClusterIssuers, ingress classes, and the labels and annotations
+    /// of namespaces, which are in the cluster as a whole, are not read.
+    #[arg(
+        long,
+        env = "EVERCERT_NAMESPACES",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        value_parser = parse_namespace
+    )]
+    namespaces: Vec<String>,
 
     /// Whether a Certificate may have a name that stands in an Ingress or an older Certificate of another namespace
     #[arg(long, env = "EVERCERT_NAME_SHARING", value_enum, default_value_t = NameSharing::Refuse)]
@@ -273,6 +286,21 @@ fn parse_identity(text: &str) -> Result<String, String> {
     }
 }
 
+/// As Kubernetes takes it: a label of DNS.
+fn parse_namespace(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let is_inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let is_good = (1..=63).contains(&name.len())
+        && name.bytes().all(is_inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if is_good {
+        Ok(name.to_owned())
+    } else {
+        Err("write the name of a namespace".to_owned())
+    }
+}
+
 /// A key of an annotation, or all keys of a prefix.
 fn parse_annotation_key(text: &str) -> Result<String, String> {
     let key = text.trim();
@@ -308,7 +336,7 @@ fn build_identity() -> String {
 
 /// Runs the operator until a signal ends it.
 pub(crate) fn run(args: &ControllerArgs) -> Result<()> {
-    args.source.check()?;
+    args.source.check(!args.namespaces.is_empty())?;
     let config = build_config(args);
     serve::run(&args.log, async {
         let cluster = serve::find_cluster().await?;
@@ -319,6 +347,8 @@ pub(crate) fn run(args: &ControllerArgs) -> Result<()> {
 fn build_config(args: &ControllerArgs) -> Config {
     Config {
         namespace: args.namespace.clone(),
+        territory: Territory::new(args.namespaces.iter().cloned()),
+        ingress_classes: args.source.class_controllers(),
         solver: SolverConfig {
             image: args.solver_image.clone(),
             service_account: args.solver_service_account.clone(),
@@ -381,6 +411,44 @@ mod tests {
             ("certs", "evercert:1")
         );
         assert!(!config.name_sharing_allowed);
+    }
+
+    #[test]
+    fn it_looks_after_every_namespace_or_after_those_that_it_is_told() {
+        let territory = |more: &[&str]| config(more).map(|config| config.territory);
+        assert_eq!(territory(&[]), Ok(Territory::default()));
+        let given = territory(&["--namespaces", "shop,blog"]).unwrap();
+        assert!(given.is_confined());
+        assert!(given.names().iter().eq(["blog", "shop"]));
+        for bad in ["Shop", "a b", "a-", "shop,", "a.b"] {
+            let refusal = territory(&["--namespaces", bad]).unwrap_err();
+            assert!(refusal.contains("the name of a namespace"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn the_controllers_of_classes_are_told_by_name() {
+        let classes = |more: &[&str]| config(more).map(|config| config.ingress_classes);
+        let given = [
+            "--class-controllers",
+            "web=projectcontour.io/c,old=k8s.io/ingress-nginx",
+        ];
+        let given = classes(&given).unwrap();
+        let given: Vec<_> = given
+            .iter()
+            .map(|(name, by)| (name.as_str(), by.as_str()))
+            .collect();
+        assert_eq!(
+            given,
+            [
+                ("old", "k8s.io/ingress-nginx"),
+                ("web", "projectcontour.io/c")
+            ]
+        );
+        for bad in ["web", "=x", "web="] {
+            let refusal = classes(&["--class-controllers", bad]).unwrap_err();
+            assert!(refusal.contains("CLASS=CONTROLLER"), "{refusal}");
+        }
     }
 
     #[test]

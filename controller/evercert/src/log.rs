@@ -40,7 +40,12 @@ pub(crate) fn begin(args: &LogArgs) -> Result<()> {
         .with_writer(std::io::stderr);
     let begun = match args.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        // Of the spans the innermost says what a line is about.
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .try_init(),
     };
     begun
         .map_err(|e| anyhow::anyhow!(e))

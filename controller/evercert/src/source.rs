@@ -1,5 +1,7 @@
 //! What `evercert controller` is told about Ingresses as the source of Certificates.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use evercert_api::certificate::{IssuerKind, IssuerRef};
@@ -46,6 +48,18 @@ pub(crate) struct SourceArgs {
     )]
     ingress_classes: Vec<String>,
 
+    /// The ingress classes and the controller of each as its IngressClass names it, joined by commas: only with --namespaces, where they
+    /// cannot be read
+    #[arg(
+        long,
+        env = "EVERCERT_CLASS_CONTROLLERS",
+        value_name = "CLASS=CONTROLLER",
+        value_delimiter = ',',
+        value_parser = parse_class,
+        help_heading = "Ingresses"
+    )]
+    class_controllers: Vec<(String, String)>,
+
     /// In which namespaces Ingresses are looked at; the label evercert.dev/ingress-source is on the namespace
     #[arg(
         long,
@@ -83,14 +97,41 @@ fn parse_issuer(text: &str) -> Result<IssuerRef, String> {
     read.ok_or_else(|| "write Issuer/NAME or ClusterIssuer/NAME".to_owned())
 }
 
+fn parse_class(text: &str) -> Result<(String, String), String> {
+    let both = text.trim().split_once('=');
+    let both = both.filter(|(class, controller)| !class.is_empty() && !controller.is_empty());
+    both.map(|(class, controller)| (class.to_owned(), controller.to_owned()))
+        .ok_or_else(|| "write CLASS=CONTROLLER".to_owned())
+}
+
 impl SourceArgs {
-    /// Whether the options go together.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Whether the options go together, where the operator is confined to some namespaces or not.
+    pub(crate) fn check(&self, is_confined: bool) -> Result<()> {
+        ensure!(
+            is_confined || self.class_controllers.is_empty(),
+            "--class-controllers is for an operator with --namespaces: any other reads the IngressClasses of the cluster"
+        );
+        ensure!(
+            !is_confined || self.ingress_namespaces == Namespaces::All,
+            "--ingress-namespaces labelled needs the labels of namespaces, which an operator with --namespaces may not read: leave it out, \
+             and name in --namespaces those that you mean"
+        );
+        let default = self.default_issuer.as_ref();
+        ensure!(
+            !is_confined || default.is_none_or(|issuer| issuer.kind == IssuerKind::Issuer),
+            "--default-issuer is a ClusterIssuer, which an operator with --namespaces may not read: name an Issuer, which each of the \
+             namespaces has to have"
+        );
         ensure!(
             self.default_issuer.is_some() || !self.annotation_compat.contains(&Compat::KubeLego),
             "--annotation-compat kube-lego reads kubernetes.io/tls-acme, which names no issuer: add --default-issuer"
         );
         Ok(())
+    }
+
+    /// The controller of each ingress class that it is told.
+    pub(crate) fn class_controllers(&self) -> BTreeMap<String, String> {
+        self.class_controllers.iter().cloned().collect()
     }
 
     pub(crate) fn config(&self) -> SourceConfig {
@@ -121,9 +162,13 @@ mod tests {
     }
 
     fn read(line: &[&str]) -> Result<SourceConfig, String> {
+        read_where(false, line)
+    }
+
+    fn read_where(is_confined: bool, line: &[&str]) -> Result<SourceConfig, String> {
         let line = std::iter::once(&"x").chain(line);
         let read = Line::try_parse_from(line).map_err(|e| e.to_string())?;
-        read.source.check().map_err(|e| e.to_string())?;
+        read.source.check(is_confined).map_err(|e| e.to_string())?;
         Ok(read.source.config())
     }
 
@@ -162,5 +207,24 @@ mod tests {
         }
         let refusal = read(&["--annotation-compat", "kube-lego"]).unwrap_err();
         assert!(refusal.contains("add --default-issuer"), "{refusal}");
+    }
+
+    #[test]
+    fn one_that_is_confined_is_told_what_it_cannot_read_and_any_other_reads_it() {
+        let classes = "--class-controllers=web=projectcontour.io/c";
+        assert!(read_where(true, &[classes, "--default-issuer=Issuer/ca"]).is_ok());
+        for (is_confined, bad, told) in [
+            (false, classes, "is for an operator with --namespaces"),
+            (
+                true,
+                "--ingress-namespaces=labelled",
+                "labels of namespaces",
+            ),
+            (true, "--default-issuer=ClusterIssuer/le", "name an Issuer"),
+        ] {
+            let refusal = read_where(is_confined, &[bad]).unwrap_err();
+            assert!(refusal.contains(told), "{refusal}");
+            assert!(read_where(!is_confined, &[bad]).is_ok(), "{bad}");
+        }
     }
 }

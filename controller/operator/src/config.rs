@@ -1,5 +1,6 @@
 //! What the operator is told at its start, and by nobody else: no object of a tenant changes any of this.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,11 +9,17 @@ use evercert_core::lease::Candidacy;
 use evercert_core::source::SourceConfig;
 use evercert_probe::Network;
 
+use crate::territory::Territory;
+
 /// The operator's configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The operator's own namespace: solver, challenges, ledger, and the Secrets of every ClusterIssuer.
     pub namespace: String,
+    /// The namespaces that it looks after.
+    pub territory: Territory,
+    /// The ingress classes and the controller of each, where it is confined and cannot read them.
+    pub ingress_classes: BTreeMap<String, String>,
     /// The solver that it runs there.
     pub solver: SolverConfig,
     /// The forwarders that it may run in the namespaces of Certificates; none where it has no rights for them.

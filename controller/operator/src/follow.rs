@@ -1,7 +1,6 @@
 //! Watches: caches that are filled once and followed, and what wakes a Certificate beside its own changes.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +13,11 @@ use futures::stream::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
@@ -27,6 +25,7 @@ use crate::context::{Context, key_of, reference};
 use crate::execute::forget;
 use crate::issuer::{IssuerId, IssuerResource};
 use crate::run::IssuerWakers;
+use crate::territory::Events;
 
 /// A watch is begun anew after so many seconds, so that one on a dead connection is noticed.
 const WATCH_TIMEOUT: u32 = 90;
@@ -68,20 +67,19 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Followed<K> {
     }
 }
 
-/// Follows all objects that `api` reaches, for as long as `tasks` are there. One with a status that is `foreign` counts as changed.
+/// Follows all objects of a watch, for as long as `tasks` are there. One with a status that is `foreign` counts as changed.
 pub(crate) fn follow<K>(
-    api: Api<K>,
+    watch: Events<K>,
     tasks: &mut JoinSet<()>,
     foreign: impl Fn(&K) -> bool + Send + Sync + 'static,
 ) -> Followed<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
     let (cache, writer) = reflector::store();
     let (wanted, changes) = unbounded();
     let (removed, gone) = unbounded();
-    let stream = watcher(api, watcher::Config::default().timeout(WATCH_TIMEOUT))
-        .default_backoff()
+    let stream = watch
         .modify(|object: &mut K| keep_source(&mut object.meta_mut().managed_fields))
         .reflect(writer);
     tasks.spawn(pass_on(stream, cache.clone(), foreign, wanted, removed));
@@ -90,6 +88,11 @@ where
         changes,
         gone,
     }
+}
+
+/// How a watch of a cache is told to go on.
+pub(crate) fn watch_config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_TIMEOUT)
 }
 
 /// Of the managed fields only whether the source is a manager: the rest is often the largest part of an object.
@@ -311,15 +314,13 @@ fn has_jumped(wall: SignedDuration, steady: Duration) -> bool {
 /// The Certificates whose Secrets change: ours by label, metadata only, deletions too. Issuers whose account's key changes are
 /// woken beside.
 pub(crate) fn watch_secrets(
-    client: Client,
+    client: &Client,
     context: Arc<Context>,
-) -> impl Stream<Item = ObjectRef<Certificate>> + Send + 'static {
-    let api: Api<PartialObjectMeta<Secret>> = Api::all(client);
-    let config = watcher::Config::default()
-        .labels(keys::SECRET_ROLE_LABEL)
-        .timeout(WATCH_TIMEOUT);
-    watcher(api, config)
-        .default_backoff()
+) -> impl Stream<Item = ObjectRef<Certificate>> + Send + 'static + use<> {
+    let config = watch_config().labels(keys::SECRET_ROLE_LABEL);
+    let territory = &context.config.territory;
+    territory
+        .watch::<PartialObjectMeta<Secret>>(client, &config)
         .flat_map(move |event| {
             let concerned = match event {
                 Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
@@ -388,6 +389,7 @@ mod tests {
 
     use futures::stream;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use serde::de::DeserializeOwned;
     use tokio::time::sleep;
 
     use super::*;

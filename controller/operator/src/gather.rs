@@ -126,7 +126,7 @@ async fn look_at(
     .await;
     let issuer = chosen.id.clone();
     let session = context.sessions.get(&issuer);
-    let generation = if live {
+    let generation = if live && !context.config.territory.leaves_out(&issuer) {
         read_generation(&issuer, context).await?
     } else {
         None
@@ -459,6 +459,15 @@ pub(crate) fn observe_issuer(
     session: Option<&Session>,
     live_generation: Option<i64>,
 ) -> IssuerObservation {
+    if context.config.territory.leaves_out(id) {
+        return IssuerObservation::NotReady {
+            reason: "OutOfReach".to_owned(),
+            message: "the operator is confined to some namespaces (--namespaces, value namespaces) and may not read ClusterIssuers; \
+                      name an Issuer of this namespace in spec.issuerRef"
+                .to_owned(),
+            facts: None,
+        };
+    }
     // A pass of the issuer's that ended after it was deleted may have left a session behind.
     if !context.wake_issuers.exists(id) {
         return IssuerObservation::Missing;

@@ -33,7 +33,9 @@ mod served;
 mod slots;
 mod source;
 mod stint;
+mod territory;
 
 pub use config::{Config, LeaseConfig, SolverConfig};
 pub use evercert_probe::Network;
 pub use run::{RunError, run};
+pub use territory::Territory;

@@ -81,7 +81,7 @@ impl Projections {
     /// The handle, and the task that does the work once it runs. `calls` is for writes, `watches` for watches: a client whose
     /// answers may take for ever.
     #[must_use]
-    pub fn new(calls: Client, watches: Client, config: &Config) -> (Self, ProjectionTask) {
+    pub fn new(calls: Client, watches: &Client, config: &Config) -> (Self, ProjectionTask) {
         let (ingresses, writer) = store();
         let shared = Arc::new(Shared::default());
         let task = ProjectionTask::new(Arc::clone(&shared), calls, watches, config, writer);

@@ -176,11 +176,7 @@ pub async fn run(
         .map_err(RunError::Health)?;
     // By the client that asks whether it acts or not.
     let mut reviews = JoinSet::new();
-    reviews.spawn(tell_missing(
-        clients.lease.clone(),
-        config.namespace.clone(),
-        config.forwarder.is_some(),
-    ));
+    reviews.spawn(tell_missing(clients.lease.clone(), config.clone()));
     loop {
         match Box::pin(stint(&clients, &config, &health, shutdown.clone())).await? {
             Ended::Shutdown => return Ok(()),

@@ -17,13 +17,13 @@ use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::future::{self, BoxFuture, Shared};
 use futures::stream::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::Api;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::{Instrument, Span};
 
 use crate::config::Config;
 use crate::context::{Context, key_of};
@@ -31,7 +31,7 @@ use crate::echo::Echoes;
 use crate::error::Error;
 use crate::follow::{
     Followed, call_next, follow, forget_gone, forget_gone_issuers, wake_after_jumps,
-    wake_namespaces, wake_presented, wake_routed, watch_secrets,
+    wake_namespaces, wake_presented, wake_routed, watch_config, watch_secrets,
 };
 use crate::health::{Health, Role};
 use crate::issuer::{self, IssuerResource, Sessions, Turns};
@@ -48,6 +48,7 @@ use crate::run::{Clients, IssuerWakers, RunError};
 use crate::served::{ServedLooks, wake_unserved};
 use crate::slots::Slots;
 use crate::source;
+use crate::territory::Territory;
 
 /// How long passes may go on after they were asked to end: less than a kubelet waits, so that the Lease is given up in any case.
 const GRACE: Duration = Duration::from_secs(20);
@@ -76,26 +77,40 @@ struct Caches {
 }
 
 impl Caches {
-    fn follow(watching: &Client, projections: Projections, tasks: &mut JoinSet<()>) -> Self {
+    fn follow(
+        watching: &Client,
+        territory: &Territory,
+        projections: Projections,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let config = watch_config();
         let echoes = Arc::new(Echoes::default());
         let (of_certificates, of_issuers, of_cluster_issuers) =
             (echoes.clone(), echoes.clone(), echoes.clone());
         Self {
-            certificates: follow(Api::all(watching.clone()), tasks, move |c: &Certificate| {
-                of_certificates.is_foreign(&c.metadata, c.status.as_ref())
-            }),
-            issuers: follow(Api::all(watching.clone()), tasks, move |i: &Issuer| {
-                of_issuers.is_foreign(&i.metadata, i.status.as_ref())
-            }),
+            certificates: follow(
+                territory.watch(watching, &config),
+                tasks,
+                move |c: &Certificate| of_certificates.is_foreign(&c.metadata, c.status.as_ref()),
+            ),
+            issuers: follow(
+                territory.watch(watching, &config),
+                tasks,
+                move |i: &Issuer| of_issuers.is_foreign(&i.metadata, i.status.as_ref()),
+            ),
             cluster_issuers: follow(
-                Api::all(watching.clone()),
+                territory.watch_cluster(watching, &config, Vec::new()),
                 tasks,
                 move |i: &ClusterIssuer| {
                     of_cluster_issuers.is_foreign(&i.metadata, i.status.as_ref())
                 },
             ),
             // What stands in a namespace's status is nobody's business here.
-            namespaces: follow(Api::all(watching.clone()), tasks, |_| false),
+            namespaces: follow(
+                territory.watch_cluster(watching, &config, Vec::new()),
+                tasks,
+                |_| false,
+            ),
             projections,
             echoes,
         }
@@ -154,10 +169,10 @@ pub(crate) async fn stint(
     let client = clients.bound_to(&candidate.mandate())?;
     let watching = &clients.watching;
     let mut tasks = JoinSet::new();
-    let (projections, projection_task) = Projections::new(client.clone(), watching.clone(), config);
+    let (projections, projection_task) = Projections::new(client.clone(), watching, config);
     // It watches; it writes only when it is told which Certificates there are.
     tasks.spawn(projection_task.run());
-    let mut caches = Caches::follow(watching, projections, &mut tasks);
+    let mut caches = Caches::follow(watching, &config.territory, projections, &mut tasks);
     let filled = caches.filled();
     let claim = tokio::select! {
         claim = candidate.acquire(filled, || health.set(Role::Standby)) => claim,
@@ -265,7 +280,7 @@ async fn act(
     tasks.spawn(sweep(context.clone()));
     tasks.spawn(wake_after_jumps(context.clone()));
     tasks.spawn(source::run(context.clone()));
-    let secrets = watch_secrets(watching, context.clone());
+    let secrets = watch_secrets(&watching, context.clone());
     let news = context.news.clone();
     let changes = Followed::from_now(&certificates.store, certificates.changes);
     let changes = changes.inspect(move |c| news.note(&c.namespace().unwrap_or_default()));
@@ -275,7 +290,10 @@ async fn act(
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown.clone())
         .run(
-            reconcile,
+            |certificate, context| {
+                let span = build_span(certificate.as_ref());
+                reconcile(certificate, context).instrument(span)
+            },
             |object, error, _| log_error(&object, error),
             context.clone(),
         )
@@ -322,6 +340,17 @@ async fn open_ledger(client: &Client, namespace: &str) -> Result<Ledger, RunErro
     }
 }
 
+/// One pass: what is logged in it tells what it is about, whatever the level. JSON calls the span's own name `name`.
+fn build_span<K: Resource<DynamicType = ()>>(object: &K) -> Span {
+    let meta = object.meta();
+    tracing::error_span!(
+        "reconcile",
+        kind = %K::kind(&()),
+        namespace = meta.namespace.as_deref(),
+        object = meta.name.as_deref(),
+    )
+}
+
 fn log_error<K: Resource<DynamicType = ()> + Debug>(
     object: &Arc<K>,
     error: &Error,
@@ -361,7 +390,10 @@ async fn run_issuers<K: IssuerResource>(
         .reconcile_on(wakes)
         .graceful_shutdown_on(shutdown)
         .run(
-            issuer::reconcile,
+            |issuer, context| {
+                let span = build_span(issuer.as_ref());
+                issuer::reconcile(issuer, context).instrument(span)
+            },
             |object, error, _| log_error(&object, error),
             context,
         )

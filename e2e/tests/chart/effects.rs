@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::Scene;
-use crate::text::{everything, values};
+use crate::text::{confined, everything, values};
 
 /// Other values than those of the set `everything`, as JSON.
 const OTHERS: &[(&str, &[&str])] = &[
@@ -60,6 +60,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     (
         "[]",
         &[
+            "namespaces",
             "dnsServers",
             "extraArgs",
             "extraObjects",
@@ -123,6 +124,7 @@ const OTHERS: &[(&str, &[&str])] = &[
         "[{\"name\": \"roots\", \"mountPath\": \"/other\"}]",
         &["extraVolumeMounts"],
     ),
+    ("{\"contour\": \"other\"}", &["ingress.classControllers"]),
     ("\"refuse\"", &["nameSharing"]),
     ("\"Issuer/other\"", &["ingress.defaultIssuer"]),
     ("[\"kube-lego\"]", &["ingress.annotationCompat"]),
@@ -160,14 +162,21 @@ const GIVEN_FIRST: &[(&str, &str)] = &[
     ),
 ];
 
+/// Without `namespaces` classes are read from the cluster.
+const CLASSES_READ: &str = "ingress.classControllers={}";
+
+/// What is nothing beside the other values of `everything`.
+const CONFINED: &[&str] = &["ingress.classControllers", "namespaces"];
+
 pub(crate) fn every_value_has_one(scene: &Scene) -> Result<()> {
-    let render = |given: &[&str]| {
+    let render_on = |values: Vec<String>, given: &[&str]| {
         let given = given.iter().flat_map(|value| ["--set-json", value]);
         let given = given.map(ToOwned::to_owned);
         scene
             .helm
-            .template(&everything().into_iter().chain(given).collect::<Vec<_>>())
+            .template(&values.into_iter().chain(given).collect::<Vec<_>>())
     };
+    let render = |given: &[&str]| render_on(everything(), given);
     let plain = render(&[])?;
     ensure!(plain == render(&[])?, "it is not rendered the same twice");
     for value in values()? {
@@ -180,6 +189,20 @@ pub(crate) fn every_value_has_one(scene: &Scene) -> Result<()> {
             .find(|(_, names)| names.contains(&name.as_str()));
         let (other, _) = other.with_context(|| format!("{name}: no other value is here"))?;
         let given = format!("{name}={other}");
+        if CONFINED.contains(&name.as_str()) {
+            let before = render_on(confined(), &[])?;
+            let given = [given.as_str(), CLASSES_READ];
+            let given = if name == "namespaces" {
+                &given[..]
+            } else {
+                &given[..1]
+            };
+            ensure!(
+                before != render_on(confined(), given)?,
+                "{name} has no effect"
+            );
+            continue;
+        }
         let first = GIVEN_FIRST.iter().find(|(of, _)| *of == name);
         let (before, after) = match first {
             Some((_, first)) => (render(&[first])?, render(&[first, &given])?),

@@ -24,6 +24,11 @@ pub(crate) fn everything() -> Vec<String> {
     with_values(&repository().join("e2e/tests/chart/values/everything.yaml"))
 }
 
+/// Values that do not go with others of `everything`.
+pub(crate) fn confined() -> Vec<String> {
+    with_values(&repository().join("e2e/tests/chart/values/namespaces.yaml"))
+}
+
 pub(crate) fn lint(scene: &Scene) -> Result<()> {
     let folder = chart::folder().display().to_string();
     for values in chart::sets()? {
@@ -154,6 +159,12 @@ const BAD: &[(&str, &str, &str)] = &[
         "\"some\"",
         "value must be one of 'all', 'labelled'",
     ),
+    ("namespaces", "[\"Shop\"]", "does not match pattern"),
+    (
+        "ingress.classControllers",
+        "{\"web\": \"a,b\"}",
+        "does not match pattern",
+    ),
     ("solver.port", "80", "minimum: got 80, want 1,024"),
     ("solver.idle", "\"never\"", "does not match pattern"),
     ("lease.duration", "\"\"", "minLength"),
@@ -189,6 +200,25 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Values that do not go together, and words of the sentence that says so. The first's name is in each.
+const TOGETHER: &[(&str, &str, &str)] = &[
+    (
+        "ingress.namespaces",
+        "ingress.namespaces=labelled,namespaces={shop}",
+        "labels of namespaces",
+    ),
+    (
+        "ingress.defaultIssuer",
+        "ingress.defaultIssuer=ClusterIssuer/le,namespaces={shop}",
+        "name an Issuer",
+    ),
+    (
+        "ingress.classControllers",
+        "ingress.classControllers.web=example.com/c",
+        "is for `namespaces`",
+    ),
+];
+
 pub(crate) fn refusals(scene: &Scene) -> Result<()> {
     // What they are refused for is theirs: the same command without them is not refused.
     template(scene, &IMAGE)?;
@@ -210,6 +240,10 @@ pub(crate) fn refusals(scene: &Scene) -> Result<()> {
         template(scene, &[IMAGE[0], IMAGE[1], "--set", service]),
         "needs metrics.service.enabled",
     ));
+    for (path, given, words) in TOGETHER {
+        let answer = template(scene, &[IMAGE[0], IMAGE[1], "--set", given]);
+        told.push(((*path).to_owned(), answer, *words));
+    }
     for (path, answer, words) in told {
         let Err(refusal) = answer else {
             anyhow::bail!("{path} is not refused");
@@ -266,8 +300,9 @@ pub(crate) fn schema(_: &Scene) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn options(scene: &Scene) -> Result<()> {
-    let rendered = parse(&scene.helm.template(&everything())?)?;
+/// What the operator is told in a rendering.
+fn arguments(rendered: &str) -> Result<Vec<String>> {
+    let rendered = parse(rendered)?;
     let deployment = rendered.iter().find(|object| {
         let types = object.types.as_ref();
         types.is_some_and(|types| types.kind == "Deployment")
@@ -276,7 +311,14 @@ pub(crate) fn options(scene: &Scene) -> Result<()> {
     let arguments = deployment
         .data
         .pointer("/spec/template/spec/containers/0/args");
-    let arguments: Vec<String> = serde_json::from_value(arguments.context("no args")?.clone())?;
+    Ok(serde_json::from_value(
+        arguments.context("no args")?.clone(),
+    )?)
+}
+
+pub(crate) fn options(scene: &Scene) -> Result<()> {
+    let arguments = arguments(&scene.helm.template(&everything())?)?;
+    let of_the_confined = self::arguments(&scene.helm.template(&confined())?)?;
     let evercert = sibling("evercert")?;
     let controller = |words: &[String]| -> Result<String> {
         said(Command::new(&evercert).args(words).arg("--help").output()?)
@@ -285,6 +327,7 @@ pub(crate) fn options(scene: &Scene) -> Result<()> {
     let help = controller(&arguments)?;
     let mut wrong = arguments.clone();
     wrong.push("--no-such-option=1".to_owned());
+    controller(&of_the_confined)?;
     ensure!(controller(&wrong).is_err(), "the test cannot tell");
 
     let options = help.lines().filter_map(|line| {
@@ -296,6 +339,7 @@ pub(crate) fn options(scene: &Scene) -> Result<()> {
         count += 1;
         let given = arguments
             .iter()
+            .chain(&of_the_confined)
             .any(|argument| argument == option || argument.starts_with(&format!("{option}=")));
         ensure!(given, "{option} is set by no value");
     }

@@ -115,7 +115,7 @@ async fn stand_by(first: &Operator) -> Result<Operator> {
 }
 
 /// A certificate whose order is recorded and whose challenge the CA works on, patiently.
-async fn amid_an_order(story: &Story<'_>) -> Result<TestCa> {
+pub(crate) async fn amid_an_order(story: &Story<'_>) -> Result<TestCa> {
     let patient = Pebble {
         retry_after: (3, 3),
         ..Pebble::default()

@@ -15,6 +15,7 @@ mod app;
 mod backlog;
 mod ca_outage;
 mod chains;
+mod confined;
 mod contested;
 mod crash;
 mod crowds;
@@ -22,6 +23,7 @@ mod damage;
 mod days;
 mod deleted;
 mod dns_preflight;
+mod drained;
 mod edited;
 mod ending;
 mod extras;
@@ -34,6 +36,7 @@ mod inside;
 mod issue;
 mod leaders;
 mod limits;
+mod logs;
 mod memory;
 mod midway;
 mod neighbours;
@@ -153,6 +156,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(told::tales())
             .one_by_one(vanished::tales())
             .one_by_one(pod::tales())
+            .one_by_one(drained::tales())
             .one_by_one(solver::tales())
             .one_by_one(limits::tales())
             .one_by_one(dns_preflight::without_operator()),
@@ -160,6 +164,8 @@ fn groups() -> Vec<Group> {
         Group::new("settings")
             .one_by_one(unstorable::tales())
             .one_by_one(rights::tales())
+            .one_by_one(confined::tales())
+            .one_by_one(logs::tales())
             .one_by_one(annotated::others::with_options())
             .one_by_one(adoption::without_operator())
             .one_by_one(extras::without_operator())

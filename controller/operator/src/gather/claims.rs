@@ -9,7 +9,7 @@ use evercert_core::forwarder::describe_refusal;
 use evercert_core::key::ObjectKey;
 use evercert_core::observe::{ForwarderState, Observed, Refusal};
 use evercert_core::ownership::{Claimant, find_owner};
-use evercert_core::permission::{Holder, check_holders, check_policy};
+use evercert_core::permission::{Holder, Sharing, check_holders, check_policy};
 use evercert_core::routes::is_route;
 use evercert_core::source::{owners, source_classes};
 use jiff::Timestamp;
@@ -198,10 +198,10 @@ pub(super) fn find_refusal(
     }
     let in_place = o.issued().filter(|c| c.is_valid_at(now));
     let shares = |name: &str| {
-        labels_of(name, context)
-            .1
-            .get(keys::NAME_SHARING)
-            .is_some_and(|v| v == "allow")
+        if context.config.territory.is_confined() {
+            return Sharing::Unread;
+        }
+        Sharing::of(labels_of(name, context).1.get(keys::NAME_SHARING))
     };
     let certificates = context.certificates.state();
     let ingresses = context.ingresses.state();
@@ -251,7 +251,7 @@ pub(super) fn find_refusal(
                 namespace,
                 host,
                 certificate_since,
-                shares: shares(namespace),
+                sharing: shares(namespace),
             }
         });
     check_holders(holders, namespace, o.created_at, &wanted)

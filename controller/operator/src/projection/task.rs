@@ -20,7 +20,7 @@ use evercert_core::routes::{
     plan_routes, service_name,
 };
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -57,7 +57,7 @@ const MEMORY: Duration = Duration::from_mins(1);
 pub struct ProjectionTask {
     shared: Arc<Shared>,
     calls: Client,
-    watches: Client,
+    changes: SelectAll<BoxStream<'static, Change>>,
     namespace: String,
     challenges_id: ObjectId,
     idle: Option<Duration>,
@@ -109,14 +109,14 @@ impl ProjectionTask {
     pub(super) fn new(
         shared: Arc<Shared>,
         calls: Client,
-        watches: Client,
+        watches: &Client,
         config: &Config,
         ingresses: Writer<Ingress>,
     ) -> Self {
         Self {
             shared,
             calls,
-            watches,
+            changes: watch_all(watches, config),
             namespace: config.namespace.clone(),
             challenges_id: ObjectId::new(Kind::ConfigMap, &config.namespace, CHALLENGES_NAME),
             idle: config.solver.idle,
@@ -138,7 +138,7 @@ impl ProjectionTask {
 
     /// Runs for ever; dropping it ends the watches and the writes under way.
     pub async fn run(mut self) {
-        let mut changes = watch_all(&self.watches, &self.namespace, self.shape.is_some());
+        let mut changes = std::mem::take(&mut self.changes);
         let mut writes = Writes::new();
         let shared = Arc::clone(&self.shared);
         loop {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::{Presentation, Projections, SolverReadiness};
 use crate::config::{Config, LeaseConfig, SolverConfig};
+use crate::territory::Territory;
 use api_server::{ApiServer, Change};
 
 const CONFIG_MAP: &str = "configmaps/evercert/evercert-challenges";
@@ -60,7 +61,8 @@ impl World {
 
     /// An operator that starts on `server` as it is, and finds these Certificates.
     fn on(server: ApiServer, idle: Option<Duration>, existing: &[&str]) -> Self {
-        let (projections, task) = Projections::new(server.client(), server.client(), &config(idle));
+        let (projections, task) =
+            Projections::new(server.client(), &server.client(), &config(idle));
         projections.retain_existing(&existing.iter().map(|name| key(name)).collect());
         Self {
             server,
@@ -140,6 +142,8 @@ impl World {
 fn config(idle: Option<Duration>) -> Config {
     Config {
         namespace: "evercert".to_owned(),
+        territory: Territory::default(),
+        ingress_classes: BTreeMap::new(),
         source: SourceConfig::default(),
         solver: SolverConfig {
             image: "evercert:test".to_owned(),

@@ -1,26 +1,26 @@
 //! The watches of the projections, as one stream of changes.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
 use evercert_api::keys::{
     CHALLENGES_NAME, COMPONENT_FORWARDER, COMPONENT_LABEL, COMPONENT_ROUTE, COMPONENT_SOLVER,
     SOLVER_NAME,
 };
 use evercert_core::key::ObjectKey;
+use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressClassSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::object::{Kind, Seen};
+use crate::config::Config;
+use crate::territory::{Events, Territory};
 
 /// How long one watch lasts, in seconds: what bounds the time that a connection may hang unnoticed.
 const WATCH_TIME: u32 = 90;
@@ -105,84 +105,90 @@ pub(super) enum Change {
     Failed(Scope, String),
 }
 
-/// All watches. With `forwarders` Deployments in every namespace, and LimitRanges.
-pub(super) fn watch_all(
-    client: &Client,
-    namespace: &str,
-    forwarders: bool,
-) -> SelectAll<BoxStream<'static, Change>> {
-    let config = || watcher::Config::default().timeout(WATCH_TIME);
-    let named = |name: &str| config().fields(&format!("metadata.name={name}"));
-    let pods = format!("{COMPONENT_LABEL} in ({COMPONENT_FORWARDER},{COMPONENT_SOLVER})");
+/// All watches of what `config` says.
+pub(super) fn watch_all(client: &Client, config: &Config) -> SelectAll<BoxStream<'static, Change>> {
+    let (own_namespace, territory) = (&config.namespace, &config.territory);
+    let here = Territory::new([own_namespace.clone()]);
+    let watch = || watcher::Config::default().timeout(WATCH_TIME);
+    let named = |name: &str| watch().fields(&format!("metadata.name={name}"));
     let components = format!(
         "{COMPONENT_LABEL} in ({COMPONENT_FORWARDER},{COMPONENT_ROUTE},{COMPONENT_SOLVER})"
     );
     let routes = format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}");
     let solver = format!("kubernetes.io/service-name={SOLVER_NAME}");
-
-    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let services: Api<Service> = Api::all(client.clone());
-    let slices: Api<EndpointSlice> = Api::all(client.clone());
-    let (deployments, which): (Api<Deployment>, _) = if forwarders {
-        (Api::all(client.clone()), config().labels(&pods))
+    let pods = format!("{COMPONENT_LABEL} in ({COMPONENT_FORWARDER},{COMPONENT_SOLVER})");
+    let has_forwarders = config.forwarder.is_some();
+    let (there, which) = if has_forwarders {
+        (territory.with(own_namespace), watch().labels(&pods))
     } else {
-        (
-            Api::namespaced(client.clone(), namespace),
-            named(SOLVER_NAME),
-        )
+        (here.clone(), named(SOLVER_NAME))
     };
-    let limits: Api<LimitRange> = Api::all(client.clone());
-    let ingresses: Api<Ingress> = Api::all(client.clone());
-    let classes: Api<IngressClass> = Api::all(client.clone());
-    let endpoints: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+    let classes = build_classes(&config.ingress_classes);
 
     let mut all = select_all([
-        own(
-            config_maps,
-            named(CHALLENGES_NAME),
+        own::<ConfigMap>(
+            here.watch(client, &named(CHALLENGES_NAME)),
             Scope::Challenges,
             Kind::ConfigMap,
-        )
-        .boxed(),
-        own(
-            services,
-            config().labels(&components),
+        ),
+        own::<Service>(
+            territory
+                .with(own_namespace)
+                .watch(client, &watch().labels(&components)),
             Scope::Services,
             Kind::Service,
-        )
-        .boxed(),
-        own(
-            slices,
-            config().labels(&routes),
+        ),
+        own::<EndpointSlice>(
+            territory.watch(client, &watch().labels(&routes)),
             Scope::Slices,
             Kind::EndpointSlice,
-        )
-        .boxed(),
-        own(deployments, which, Scope::Deployment, Kind::Deployment).boxed(),
-        watched(ingresses, config(), Scope::Ingresses, Change::Ingress).boxed(),
-        watched(classes, config(), Scope::Classes, Change::Class).boxed(),
+        ),
+        own::<Deployment>(
+            there.watch(client, &which),
+            Scope::Deployment,
+            Kind::Deployment,
+        ),
         watched(
-            endpoints,
-            config().labels(&solver),
+            territory.watch(client, &watch()),
+            Scope::Ingresses,
+            Change::Ingress,
+        ),
+        watched(
+            territory.watch_cluster(client, &watch(), classes),
+            Scope::Classes,
+            Change::Class,
+        ),
+        watched(
+            here.watch(client, &watch().labels(&solver)),
             Scope::Endpoints,
             Change::Endpoints,
-        )
-        .boxed(),
+        ),
     ]);
-    if forwarders {
-        all.push(watched(limits, config(), Scope::Limits, Change::Limits).boxed());
+    if has_forwarders {
+        let limits = territory.watch(client, &watch());
+        all.push(watched(limits, Scope::Limits, Change::Limits));
     }
     all
 }
 
-fn own<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    scope: Scope,
-    kind: Kind,
-) -> impl Stream<Item = Change> + Send
+/// The classes that the operator was told of.
+fn build_classes(told: &BTreeMap<String, String>) -> Vec<IngressClass> {
+    let class = |(name, controller): (&String, &String)| IngressClass {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(IngressClassSpec {
+            controller: Some(controller.clone()),
+            ..IngressClassSpec::default()
+        }),
+    };
+    told.iter().map(class).collect()
+}
+
+fn own<K>(watch: Events<K>, scope: Scope, kind: Kind) -> BoxStream<'static, Change>
 where
-    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Serialize + 'static,
 {
     let change = move |event: Event<K>| {
         let seen = |object: K| Seen::new(kind, &object);
@@ -197,36 +203,34 @@ where
             },
         )
     };
-    watched(api, config, scope, change)
+    watched(watch, scope, change)
 }
 
 fn watched<K>(
-    api: Api<K>,
-    config: watcher::Config,
+    watch: Events<K>,
     scope: Scope,
     change: impl Fn(Event<K>) -> Change + Send + 'static,
-) -> impl Stream<Item = Change> + Send
+) -> BoxStream<'static, Change>
 where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + 'static,
 {
-    watcher(api, config)
-        .default_backoff()
-        .map(move |result| match result {
-            Ok(event) => change(event.modify(|object| {
-                object.managed_fields_mut().clear();
-                // Often the largest part of an object, and the whole of it once more.
-                object
-                    .annotations_mut()
-                    .remove("kubectl.kubernetes.io/last-applied-configuration");
-            })),
-            Err(error) => {
-                tracing::debug!(%error, watch = scope.words(), "a watch failed and begins anew");
-                Change::Failed(
-                    scope,
-                    format!("{} cannot be watched: {}", scope.words(), cause_of(error)),
-                )
-            }
-        })
+    let changes = watch.map(move |result| match result {
+        Ok(event) => change(event.modify(|object| {
+            object.managed_fields_mut().clear();
+            // Often the largest part of an object, and the whole of it once more.
+            object
+                .annotations_mut()
+                .remove("kubectl.kubernetes.io/last-applied-configuration");
+        })),
+        Err(error) => {
+            tracing::debug!(%error, watch = scope.words(), "a watch failed and begins anew");
+            Change::Failed(
+                scope,
+                format!("{} cannot be watched: {}", scope.words(), cause_of(error)),
+            )
+        }
+    });
+    changes.boxed()
 }
 
 /// The API server's own words.

@@ -124,11 +124,13 @@ impl Again {
 }
 
 fn plan(namespace: &str, scene: &Scene, known: &Known, context: &Context) -> SourcePlan {
-    // One that is not known yet is looked at when it is.
+    // One that is not known yet is looked at when it is; where no labels can be read, none are there.
     let found = context.namespaces.get(&ObjectRef::new(namespace));
+    let unread = BTreeMap::new();
+    let unread = context.config.territory.is_confined().then_some(&unread);
     let index = context.projections.index();
     let facts = NamespaceFacts {
-        labels: found.as_ref().map(|n| n.labels()),
+        labels: found.as_ref().map(|n| n.labels()).or(unread),
         ingresses: scene.ingresses.iter().map(AsRef::as_ref).collect(),
         certificates: scene.certificates.iter().map(AsRef::as_ref).collect(),
         default_class: index.as_ref().and_then(|i| i.default_class()),

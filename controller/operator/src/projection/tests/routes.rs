@@ -260,7 +260,7 @@ async fn what_vanished_while_nobody_looked_is_taken_away_and_never_written() {
         let server = &world.server;
         Projections::new(
             server.client(),
-            server.client(),
+            &server.client(),
             &config(Some(Duration::from_mins(10))),
         )
     };
