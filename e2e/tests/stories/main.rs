@@ -15,6 +15,7 @@ mod app;
 mod backlog;
 mod ca_outage;
 mod chains;
+mod closed;
 mod contested;
 mod crash;
 mod crowds;
@@ -42,6 +43,7 @@ mod numbers;
 mod outage;
 mod outside;
 mod own_fallback;
+mod partial;
 mod permission;
 mod placement;
 mod pod;
@@ -94,6 +96,8 @@ fn groups() -> Vec<Group> {
         profiles::tales(),
         unreachable::tales(),
         self_check::tales(),
+        partial::tales(),
+        closed::tales(),
         served::tales(),
         renew::tales(),
         renewal_info::tales(),

@@ -29,10 +29,20 @@ pub(crate) fn tales() -> Vec<Tale> {
 
 /// An Issuer for `ca` with a self-check of its own.
 async fn issuer(story: &Story<'_>, name: &str, ca: &TestCa, check: &Value) -> Result<()> {
+    issuer_of(story, name, (&ca.directory(), &ca.bundle()?), check).await
+}
+
+/// The same for a CA by its directory and the bundle that this is verified with.
+pub(crate) async fn issuer_of(
+    story: &Story<'_>,
+    name: &str,
+    (directory, bundle): (&str, &str),
+    check: &Value,
+) -> Result<()> {
     let issuer = json!({
         "apiVersion": "evercert.dev/v1", "kind": "Issuer", "metadata": {"name": name},
         "spec": {"acme": {
-            "directory": ca.directory(), "termsOfServiceAgreed": true, "caBundle": ca.bundle()?,
+            "directory": directory, "termsOfServiceAgreed": true, "caBundle": bundle,
             "accountKeySecretRef": {"name": format!("{name}-account")},
             "http01": {"ingressClassName": INGRESS_CLASS, "selfCheck": check},
         }},

@@ -11,7 +11,7 @@ use evercert_core::key::ObjectKey;
 use futures::stream::{BoxStream, SelectAll, select_all};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::runtime::WatchStreamExt;
@@ -42,12 +42,14 @@ pub(super) enum Scope {
     Classes,
     /// Slices of the solver's own Service.
     Endpoints,
+    /// The solver's pods. Nothing waits for them: they only tell why it does not start.
+    Pods,
     /// All LimitRanges.
     Limits,
 }
 
 impl Scope {
-    /// Every watch; what only forwarders need where there may be some.
+    /// Every watch that something waits for; what only forwarders need where there may be some.
     pub(super) fn all(forwarders: bool) -> Vec<Self> {
         let mut all = vec![
             Self::Challenges,
@@ -70,7 +72,7 @@ impl Scope {
             Self::Slices => Some(Kind::EndpointSlice),
             Self::Deployment => Some(Kind::Deployment),
             Self::Ingresses => Some(Kind::Ingress),
-            Self::Classes | Self::Endpoints | Self::Limits => None,
+            Self::Classes | Self::Endpoints | Self::Pods | Self::Limits => None,
         }
     }
 
@@ -83,6 +85,7 @@ impl Scope {
             Self::Ingresses => "Ingresses",
             Self::Classes => "IngressClasses",
             Self::Endpoints => "the solver's EndpointSlices",
+            Self::Pods => "the solver's pods",
             Self::Limits => "LimitRanges",
         }
     }
@@ -99,6 +102,8 @@ pub(super) enum Change {
     Class(Event<IngressClass>),
     /// To a slice of the solver's Service.
     Endpoints(Event<EndpointSlice>),
+    /// To a pod of the solver.
+    Pod(Event<Pod>),
     /// To a LimitRange.
     Limits(Event<LimitRange>),
     /// A watch failed and begins anew by itself.
@@ -119,6 +124,7 @@ pub(super) fn watch_all(
     );
     let routes = format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}");
     let solver = format!("kubernetes.io/service-name={SOLVER_NAME}");
+    let of_solver = format!("{COMPONENT_LABEL}={COMPONENT_SOLVER}");
 
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let services: Api<Service> = Api::all(client.clone());
@@ -135,6 +141,7 @@ pub(super) fn watch_all(
     let ingresses: Api<Ingress> = Api::all(client.clone());
     let classes: Api<IngressClass> = Api::all(client.clone());
     let endpoints: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+    let solvers: Api<Pod> = Api::namespaced(client.clone(), namespace);
 
     let mut all = select_all([
         own(
@@ -166,6 +173,13 @@ pub(super) fn watch_all(
             config().labels(&solver),
             Scope::Endpoints,
             Change::Endpoints,
+        )
+        .boxed(),
+        watched(
+            solvers,
+            config().labels(&of_solver),
+            Scope::Pods,
+            Change::Pod,
         )
         .boxed(),
     ]);
