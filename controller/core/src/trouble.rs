@@ -3,7 +3,7 @@
 
 use crate::fault::Problem;
 use crate::forwarder::REMEDIES;
-use crate::reach::Seen;
+use crate::reach::{Seen, Sight};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +225,12 @@ causes! {
         "let the ingress controller reach the pods of evercert-solver in the operator's namespace: look at NetworkPolicies and at what a \
          service mesh wants"
     },
+    /// Led away to where the solver is not.
+    LedAway {
+        "led away",
+        "what is not the solver answers there: a login, or a redirect that takes every path",
+        "let /.well-known/acme-challenge/ through without a redirect and without a login"
+    },
     /// Any other status.
     OtherStatus {
         "another status",
@@ -288,7 +294,7 @@ causes! {
     /// No answer.
     Silent {
         "silent",
-        "a firewall, or a router that does not lead back inside (hairpin NAT)",
+        "a firewall, a NetworkPolicy, or a router that does not lead back inside (hairpin NAT)",
         "nothing where the CA gets there; else open port 80 to everybody"
     },
     /// Not HTTP.
@@ -319,10 +325,16 @@ causes! {
 }
 
 impl Cause {
-    /// What a sight means by itself.
+    /// What a sight means by itself. One rule that is missing is as likely behind a redirect as before it; a page that is there was
+    /// meant by who redirects.
     #[must_use]
-    pub fn of(seen: Seen) -> Self {
-        match seen {
+    pub fn of(sight: &Sight) -> Self {
+        match sight.what {
+            Seen::Refused | Seen::OtherStatus | Seen::OtherBody | Seen::TooLong
+                if !sight.redirects.is_empty() =>
+            {
+                Self::LedAway
+            }
             Seen::NotFound => Self::NoRule,
             Seen::Refused => Self::Forbidden,
             Seen::ServerError => Self::Gateway,

@@ -63,6 +63,7 @@ mod schema;
 mod self_check;
 mod served;
 mod solver;
+mod starting;
 mod told;
 mod unreachable;
 mod unstorable;
@@ -158,6 +159,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(vanished::tales())
             .one_by_one(pod::tales())
             .one_by_one(solver::tales())
+            .one_by_one(starting::tales())
             .one_by_one(limits::tales())
             .one_by_one(dns_preflight::without_operator()),
         // It has other rights or options, or is down while others write.
