@@ -28,7 +28,7 @@ pub(crate) fn tales() -> Vec<Tale> {
     tales![
         a_wrong_way_is_named_with_its_remedy_and_holds_the_order_for_the_issuers_budget,
         what_cannot_be_seen_from_here_holds_an_order_only_where_the_issuer_requires_it,
-        an_order_whose_way_has_to_be_seen_is_held_past_its_budget_and_issued_when_the_way_is_good,
+        an_order_whose_way_has_to_be_seen_is_held_while_it_is_wrong_and_issued_when_it_is_good,
         an_ipv6_address_where_nobody_listens_is_told_beside_an_ipv4_address_that_is_good,
     ]
 }
@@ -311,22 +311,23 @@ async fn what_cannot_be_seen_from_here_holds_an_order_only_where_the_issuer_requ
     Ok(())
 }
 
-/// Another one, whose way need not be seen, tells that the budget is over.
-async fn an_order_whose_way_has_to_be_seen_is_held_past_its_budget_and_issued_when_the_way_is_good(
+/// Another one, whose way need not be seen, tells that the time is over for which a wrong answer is heeded there.
+async fn an_order_whose_way_has_to_be_seen_is_held_while_it_is_wrong_and_issued_when_it_is_good(
     story: Story<'_>,
 ) -> Result<()> {
     let ca = story.ca().await?;
     let site = Site::start().await?;
-    for mode in ["Required", "Advisory"] {
-        let name = mode.to_lowercase();
-        let check = json!({"mode": mode, "budget": "2s"});
-        issuer(&story, &name, &ca, &check).await?;
-        let host = story.host(&name);
+    for (name, check) in [
+        ("required", json!({"mode": "Required"})),
+        ("advisory", json!({"budget": "2s"})),
+    ] {
+        issuer(&story, name, &ca, &check).await?;
+        let host = story.host(name);
         site.answer(&host, answer(200, "nginx", None));
         dns::point(&host, &[address::SITE])?;
         story
-            .certificate_with(&name, &[host], |spec| {
-                spec.issuer_ref.name.clone_from(&name);
+            .certificate_with(name, &[host], |spec| {
+                name.clone_into(&mut spec.issuer_ref.name);
             })
             .await?;
     }
