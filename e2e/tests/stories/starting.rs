@@ -9,10 +9,10 @@ use evercert_e2e::ca::TestCa;
 use evercert_e2e::operator::NAMESPACE;
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, manifest, operator, pods};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, Pod, ResourceQuota};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -128,8 +128,10 @@ async fn tell(story: &Story<'_>, case: &Case, orders: usize, ca: &TestCa) -> Res
     let told = held(story, case, orders, ca).await;
     taken.give_back(story).await?;
     told.context(case.name)?;
-    // A cluster tries ever more rarely to make a pod that it refused.
-    stop(story).await?;
+    if matches!(case.obstacle, Obstacle::Object(_)) {
+        // The cluster tries ever more rarely to make a pod that it refused.
+        stop(story).await?;
+    }
     story.ready(case.name, SOON * 2).await.context(case.name)?;
     ensure!(ca.count()?.orders == orders + 1, "{:?}", ca.count()?);
     Ok(())
@@ -190,25 +192,29 @@ async fn enforce(story: &Story<'_>, level: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Takes the solver away, as far as there is one; the operator makes another one when it is wanted.
+/// Takes the solver's pods away; the cluster makes others where it can. The Deployment stays: who deletes it again and again is
+/// given way to ever longer.
 async fn stop(story: &Story<'_>) -> Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(story.stage.client.clone(), NAMESPACE);
-    let list = async || pods::list(&story.stage.client, NAMESPACE, SOLVERS).await;
-    let before: Vec<_> = list().await?.iter().map(ResourceExt::uid).collect();
-    let params = DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Background),
-        ..DeleteParams::default()
-    };
-    match deployments.delete(SOLVER_NAME, &params).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => return Err(error.into()),
+    let client = || story.stage.client.clone();
+    let sets: Api<ReplicaSet> = Api::namespaced(client(), NAMESPACE);
+    let of_solver = ListParams::default().labels(SOLVERS);
+    let before = pods::list(&client(), NAMESPACE, SOLVERS).await?;
+    let before: Vec<_> = before.iter().map(ResourceExt::uid).collect();
+    // A new one tries at once.
+    for set in sets.list(&of_solver).await? {
+        sets.delete(&set.name_any(), &DeleteParams::background())
+            .await?;
     }
+    let pods: Api<Pod> = Api::namespaced(client(), NAMESPACE);
+    let at_once = DeleteParams::default().grace_period(0);
     story
         .wait_for("its pods are gone", SOON, async || {
-            let left = list().await?;
-            let is_gone = left.iter().all(|pod| !before.contains(&pod.uid()));
-            Ok(is_gone.then_some(()))
+            let mut left = pods::list(&client(), NAMESPACE, SOLVERS).await?;
+            left.retain(|pod| before.contains(&pod.uid()));
+            for pod in &left {
+                let _ = pods.delete(&pod.name_any(), &at_once).await;
+            }
+            Ok(left.is_empty().then_some(()))
         })
         .await
 }
@@ -243,6 +249,10 @@ async fn put(story: &Story<'_>, obstacle: &Obstacle) -> Result<Taken> {
             }
             roles
                 .replace(&role.name_any(), &PostParams::default(), &less)
+                .await?;
+            let deployments: Api<Deployment> = Api::namespaced(client(), NAMESPACE);
+            deployments
+                .delete(SOLVER_NAME, &DeleteParams::background())
                 .await?;
             Ok(Taken::Role(Box::new(role)))
         }
