@@ -27,6 +27,8 @@ const CALM: Duration = Duration::from_secs(30);
 const OBSTACLE: &str = "in-the-way";
 /// Its pods.
 const SOLVERS: &str = "app.kubernetes.io/name=evercert-solver";
+/// An image that is nowhere.
+const NOWHERE: &str = "localhost/nobody:1";
 /// Which level of PodSecurity pods have to conform to.
 const LEVEL: &str = "pod-security.kubernetes.io/enforce";
 
@@ -202,8 +204,10 @@ async fn stop(story: &Story<'_>) -> Result<()> {
     let before: Vec<_> = before.iter().map(ResourceExt::uid).collect();
     // A new one tries at once.
     for set in sets.list(&of_solver).await? {
-        sets.delete(&set.name_any(), &DeleteParams::background())
-            .await?;
+        // It may be going by itself.
+        let _ = sets
+            .delete(&set.name_any(), &DeleteParams::background())
+            .await;
     }
     let pods: Api<Pod> = Api::namespaced(client(), NAMESPACE);
     let at_once = DeleteParams::default().grace_period(0);
@@ -267,8 +271,15 @@ async fn put(story: &Story<'_>, obstacle: &Obstacle) -> Result<Taken> {
         Obstacle::Image => {
             let mut operator = story.stage.operator.lock().await;
             operator.kill()?;
-            operator.restart_with(&[("EVERCERT_SOLVER_IMAGE", "localhost/nobody:1")])?;
+            operator.restart_with(&[("EVERCERT_SOLVER_IMAGE", NOWHERE)])?;
             operator.ready().await?;
+            let deployments: Api<Deployment> = Api::namespaced(client(), NAMESPACE);
+            story
+                .wait_for("the solver's Deployment names it", SOON, async || {
+                    let deployment = json!(deployments.get(SOLVER_NAME).await?.spec);
+                    Ok(deployment.to_string().contains(NOWHERE).then_some(()))
+                })
+                .await?;
             Ok(Taken::Image)
         }
     }
