@@ -112,7 +112,7 @@ impl Observed {
             }
             Change::Pod(event) => {
                 self.failing.remove(&Scope::Pods);
-                self.pods.take(event);
+                self.pods.take(*event);
             }
             Change::Limits(event) => {
                 self.note_listed(Scope::Limits, matches!(event, Event::InitDone));

@@ -103,7 +103,7 @@ pub(super) enum Change {
     /// To a slice of the solver's Service.
     Endpoints(Event<EndpointSlice>),
     /// To a pod of the solver.
-    Pod(Event<Pod>),
+    Pod(Box<Event<Pod>>),
     /// To a LimitRange.
     Limits(Event<LimitRange>),
     /// A watch failed and begins anew by itself.
@@ -175,12 +175,9 @@ pub(super) fn watch_all(
             Change::Endpoints,
         )
         .boxed(),
-        watched(
-            solvers,
-            config().labels(&of_solver),
-            Scope::Pods,
-            Change::Pod,
-        )
+        watched(solvers, config().labels(&of_solver), Scope::Pods, |event| {
+            Change::Pod(Box::new(event))
+        })
         .boxed(),
     ]);
     if forwarders {
