@@ -149,7 +149,7 @@ impl Operator {
         self.restart_with(&[])
     }
 
-    /// The same with more variables in its environment, this once.
+    /// The same with more variables in its environment, this once; one that is that of an argument counts in its place.
     ///
     /// # Errors
     /// It runs already, or cannot be started.
@@ -166,7 +166,7 @@ impl Operator {
             .open(&self.log)
             .context("opening the operator's log")?;
         let child = Command::new(&self.program)
-            .args(self.arguments())
+            .args(self.arguments(variables))
             .env("KUBECONFIG", &self.kubeconfig)
             .envs(variables.iter().copied())
             // Ctrl-C in a terminal is not for it: it ends with the stage or with the world.
@@ -339,7 +339,7 @@ impl Operator {
 
     /// How the operator is told about the world that it is in. Its identity stays, as that of a container in its pod: one that
     /// starts again does not wait for its own earlier claim.
-    fn arguments(&self) -> Vec<String> {
+    fn arguments(&self, variables: &[(&str, &str)]) -> Vec<String> {
         let given = [
             ("--namespace", NAMESPACE),
             ("--solver-image", EVERCERT.reference),
@@ -348,7 +348,13 @@ impl Operator {
             ("--default-issuer", "Issuer/ca"),
             ("--annotation-compat", "cert-manager,kube-lego"),
         ];
-        let words = given.iter().flat_map(|(name, value)| [*name, *value]);
+        let is_given_otherwise = |argument: &str| {
+            let name = argument.trim_start_matches("--").replace('-', "_");
+            let name = format!("EVERCERT_{}", name.to_uppercase());
+            variables.iter().any(|(variable, _)| *variable == name)
+        };
+        let words = given.iter().filter(|(name, _)| !is_given_otherwise(name));
+        let words = words.flat_map(|(name, value)| [*name, *value]);
         std::iter::once("controller")
             .chain(words)
             .map(ToOwned::to_owned)

@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evercert_cluster::address;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::wait_for;
+
+/// How long one story waits for another that has the address.
+const FREE: Duration = Duration::from_mins(2);
 
 /// What the site answers, whatever the path.
 #[derive(Debug, Clone)]
@@ -30,10 +36,10 @@ pub struct Site {
 }
 
 impl Site {
-    /// Listens.
+    /// Listens, as soon as no other one does.
     ///
     /// # Errors
-    /// Another one does.
+    /// Another one still does after two minutes.
     pub async fn start() -> Result<Self> {
         let hosts: Arc<Mutex<BTreeMap<String, Answer>>> = Arc::default();
         let known = Arc::clone(&hosts);
@@ -42,9 +48,11 @@ impl Site {
             let known = known.lock().unwrap_or_else(PoisonError::into_inner);
             answer(host.and_then(|host| known.get(host)))
         });
-        let listener = TcpListener::bind((address::SITE, 80))
-            .await
-            .with_context(|| format!("listening at {}", address::SITE))?;
+        let what = format!("{} is free", address::SITE);
+        let listener = wait_for(&what, FREE, async || {
+            Ok(Some(TcpListener::bind((address::SITE, 80)).await?))
+        })
+        .await?;
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });

@@ -226,14 +226,48 @@ pub fn describe_start(namespace: &str, deployment: Option<&Value>) -> String {
         let remedy = find_remedy(message);
         return format!("no pod can be made for Deployment {name}: {message}. Remedy: {remedy}");
     }
+    let wants = list_wants(deployment).join(", ");
+    let remedy = format!(
+        "Remedy: see by kubectl -n {namespace} describe pods -l {NAME_LABEL}={NAME} which of these it lacks (solver.forwarder in the \
+         chart has image, imagePullSecrets and nodeSelector; a NetworkPolicy may keep it from the solver)"
+    );
     if let Some(message) = told("Progressing", "False") {
         return format!(
-            "Deployment {name} does not get a ready pod: {message}. Remedy: see by kubectl -n {namespace} describe pods -l \
-             {NAME_LABEL}={NAME} whether it waits for a node, for its image (solver.forwarder in the chart: image, imagePullSecrets) or for \
-             the solver, which a NetworkPolicy may keep it from"
+            "Deployment {name} does not get a ready pod: {message}. It wants {wants}. {remedy}"
         );
     }
-    format!("Deployment {name} has no ready pod yet")
+    let pods = deployment
+        .pointer("/status/replicas")
+        .and_then(Value::as_i64);
+    if pods.is_some_and(|pods| pods > 0) {
+        return format!("Deployment {name} has a pod that is not ready yet: it wants {wants}");
+    }
+    format!("Deployment {name} has no pod yet")
+}
+
+/// What a forwarder needs to get ready: the operator reads no pods of other namespaces, so it cannot tell which of them is missing.
+fn list_wants(deployment: &Value) -> Vec<String> {
+    let pod = |field: &str| deployment.pointer(&format!("/spec/template/spec/{field}"));
+    let image = pod("containers/0/image").and_then(Value::as_str);
+    let mut wants: Vec<String> = image
+        .iter()
+        .map(|image| format!("its image {image}"))
+        .collect();
+    let secrets = pod("imagePullSecrets").and_then(Value::as_array);
+    let secrets = secrets.into_iter().flatten();
+    let names = secrets.filter_map(|secret| secret.get("name")?.as_str());
+    wants.extend(names.map(|name| format!("the pull secret {name} in this namespace")));
+    let labels = pod("nodeSelector").and_then(Value::as_object);
+    let labels = labels.into_iter().flatten();
+    let labels = labels.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
+    let labels: Vec<String> = labels.collect();
+    wants.push(if labels.is_empty() {
+        "a node".to_owned()
+    } else {
+        format!("a node with {}", labels.join(" and "))
+    });
+    wants.push("the solver's answer".to_owned());
+    wants
 }
 
 /// Words of the cluster about a pod that it refuses, and what to do.

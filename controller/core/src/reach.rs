@@ -278,7 +278,7 @@ impl Way {
         } else if is_answer && is_elsewhere && sight.what != Seen::ClosedHttps {
             Cause::Elsewhere
         } else {
-            Cause::of(sight.what)
+            Cause::of(sight)
         };
         Finding {
             hop: Hop::PublicName,
@@ -307,7 +307,7 @@ impl Way {
                 (hop, sight, is_answer, Cause::SolverSilent)
             }
             Some((hop, sight, is_answer)) => (hop, sight, is_answer, Cause::ServiceSilent),
-            None => (Hop::EntryPoint, sight, is_answer, Cause::of(sight.what)),
+            None => (Hop::EntryPoint, sight, is_answer, Cause::of(sight)),
         };
         Finding {
             hop,
@@ -329,7 +329,7 @@ impl Way {
         let entry_point = self.entry_point();
         if let Some(finding) = wrong {
             // The same address is named by what it is.
-            let is_entry_point = finding.cause == Cause::of(finding.sight.what);
+            let is_entry_point = finding.cause == Cause::of(&finding.sight);
             return Verdict::Wrong(match entry_point {
                 Some(Look::Wrong(sight)) if is_entry_point => self.at_entry_point(sight, true),
                 Some(_) | None => finding,

@@ -67,7 +67,7 @@ const fn right(
 }
 
 /// What the operator needs, whatever its options.
-pub const OPERATOR: [Right; 22] = [
+pub const OPERATOR: [Right; 23] = [
     right(
         (GROUP, "certificates"),
         &["list", "watch"],
@@ -200,6 +200,13 @@ pub const OPERATOR: [Right; 22] = [
         Scope::Own,
         Need::Work,
         "to run the solver",
+    ),
+    right(
+        ("", "pods"),
+        &["list", "watch"],
+        Scope::Own,
+        Need::Part,
+        "to say why the solver does not start",
     ),
     right(
         (GROUP, "certificates"),

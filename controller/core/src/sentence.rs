@@ -2,7 +2,7 @@
 
 use crate::fault::{Fault, FaultClass, Problem};
 use crate::order::{OrderView, ProofState};
-use crate::trouble::find_problem;
+use crate::trouble::{find_problem, find_row};
 
 /// The longest text of a CA that is shown.
 const LONGEST: usize = 400;
@@ -97,7 +97,11 @@ pub fn build_remedy(fault: &Fault) -> String {
     } else if fault.class == FaultClass::Account && kind == Some("unauthorized") {
         Some(DENIED)
     } else {
-        kind.and_then(find_remedy)
+        fault
+            .problem
+            .as_ref()
+            .and_then(find_row)
+            .map(|row| row.remedy)
     };
     remedy
         .map(|remedy| format!(". Remedy: {remedy}"))
@@ -157,10 +161,10 @@ pub fn build_order_failure(view: &OrderView) -> (Option<String>, String) {
     let rest = build_rest(problems.len())
         .map(|rest| format!("; {rest}"))
         .unwrap_or_default();
-    let remedy = kind
-        .as_deref()
-        .and_then(find_remedy)
-        .map(|r| format!(". Remedy: {r}"))
+    let remedy = problems
+        .first()
+        .and_then(|(_, problem)| find_row(problem))
+        .map(|row| format!(". Remedy: {}", row.remedy))
         .unwrap_or_default();
     let problems = cut(parts.join("; "), LONGEST_FAILURE);
     let message = format!("the CA refused the order: {problems}{rest}{remedy}");

@@ -1,8 +1,9 @@
 //! One table of what goes wrong on the way to a certificate: what it means, what to do, and when the next attempt is. The
 //! sentences of conditions are made from it, and the page for users (`docs/troubleshooting.md`) is printed from it.
 
+use crate::fault::Problem;
 use crate::forwarder::REMEDIES;
-use crate::reach::Seen;
+use crate::reach::{Seen, Sight};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +139,36 @@ pub const PROBLEMS: [Row; 18] = [
     },
 ];
 
+/// What a CA that looks from several places in the world says before a problem that only some of them had.
+const FROM_AFAR: &str = "secondary validation";
+
+/// A problem of the way to the name that some of the CA's places had, and the first one not.
+pub const SECONDARY: Row = Row {
+    word: "any, with \"During secondary validation\" in its words",
+    means: "the CA looks from several places in the world: the first one gets there, and some of the others do not",
+    remedy: "let port 80 answer the whole world, at least at /.well-known/acme-challenge/: a filter by country, one against bots, or a DNS \
+             that answers by place turns some of the CA's places away",
+    next: AFTER_BACKOFF,
+};
+
+/// The row of a problem, where the table has one.
+#[must_use]
+pub fn find_row(problem: &Problem) -> Option<&'static Row> {
+    let is_of_the_way = [
+        "connection",
+        "dns",
+        "incorrectResponse",
+        "tls",
+        "unauthorized",
+    ];
+    if is_of_the_way.contains(&problem.kind.as_str())
+        && problem.detail.to_ascii_lowercase().contains(FROM_AFAR)
+    {
+        return Some(&SECONDARY);
+    }
+    find_problem(&problem.kind)
+}
+
 /// The row of a problem's type, where the table has one.
 #[must_use]
 pub fn find_problem(kind: &str) -> Option<&'static Row> {
@@ -193,6 +224,12 @@ causes! {
         "a rule is there, and what is behind it does not answer",
         "let the ingress controller reach the pods of evercert-solver in the operator's namespace: look at NetworkPolicies and at what a \
          service mesh wants"
+    },
+    /// Led away to where the solver is not.
+    LedAway {
+        "led away",
+        "what is not the solver answers there: a login, or a redirect that takes every path",
+        "let /.well-known/acme-challenge/ through without a redirect and without a login"
     },
     /// Any other status.
     OtherStatus {
@@ -257,7 +294,7 @@ causes! {
     /// No answer.
     Silent {
         "silent",
-        "a firewall, or a router that does not lead back inside (hairpin NAT)",
+        "a firewall, a NetworkPolicy, or a router that does not lead back inside (hairpin NAT)",
         "nothing where the CA gets there; else open port 80 to everybody"
     },
     /// Not HTTP.
@@ -288,10 +325,16 @@ causes! {
 }
 
 impl Cause {
-    /// What a sight means by itself.
+    /// What a sight means by itself. One rule that is missing is as likely behind a redirect as before it; a page that is there was
+    /// meant by who redirects.
     #[must_use]
-    pub fn of(seen: Seen) -> Self {
-        match seen {
+    pub fn of(sight: &Sight) -> Self {
+        match sight.what {
+            Seen::Refused | Seen::OtherStatus | Seen::OtherBody | Seen::TooLong
+                if !sight.redirects.is_empty() =>
+            {
+                Self::LedAway
+            }
             Seen::NotFound => Self::NoRule,
             Seen::Refused => Self::Forbidden,
             Seen::ServerError => Self::Gateway,
@@ -342,6 +385,12 @@ pub fn build_document() -> String {
         let cells = [word.as_str(), row.means, row.remedy, row.next];
         page.push_str(&line(&cells));
     }
+    page.push_str(&line(&[
+        SECONDARY.word,
+        SECONDARY.means,
+        SECONDARY.remedy,
+        SECONDARY.next,
+    ]));
     page.push_str(
         "\n## A forwarder that cannot start\n\n\
          With `spec.acme.http01.placement: Namespace`, and by itself with AWS load balancers and GCE, a small pod in the Certificate's \
@@ -372,10 +421,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_only_some_of_the_cas_places_see_is_no_closed_port() {
+        let remedy = |kind: &str, detail: &str| {
+            let problem = crate::plan::fixtures::problem(kind, detail);
+            find_row(&problem).map(|row| row.remedy)
+        };
+        let timeout = "198.51.100.7: Fetching http://a.example/: Timeout during connect";
+        let afar = format!("During secondary validation: {timeout}");
+        assert_eq!(remedy("connection", &afar), Some(SECONDARY.remedy));
+        assert_eq!(
+            remedy("connection", timeout),
+            find_problem("connection").map(|row| row.remedy)
+        );
+        // What a CAA record says is the same everywhere.
+        assert_eq!(
+            remedy("caa", &afar),
+            find_problem("caa").map(|row| row.remedy)
+        );
+        assert_eq!(remedy("other", timeout), None);
+    }
+
+    #[test]
     fn every_row_has_a_word_of_its_own_a_remedy_and_a_place_on_the_page() {
         let page = build_document();
         let rows: Vec<&Row> = PROBLEMS
             .iter()
+            .chain([&SECONDARY])
             .chain(Cause::ALL.iter().map(|cause| cause.row()))
             .collect();
         let words: BTreeSet<&str> = rows.iter().map(|row| row.word).collect();

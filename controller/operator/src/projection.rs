@@ -115,6 +115,11 @@ impl Projections {
         self.shared.want_solver(key);
     }
 
+    /// The same for a Certificate that has seen that it is not ready: it is told when it is, at once where it has just become so.
+    pub fn await_solver(&self, key: &ObjectKey) {
+        self.shared.await_solver(key);
+    }
+
     /// `key`, of this UID, is about to need the forwarder in its namespace: it is started with the solver behind it, or kept for
     /// another minute. May be called again and again.
     pub fn want_forwarder(&self, key: &ObjectKey, uid: String) {

@@ -15,6 +15,7 @@ mod app;
 mod backlog;
 mod ca_outage;
 mod chains;
+mod closed;
 mod confined;
 mod contested;
 mod crash;
@@ -45,6 +46,7 @@ mod numbers;
 mod outage;
 mod outside;
 mod own_fallback;
+mod partial;
 mod permission;
 mod placement;
 mod pod;
@@ -64,6 +66,7 @@ mod schema;
 mod self_check;
 mod served;
 mod solver;
+mod starting;
 mod told;
 mod unreachable;
 mod unstorable;
@@ -97,6 +100,8 @@ fn groups() -> Vec<Group> {
         profiles::tales(),
         unreachable::tales(),
         self_check::tales(),
+        partial::tales(),
+        closed::tales(),
         served::tales(),
         renew::tales(),
         renewal_info::tales(),
@@ -158,6 +163,7 @@ fn groups() -> Vec<Group> {
             .one_by_one(pod::tales())
             .one_by_one(drained::tales())
             .one_by_one(solver::tales())
+            .one_by_one(starting::tales())
             .one_by_one(limits::tales())
             .one_by_one(dns_preflight::without_operator()),
         // It has other rights or options, or is down while others write.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use evercert_api::condition;
+use evercert_api::{Certificate, condition};
 use evercert_cluster::Pebble;
 use evercert_core::forwarder::forwarder_name;
 use evercert_e2e::ca::TestCa;
@@ -11,7 +11,7 @@ use evercert_e2e::chart::Helm;
 use evercert_e2e::story::{SOON, issuer_yaml};
 use evercert_e2e::{Story, inventory, manifest, operator};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::issue::no_route_stays;
@@ -19,16 +19,21 @@ use crate::{Tale, tales};
 
 /// The option, as a variable.
 pub(crate) const ALLOWED: (&str, &str) = ("EVERCERT_NAMESPACE_PLACEMENT", "true");
+/// What forwarders are like, as a variable.
+const SHAPE: &str = "EVERCERT_FORWARDER";
 /// The pods of forwarders.
 const FORWARDERS: &str = "evercert.dev/component=forwarder";
 /// The cluster tries ever more rarely to make a pod that it refused.
 const WITH_ROOM: Duration = Duration::from_mins(2);
+/// What does not start is told within this.
+const TOLD: Duration = Duration::from_mins(1);
 
 pub(crate) fn tales() -> Vec<Tale> {
     let tales = tales![
         without_the_option_no_forwarder_is_made_and_no_order_placed,
         a_challenge_is_passed_on_from_a_restricted_namespace_with_a_limit_range_and_a_quota,
         a_namespace_without_room_for_the_forwarder_costs_no_order_and_issues_when_there_is_room,
+        a_forwarder_that_lacks_its_image_or_a_node_is_told_with_what_it_wants_and_costs_no_order,
     ];
     tales.into_iter().map(Tale::on_a_node).collect()
 }
@@ -47,11 +52,20 @@ pub(crate) async fn grant(story: &Story<'_>) -> Result<()> {
 
 /// Starts the operator again with the option, and without it when `told` has ended.
 async fn allowed(story: &Story<'_>, told: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    allowed_with(story, "{}", told).await
+}
+
+/// The same with forwarders of a shape.
+async fn allowed_with(
+    story: &Story<'_>,
+    shape: &str,
+    told: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
     grant(story).await?;
     {
         let mut operator = story.stage.operator.lock().await;
         operator.kill()?;
-        operator.restart_with(&[ALLOWED])?;
+        operator.restart_with(&[ALLOWED, (SHAPE, shape)])?;
         operator.ready().await?;
     }
     let told = match told().await {
@@ -177,6 +191,50 @@ async fn a_namespace_without_room_for_the_forwarder_costs_no_order_and_issues_wh
         nothing_stays(story).await
     })
     .await
+}
+
+/// The operator reads no pods there, so it says what they want and where to look.
+async fn a_forwarder_that_lacks_its_image_or_a_node_is_told_with_what_it_wants_and_costs_no_order(
+    story: Story<'_>,
+) -> Result<()> {
+    let story = &story;
+    let ca = story.stage.ca(story.namespace, Pebble::default()).await?;
+    let cases = [
+        (
+            "image",
+            r#"{"image": "localhost/nobody:1"}"#,
+            "it wants its image localhost/nobody:1, a node,",
+        ),
+        (
+            "node",
+            r#"{"nodeSelector": {"pool": "nowhere"}}"#,
+            "a node with pool=nowhere, the solver's answer",
+        ),
+    ];
+    for (name, shape, wants) in cases {
+        allowed_with(story, shape, async || {
+            apply_issuer(story, &ca).await?;
+            story.certificate(name, &[story.host(name)]).await?;
+            story
+                .condition_says(name, condition::READY, wants, SOON)
+                .await?;
+            if name == "image" {
+                let where_to_look = format!("kubectl -n {} describe pods", story.namespace);
+                let ready = condition::READY;
+                story
+                    .condition_says(name, ready, &where_to_look, TOLD)
+                    .await?;
+            }
+            ensure!(ca.count()?.orders == 0, "{:?}", ca.count()?);
+            story
+                .api::<Certificate>()
+                .delete(name, &DeleteParams::default())
+                .await?;
+            nothing_stays(story).await
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn without_the_option_no_forwarder_is_made_and_no_order_placed(

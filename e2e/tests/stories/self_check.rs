@@ -1,6 +1,8 @@
 //! The way to the solver is tried before the CA is told: what is wrong with it is named with its remedy, and holds an order back
 //! as the issuer says.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
 use evercert_api::Certificate;
 use evercert_api::condition::ISSUING;
@@ -11,10 +13,12 @@ use evercert_e2e::site::{Answer, Site};
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, dns};
 use futures::future::try_join_all;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::requested::ask;
 use crate::{Tale, tales};
 
 /// What the issuer of the first story says.
@@ -24,15 +28,27 @@ pub(crate) fn tales() -> Vec<Tale> {
     tales![
         a_wrong_way_is_named_with_its_remedy_and_holds_the_order_for_the_issuers_budget,
         what_cannot_be_seen_from_here_holds_an_order_only_where_the_issuer_requires_it,
+        an_order_whose_way_has_to_be_seen_is_held_while_it_is_wrong_and_issued_when_it_is_good,
+        an_ipv6_address_where_nobody_listens_is_told_beside_an_ipv4_address_that_is_good,
     ]
 }
 
 /// An Issuer for `ca` with a self-check of its own.
 async fn issuer(story: &Story<'_>, name: &str, ca: &TestCa, check: &Value) -> Result<()> {
+    issuer_of(story, name, (&ca.directory(), &ca.bundle()?), check).await
+}
+
+/// The same for a CA by its directory and the bundle that this is verified with.
+pub(crate) async fn issuer_of(
+    story: &Story<'_>,
+    name: &str,
+    (directory, bundle): (&str, &str),
+    check: &Value,
+) -> Result<()> {
     let issuer = json!({
         "apiVersion": "evercert.dev/v1", "kind": "Issuer", "metadata": {"name": name},
         "spec": {"acme": {
-            "directory": ca.directory(), "termsOfServiceAgreed": true, "caBundle": ca.bundle()?,
+            "directory": directory, "termsOfServiceAgreed": true, "caBundle": bundle,
             "accountKeySecretRef": {"name": format!("{name}-account")},
             "http01": {"ingressClassName": ingress_class(), "selfCheck": check},
         }},
@@ -81,96 +97,46 @@ async fn a_wrong_way_is_named_with_its_remedy_and_holds_the_order_for_the_issuer
     let check = json!({"budget": BUDGET});
     issuer(&story, "hasty", &ca, &check).await?;
     let site = Site::start().await?;
-    let page = |status, server, location| Answer {
-        status,
-        server,
-        location,
-    };
-    let of = |name: &str| story.host(name);
-    let cases = [
-        (
-            "redirect",
-            page(
-                301,
-                "elsewhere",
-                Some(format!("https://{}/", of("redirect"))),
-            ),
-            vec![
-                "at the public name: 198.18.0.3:443 does not speak TLS after a redirect to https://redirect.",
-                "open port 443 there, or let /.well-known/acme-challenge/ through",
-            ],
-        ),
-        (
-            "proxied",
-            page(409, "cloudflare", None),
-            vec![
-                "at the public name: 198.18.0.3:80 answers 409 (server \"cloudflare\")",
-                "a proxy stands before the entry point",
-            ],
-        ),
-        (
-            "elsewhere",
-            page(200, "nginx", None),
-            vec![
-                "at the public name: 198.18.0.3:80 answers 200 (server \"nginx\")",
-                "none of the entry point's (198.18.0.2). Remedy: let the A and AAAA records lead to",
-            ],
-        ),
-        // An ingress class whose controller is the site: its default backend takes every path.
-        (
-            "shadowed",
-            page(200, "nginx", None),
-            vec![
-                "at the entry point: 198.18.0.3:80 answers 200 (server \"nginx\"): another site answers in the solver's place",
-                "take away what answers now",
-            ],
-        ),
-    ];
     let class = format!("{}-other", story.namespace);
     let other = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": class},
         "spec": {"controller": "other.example/controller"},
     });
     story.apply(&other.to_string()).await?;
-    for (name, answer, _) in &cases {
-        let host = of(name);
-        site.answer(&host, answer.clone());
-        dns::point(&host, &[address::SITE])?;
-        let class = if *name == "shadowed" {
-            class.as_str()
-        } else {
-            ingress_class()
-        };
-        ingress(&story, name, &host, class, None).await?;
+    let cases = cases(&story);
+    let class_of = |case: &Case| case.entry.map_or(ingress_class(), |_| class.as_str());
+    for case in &cases {
+        let host = story.host(case.name);
+        if let Some(answer) = &case.answer {
+            site.answer(&host, answer.clone());
+        }
+        dns::point(&host, &[case.entry.unwrap_or(address::SITE)])?;
+        ingress(&story, case.name, &host, class_of(case), None).await?;
+        if let Some(entry) = case.entry {
+            let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": entry}]}}});
+            story
+                .api::<Ingress>()
+                .patch_status(case.name, &PatchParams::default(), &Patch::Merge(&status))
+                .await?;
+        }
     }
-    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address::SITE}]}}});
-    story
-        .api::<Ingress>()
-        .patch_status("shadowed", &PatchParams::default(), &Patch::Merge(&status))
-        .await?;
-    for (name, ..) in &cases {
-        has_address(&story, name).await?;
+    let page = story.host(LOGIN_PAGE);
+    site.answer(&page, answer(200, "nginx", None));
+    dns::point(&page, &[address::SITE])?;
+    for case in &cases {
+        has_address(&story, case.name).await?;
         // Its certificate comes from the Ingress, and with it the class of its route.
-        ingress(
-            &story,
-            name,
-            &of(name),
-            if *name == "shadowed" {
-                &class
-            } else {
-                ingress_class()
-            },
-            Some("hasty"),
-        )
-        .await?;
+        let host = story.host(case.name);
+        ingress(&story, case.name, &host, class_of(case), Some("hasty")).await?;
     }
     // All at once: each is said for some seconds only.
-    let told = cases.iter().flat_map(|(name, _, words)| {
-        let said = |words: &'static str| story.condition_says(name, ISSUING, words, SOON);
-        words.iter().copied().map(said)
+    let told = cases.iter().filter(|case| case.answer.is_some());
+    let told = told.flat_map(|case| {
+        let said = |words: &'static str| story.condition_says(case.name, ISSUING, words, SOON);
+        case.words.iter().copied().map(said)
     });
     try_join_all(told).await?;
-    for (name, _, words) in &cases {
+    for Case { name, words, .. } in &cases {
         let message = refused(&story, name).await?;
         let seen = words.iter().all(|words| message.contains(words));
         ensure!(
@@ -179,6 +145,115 @@ async fn a_wrong_way_is_named_with_its_remedy_and_holds_the_order_for_the_issuer
         );
     }
     Ok(())
+}
+
+/// Where one is led that has not logged in.
+const LOGIN_PAGE: &str = "login-page";
+
+/// A wrong way, and what is said of it.
+struct Case {
+    name: &'static str,
+    /// What the site answers; without, nobody is asked there, and nothing is held back.
+    answer: Option<Answer>,
+    /// The entry point of an ingress class of somebody else's, to which DNS leads; without, the class is that of the world, and DNS
+    /// leads to the site.
+    entry: Option<&'static str>,
+    words: [&'static str; 2],
+}
+
+fn answer(status: u16, server: &'static str, location: Option<String>) -> Answer {
+    Answer {
+        status,
+        server,
+        location,
+    }
+}
+
+fn cases(story: &Story<'_>) -> [Case; 8] {
+    let to = |url: String| Some(url);
+    [
+        Case {
+            name: "redirect",
+            answer: Some(answer(
+                301,
+                "elsewhere",
+                to(format!("https://{}/", story.host("redirect"))),
+            )),
+            entry: None,
+            words: [
+                "at the public name: 198.18.0.3:443 does not speak TLS after a redirect to https://redirect.",
+                "open port 443 there, or let /.well-known/acme-challenge/ through",
+            ],
+        },
+        Case {
+            name: "proxied",
+            answer: Some(answer(409, "cloudflare", None)),
+            entry: None,
+            words: [
+                "at the public name: 198.18.0.3:80 answers 409 (server \"cloudflare\")",
+                "a proxy stands before the entry point",
+            ],
+        },
+        Case {
+            name: "elsewhere",
+            answer: Some(answer(200, "nginx", None)),
+            entry: None,
+            words: [
+                "at the public name: 198.18.0.3:80 answers 200 (server \"nginx\")",
+                "none of the entry point's (198.18.0.2). Remedy: let the A and AAAA records lead to",
+            ],
+        },
+        // The default backend of another controller takes every path.
+        Case {
+            name: "shadowed",
+            answer: Some(answer(200, "nginx", None)),
+            entry: Some(address::SITE),
+            words: [
+                "at the entry point: 198.18.0.3:80 answers 200 (server \"nginx\"): another site answers in the solver's place",
+                "take away what answers now",
+            ],
+        },
+        Case {
+            name: "login",
+            answer: Some(answer(401, "nginx", None)),
+            entry: Some(address::SITE),
+            words: [
+                "at the entry point: 198.18.0.3:80 answers 401 (server \"nginx\"): a login, or a list of who may come",
+                "leave /.well-known/acme-challenge/ open to everybody",
+            ],
+        },
+        Case {
+            name: "led-away",
+            answer: Some(answer(
+                302,
+                "nginx",
+                to(format!("http://{}/", story.host(LOGIN_PAGE))),
+            )),
+            entry: Some(address::SITE),
+            words: [
+                "at the entry point: 198.18.0.3:80 answers 200 (server \"nginx\") after a redirect to http://login-page.",
+                "without a redirect and without a login",
+            ],
+        },
+        Case {
+            name: "closed",
+            answer: None,
+            entry: Some(dns::NOWHERE),
+            words: [
+                "the entry point cannot be reached from here: 198.18.0.1:80 refuses the connection: nobody listens there",
+                "let the entry point listen on port 80",
+            ],
+        },
+        Case {
+            name: "blocked",
+            answer: None,
+            entry: Some(dns::NOBODY),
+            words: [
+                "the entry point cannot be reached from here: 198.18.0.250:80 gives no answer: a firewall, a NetworkPolicy",
+                "open port 80 to everybody",
+            ],
+        },
+    ]
 }
 
 /// The sentence of the failure, when the CA was asked and has refused.
@@ -233,5 +308,91 @@ async fn what_cannot_be_seen_from_here_holds_an_order_only_where_the_issuer_requ
     story.ready("required", SOON).await?;
     let count = ca.count()?;
     ensure!(count.orders == 3 && count.certificates == 1, "{count:?}");
+    Ok(())
+}
+
+/// Another one, whose way need not be seen, tells that the time is over for which a wrong answer is heeded there.
+async fn an_order_whose_way_has_to_be_seen_is_held_while_it_is_wrong_and_issued_when_it_is_good(
+    story: Story<'_>,
+) -> Result<()> {
+    let ca = story.ca().await?;
+    let site = Site::start().await?;
+    for (name, check) in [
+        ("required", json!({"mode": "Required"})),
+        ("advisory", json!({"budget": "2s"})),
+    ] {
+        issuer(&story, name, &ca, &check).await?;
+        let host = story.host(name);
+        site.answer(&host, answer(200, "nginx", None));
+        dns::point(&host, &[address::SITE])?;
+        story
+            .certificate_with(name, &[host], |spec| {
+                name.clone_into(&mut spec.issuer_ref.name);
+            })
+            .await?;
+    }
+    refused(&story, "advisory").await?;
+    let held = "selfCheck.mode is Required";
+    let message = story
+        .condition_says("required", ISSUING, held, SOON)
+        .await?;
+    ensure!(
+        message.contains("198.18.0.3:80 answers 200 (server \"nginx\")"),
+        "{message}"
+    );
+    let waiting: Certificate = story.api().get("required").await?;
+    let status = waiting.status.context("no status")?;
+    ensure!(
+        status.last_failure.is_none() && status.order.is_some(),
+        "the CA was asked: {status:?}"
+    );
+    dns::clear(&story.host("required"))?;
+    story.ready("required", SOON).await?;
+    let count = ca.count()?;
+    ensure!(
+        count.orders == 2 && count.challenges == 2 && count.certificates == 1,
+        "{count:?}"
+    );
+    Ok(())
+}
+
+/// An address of this world's own that nobody listens at.
+const OLD_IPV6: &str = "2001:db8::3";
+
+/// On real sockets: no Ingress tells which addresses are right, so DNS alone looks well.
+async fn an_ipv6_address_where_nobody_listens_is_told_beside_an_ipv4_address_that_is_good(
+    story: Story<'_>,
+) -> Result<()> {
+    let address = format!("{OLD_IPV6}/128");
+    let added = Command::new("ip")
+        .args(["-6", "address", "add", &address, "dev", "lo", "nodad"])
+        .output()
+        .context("running ip")?;
+    if !added.status.success() {
+        println!("left out: no IPv6 here: {added:?}");
+        return Ok(());
+    }
+    let ca = story.ca().await?;
+    issuer(&story, "hasty", &ca, &json!({"budget": BUDGET})).await?;
+    let host = story.host("www");
+    dns::add_ipv6(&host, OLD_IPV6)?;
+    story
+        .certificate_with("www", std::slice::from_ref(&host), |spec| {
+            "hasty".clone_into(&mut spec.issuer_ref.name);
+        })
+        .await?;
+    let message = refused(&story, "www").await?;
+    for words in [
+        "[2001:db8::3]:80 refuses the connection: the A record leads to the solver and the AAAA record does not",
+        "remove the AAAA record, or let it lead to the entry point",
+    ] {
+        ensure!(message.contains(words), "{message}");
+    }
+    dns::clear_ipv6(&host)?;
+    let soon = Timestamp::now() + SignedDuration::from_secs(1);
+    ask(&story, "www", &soon.to_string()).await?;
+    story.ready("www", SOON).await?;
+    let count = ca.count()?;
+    ensure!(count.orders == 2 && count.certificates == 1, "{count:?}");
     Ok(())
 }

@@ -204,10 +204,36 @@ fn what_holds_it_back_is_told_in_the_clusters_words_with_the_remedy() {
     );
     let slow = told("Progressing", "False", "timed out progressing");
     assert!(
-        slow.contains("timed out progressing. Remedy: see by kubectl -n shop"),
+        slow.contains("timed out progressing. It wants a node, the solver's answer. Remedy: see by kubectl -n shop"),
         "{slow}"
     );
     assert!(describe_start("shop", None).contains("being made"));
+}
+
+/// Nobody reads its pod, so it is said what that needs.
+#[test]
+fn a_pod_that_is_made_and_not_ready_is_told_with_all_that_it_wants() {
+    let pod = json!({
+        "containers": [{ "image": "mirror/evercert:2" }],
+        "imagePullSecrets": [{ "name": "pull" }],
+        "nodeSelector": { "disk": "fast", "pool": "edge" },
+    });
+    let told = |pods: i64| {
+        let spec = json!({ "template": { "spec": pod } });
+        describe_start(
+            "shop",
+            Some(&json!({ "spec": spec, "status": { "replicas": pods } })),
+        )
+    };
+    let name = forwarder_name("shop");
+    assert_eq!(
+        told(1),
+        format!(
+            "Deployment {name} has a pod that is not ready yet: it wants its image mirror/evercert:2, the pull secret pull in this \
+             namespace, a node with disk=fast and pool=edge, the solver's answer"
+        )
+    );
+    assert_eq!(told(0), format!("Deployment {name} has no pod yet"));
 }
 
 #[test]

@@ -206,6 +206,10 @@ fn a_finding_says_at_which_hop_what_was_seen_what_it_means_and_what_to_do() {
         redirects: vec!["https://www.example/.well-known/acme-challenge/tok".into()],
         ..Sight::of(Some((ip(ENTRY), 443).into()), Seen::ClosedHttps)
     };
+    let led_away = Sight {
+        redirects: vec!["https://login.example/".into()],
+        ..sight(ENTRY, Seen::OtherBody, Some(200))
+    };
     let proxied = Sight {
         server: Some("cloudflare".into()),
         ..sight(OTHER, Seen::OtherStatus, Some(409))
@@ -225,6 +229,12 @@ fn a_finding_says_at_which_hop_what_was_seen_what_it_means_and_what_to_do() {
              name's ingress class, and take away what answers now",
         ),
         (
+            at_entry(led_away, true),
+            "at the entry point: 198.18.0.2:80 answers 200 after a redirect to https://login.example/: what is not the solver answers \
+             there: a login, or a redirect that takes every path. Remedy: let /.well-known/acme-challenge/ through without a redirect and \
+             without a login",
+        ),
+        (
             at_entry(redirected, true),
             "at the entry point: 198.18.0.2:443 does not speak TLS after a redirect to https://www.example/.well-known/acme-challenge/tok: \
              it redirects to https, where nobody speaks TLS. Remedy: open port 443 there, or let /.well-known/acme-challenge/ through \
@@ -232,8 +242,8 @@ fn a_finding_says_at_which_hop_what_was_seen_what_it_means_and_what_to_do() {
         ),
         (
             at_entry(sight(ENTRY, Seen::Silent, None), false),
-            "the entry point cannot be reached from here: 198.18.0.2:80 gives no answer: a firewall, or a router that does not lead back \
-             inside (hairpin NAT). Remedy: nothing where the CA gets there; else open port 80 to everybody",
+            "the entry point cannot be reached from here: 198.18.0.2:80 gives no answer: a firewall, a NetworkPolicy, or a router that does not \
+             lead back inside (hairpin NAT). Remedy: nothing where the CA gets there; else open port 80 to everybody",
         ),
         (
             elsewhere(missing(OTHER)),

@@ -166,7 +166,7 @@ async fn take(
         Step::Finalize => order::finalize(gathered, context, now).await,
         Step::Store => order::store(gathered, context, now).await?,
         Step::StartSolver => {
-            context.projections.want_solver(&key);
+            context.projections.await_solver(&key);
             Outcome::waits()
         }
         Step::StartForwarder => {

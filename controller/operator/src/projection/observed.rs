@@ -8,7 +8,7 @@ use evercert_api::keys::{
 };
 use evercert_core::forwarder::forwarder_name;
 use evercert_core::routes::{IngressIndex, is_route, service_name};
-use k8s_openapi::api::core::v1::LimitRange;
+use k8s_openapi::api::core::v1::{LimitRange, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::runtime::reflector::store::Writer;
@@ -27,6 +27,8 @@ pub(super) struct Observed {
     pub(super) objects: BTreeMap<ObjectId, Tracked>,
     /// The slices of the solver's own Service.
     pub(super) endpoints: Cache<EndpointSlice>,
+    /// The solver's pods.
+    pub(super) pods: Cache<Pod>,
     ingresses: Writer<Ingress>,
     classes: Cache<IngressClass>,
     /// What the namespaces' pods may ask for and have.
@@ -53,6 +55,7 @@ impl Observed {
             limits: Cache::default(),
             scopes: Scope::all(forwarders),
             endpoints: Cache::default(),
+            pods: Cache::default(),
             index: Arc::default(),
             index_is_stale: true,
             objects: BTreeMap::new(),
@@ -106,6 +109,10 @@ impl Observed {
             Change::Class(event) => {
                 self.note_listed(Scope::Classes, matches!(event, Event::InitDone));
                 self.index_is_stale |= self.classes.take(event);
+            }
+            Change::Pod(event) => {
+                self.failing.remove(&Scope::Pods);
+                self.pods.take(*event);
             }
             Change::Limits(event) => {
                 self.note_listed(Scope::Limits, matches!(event, Event::InitDone));

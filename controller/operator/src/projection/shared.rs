@@ -144,6 +144,17 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// The same for one that has seen that it is not ready: it is woken at once where that was a moment ago, and else when it is.
+    pub(super) fn await_solver(&self, key: &ObjectKey) {
+        self.want_solver(key);
+        let mut state = self.lock();
+        if state.solver == Some(SolverReadiness::Ready) {
+            state
+                .listeners
+                .retain(|listener| listener.unbounded_send(key.clone()).is_ok());
+        }
+    }
+
     pub(super) fn want_forwarder(&self, key: &ObjectKey, uid: String) {
         let until = Instant::now() + FORWARDER_PATIENCE;
         self.lock().forwarded.insert(key.clone(), (uid, until));

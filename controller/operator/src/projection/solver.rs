@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use evercert_api::keys::{
-    COMPONENT_LABEL, COMPONENT_SOLVER, FIELD_MANAGER, SOLVER_NAME, SOLVER_PORT_NAME,
+    CHALLENGES_NAME, COMPONENT_LABEL, COMPONENT_SOLVER, FIELD_MANAGER, SOLVER_NAME,
+    SOLVER_PORT_NAME,
 };
-use evercert_core::pod::{build_readiness, restrict_container, restrict_pod};
+use evercert_core::pod::{Holdup, build_readiness, find_holdup, restrict_container, restrict_pod};
 use evercert_core::routes::SolverEndpoints;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec, PodTemplateSpec,
-    ResourceRequirements, Service, ServicePort, ServiceSpec,
+    Container, ContainerPort, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec,
+    PodTemplateSpec, ResourceRequirements, Service, ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -157,8 +158,11 @@ pub(super) fn gather_endpoints<'a>(
     }
 }
 
-/// What holds the solver back, from its Deployment's JSON.
-pub(super) fn describe_start(deployment: Option<&Value>) -> String {
+/// What holds the solver back, from its Deployment's JSON and its pods.
+pub(super) fn describe_start<'a>(
+    deployment: Option<&Value>,
+    pods: impl IntoIterator<Item = &'a Pod>,
+) -> String {
     let Some(deployment) = deployment else {
         return "its Deployment is being made".to_owned();
     };
@@ -175,7 +179,15 @@ pub(super) fn describe_start(deployment: Option<&Value>) -> String {
             .and_then(|c| c.get("message").and_then(Value::as_str))
     };
     if let Some(message) = told("ReplicaFailure", "True") {
-        return format!("no pod can be made for Deployment {SOLVER_NAME}: {message}");
+        return format!(
+            "no pod can be made for Deployment {SOLVER_NAME}: {message}. Remedy: let the operator's namespace take one small pod: see its \
+             ResourceQuotas, its LimitRanges and what admits pods there"
+        );
+    }
+    let is_going = |pod: &&Pod| pod.metadata.deletion_timestamp.is_some();
+    let mut pods = pods.into_iter().filter(|pod| !is_going(pod));
+    if let Some(holdup) = pods.find_map(find_holdup) {
+        return describe_holdup(&holdup);
     }
     if let Some(message) = told("Progressing", "False") {
         return format!(
@@ -184,6 +196,28 @@ pub(super) fn describe_start(deployment: Option<&Value>) -> String {
         );
     }
     format!("Deployment {SOLVER_NAME} has no ready pod yet")
+}
+
+/// What keeps its pod from being ready, and what to do.
+fn describe_holdup(holdup: &Holdup) -> String {
+    match holdup {
+        Holdup::Unscheduled(words) => format!(
+            "no node takes its pod: {words}. Remedy: let a node take one small pod of the operator's namespace"
+        ),
+        Holdup::Image(image) => format!(
+            "its image {image} cannot be pulled. Remedy: let the nodes pull it (imagePullSecrets in the chart where the registry wants \
+             them), or name another one by solver.image there; kubectl describe pods -l {NAME_LABEL}={SOLVER_NAME} has the registry's words"
+        ),
+        Holdup::NotMade(words) => format!("the container of its pod cannot be made: {words}"),
+        Holdup::Ends(how) => format!(
+            "its pod ends by itself ({how}). Remedy: see kubectl logs -l {NAME_LABEL}={SOLVER_NAME} --previous"
+        ),
+        Holdup::NotReady => format!(
+            "its pod runs and is not ready before it has read the ConfigMap {CHALLENGES_NAME}. Remedy, where that stays: let the \
+             NetworkPolicies of the operator's namespace take the pod to the API server, and bind the solver's Role to its \
+             ServiceAccount; kubectl logs -l {NAME_LABEL}={SOLVER_NAME} says which"
+        ),
+    }
 }
 
 fn metadata(namespace: &str) -> ObjectMeta {
@@ -257,19 +291,48 @@ mod tests {
             { "type": "Progressing", "status": "False", "message": "timed out" },
             { "type": "ReplicaFailure", "status": "True", "message": "pods is forbidden: exceeded quota" },
         ]));
-        assert_eq!(
-            describe_start(Some(&quota)),
-            "no pod can be made for Deployment evercert-solver: pods is forbidden: exceeded quota"
+        let told = describe_start(Some(&quota), []);
+        assert!(
+            told.starts_with("no pod can be made for Deployment evercert-solver: pods is forbidden: exceeded quota. Remedy: let the"),
+            "{told}"
         );
         let slow = deployment(json!([
             { "type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing." },
         ]));
-        assert!(describe_start(Some(&slow)).contains("ReplicaSet has timed out progressing."));
+        assert!(describe_start(Some(&slow), []).contains("ReplicaSet has timed out progressing."));
         let fresh =
             deployment(json!([{ "type": "Progressing", "status": "True", "message": "m" }]));
         assert_eq!(
-            describe_start(Some(&fresh)),
+            describe_start(Some(&fresh), []),
             "Deployment evercert-solver has no ready pod yet"
         );
+        // A pod that is there tells more, unless it goes.
+        let mut pod = json!({ "metadata": {}, "status": { "conditions": [
+            { "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available" },
+        ] } });
+        let told = |pod: &Value| {
+            let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+            describe_start(Some(&slow), [&pod])
+        };
+        assert!(told(&pod).starts_with("no node takes its pod: 0/3 nodes are available. Remedy:"));
+        pod["metadata"]["deletionTimestamp"] = json!("2026-08-05T00:00:00Z");
+        assert!(told(&pod).contains("timed out"));
+    }
+
+    #[test]
+    fn each_thing_that_keeps_its_pod_from_being_ready_has_a_sentence_of_its_own() {
+        let all = [
+            Holdup::Unscheduled("words".to_owned()),
+            Holdup::Image("words".to_owned()),
+            Holdup::NotMade("words".to_owned()),
+            Holdup::Ends("words".to_owned()),
+            Holdup::NotReady,
+        ];
+        let told: BTreeSet<String> = all.iter().map(describe_holdup).collect();
+        assert_eq!(told.len(), all.len());
+        for (holdup, told) in all.iter().zip(all.iter().map(describe_holdup)) {
+            let has_words = told.contains("words") || *holdup == Holdup::NotReady;
+            assert!(has_words && !told.ends_with('.'), "{told}");
+        }
     }
 }

@@ -168,6 +168,7 @@ impl ProjectionTask {
             | Change::Own(..)
             | Change::Class(_)
             | Change::Endpoints(_)
+            | Change::Pod(_)
             | Change::Limits(_)
             | Change::Failed(..) => None,
         };
@@ -445,7 +446,8 @@ impl ProjectionTask {
                 let message = self.observed.objects.get(&id)?.failure()?;
                 Some(format!("{id} cannot be written: {message}"))
             });
-        let what = refused.unwrap_or_else(|| describe_start(seen));
+        let pods = self.observed.pods.objects.values();
+        let what = refused.unwrap_or_else(|| describe_start(seen, pods));
         let since = *self.starting_since.get_or_insert_with(Timestamp::now);
         SolverReadiness::Starting { since, what }
     }

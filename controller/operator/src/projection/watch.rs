@@ -10,7 +10,7 @@ use evercert_core::key::ObjectKey;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressClassSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -42,12 +42,14 @@ pub(super) enum Scope {
     Classes,
     /// Slices of the solver's own Service.
     Endpoints,
+    /// The solver's pods. Nothing waits for them: they only tell why it does not start.
+    Pods,
     /// All LimitRanges.
     Limits,
 }
 
 impl Scope {
-    /// Every watch; what only forwarders need where there may be some.
+    /// Every watch that something waits for; what only forwarders need where there may be some.
     pub(super) fn all(forwarders: bool) -> Vec<Self> {
         let mut all = vec![
             Self::Challenges,
@@ -70,7 +72,7 @@ impl Scope {
             Self::Slices => Some(Kind::EndpointSlice),
             Self::Deployment => Some(Kind::Deployment),
             Self::Ingresses => Some(Kind::Ingress),
-            Self::Classes | Self::Endpoints | Self::Limits => None,
+            Self::Classes | Self::Endpoints | Self::Pods | Self::Limits => None,
         }
     }
 
@@ -83,6 +85,7 @@ impl Scope {
             Self::Ingresses => "Ingresses",
             Self::Classes => "IngressClasses",
             Self::Endpoints => "the solver's EndpointSlices",
+            Self::Pods => "the solver's pods",
             Self::Limits => "LimitRanges",
         }
     }
@@ -99,6 +102,8 @@ pub(super) enum Change {
     Class(Event<IngressClass>),
     /// To a slice of the solver's Service.
     Endpoints(Event<EndpointSlice>),
+    /// To a pod of the solver.
+    Pod(Box<Event<Pod>>),
     /// To a LimitRange.
     Limits(Event<LimitRange>),
     /// A watch failed and begins anew by itself.
@@ -116,6 +121,7 @@ pub(super) fn watch_all(client: &Client, config: &Config) -> SelectAll<BoxStream
     );
     let routes = format!("{COMPONENT_LABEL}={COMPONENT_ROUTE}");
     let solver = format!("kubernetes.io/service-name={SOLVER_NAME}");
+    let of_solver = format!("{COMPONENT_LABEL}={COMPONENT_SOLVER}");
     let pods = format!("{COMPONENT_LABEL} in ({COMPONENT_FORWARDER},{COMPONENT_SOLVER})");
     let has_forwarders = config.forwarder.is_some();
     let (there, which) = if has_forwarders {
@@ -162,6 +168,11 @@ pub(super) fn watch_all(client: &Client, config: &Config) -> SelectAll<BoxStream
             here.watch(client, &watch().labels(&solver)),
             Scope::Endpoints,
             Change::Endpoints,
+        ),
+        watched(
+            here.watch(client, &watch().labels(&of_solver)),
+            Scope::Pods,
+            |event| Change::Pod(Box::new(event)),
         ),
     ]);
     if has_forwarders {

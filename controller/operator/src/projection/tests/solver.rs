@@ -47,6 +47,23 @@ async fn the_solver_starts_when_it_is_wanted_and_those_who_wait_are_woken() {
     world.assert_silence(Duration::from_mins(5)).await;
 }
 
+/// Between the look of a Certificate and its waiting it may have become ready: nothing changes any more that would wake it.
+#[tokio::test(start_paused = true)]
+async fn who_begins_to_wait_when_it_has_just_become_ready_is_woken_at_once() {
+    let world = World::new();
+    world.projections.want_solver(&key("shop/web"));
+    world
+        .until("it is ready", |w| {
+            (w.projections.solver() == SolverReadiness::Ready).then_some(())
+        })
+        .await;
+    let mut changes = world.projections.changes();
+    world.projections.want_solver(&key("shop/other"));
+    assert_eq!(changes.next().now_or_never(), None, "nothing was missed");
+    world.projections.await_solver(&key("shop/web"));
+    assert_eq!(changes.next().now_or_never(), Some(Some(key("shop/web"))));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_solver_goes_after_the_idle_time_and_not_while_something_is_open() {
     let world = World::new();
