@@ -6,12 +6,13 @@ use evercert_api::condition::READY;
 use evercert_api::{Certificate, Issuer};
 use evercert_e2e::audit::Call;
 use evercert_e2e::chart::{self, Helm};
-use evercert_e2e::operator::{self, INGRESS_CLASS, NAMESPACE};
+use evercert_e2e::operator::{self, NAMESPACE, ingress_class};
 use evercert_e2e::story::SOON;
 use evercert_e2e::{Story, manifest, wait_for};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
+use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -43,7 +44,11 @@ async fn rights_in_two_namespaces_are_enough_to_issue_there_and_nothing_else_is_
         let audit = story.stage.audit()?;
         let mut operator = story.stage.operator.lock().await;
         let namespaces = both.join(",");
-        let classes = format!("{INGRESS_CLASS}=projectcontour.io/ingress-controller");
+        let class: Api<IngressClass> = Api::all(story.stage.client.clone());
+        let class = class.get(ingress_class()).await?;
+        let controller = class.spec.and_then(|spec| spec.controller);
+        let controller = controller.context("the class has no controller")?;
+        let classes = format!("{}={controller}", ingress_class());
         operator.restart_with(&[
             ("EVERCERT_NAMESPACES", &namespaces),
             ("EVERCERT_CLASS_CONTROLLERS", &classes),
@@ -222,7 +227,7 @@ async fn annotated(story: &Story<'_>) -> Result<()> {
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
         "metadata": {"name": "site", "annotations": {"evercert.dev/issuer": "ca"}},
         "spec": {
-            "ingressClassName": INGRESS_CLASS,
+            "ingressClassName": ingress_class(),
             "tls": [{"hosts": [host], "secretName": "site"}],
             "rules": [{"host": host, "http": {"paths": [path]}}],
         },

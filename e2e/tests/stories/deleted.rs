@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use evercert_api::{Certificate, keys};
 use evercert_e2e::Story;
 use evercert_e2e::inventory::{self, Item};
-use evercert_e2e::operator::{INGRESS_CLASS, NAMESPACE};
+use evercert_e2e::operator::{NAMESPACE, ingress_class};
 use evercert_e2e::story::SOON;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::networking::v1::Ingress;
@@ -143,7 +143,7 @@ async fn asks_no_longer(
             "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
             "metadata": {"name": "site", "annotations": {ASKS: "ca"}},
             "spec": {
-                "ingressClassName": INGRESS_CLASS,
+                "ingressClassName": ingress_class(),
                 "defaultBackend": {"service": {"name": "site", "port": {"number": 80}}},
                 "tls": [{"hosts": hosts, "secretName": "site"}],
             },
