@@ -14,6 +14,9 @@ use crate::issue::no_route_stays;
 use crate::{Tale, tales};
 
 const MANY: usize = 50;
+const CROWD: usize = 100;
+/// Story and design: for all of them, whatever is done to an Ingress.
+const ROUTE_WRITES: usize = 20;
 /// cert-manager takes 109 s for as many on the same world; at least five times as fast.
 const WITHIN: Duration = Duration::from_millis(109_000 / 5);
 /// The most mutating calls of the operator for a certificate, events and dry runs among them.
@@ -24,6 +27,11 @@ pub(crate) fn tales() -> Vec<Tale> {
         fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_managers_time,
         fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_managers_time,
     ]
+}
+
+/// These measure nothing.
+pub(crate) fn counted() -> Vec<Tale> {
+    tales![a_hundred_orders_at_once_in_one_namespace_share_at_most_twenty_route_writes]
 }
 
 /// With the operator that ships, as far as it is built.
@@ -81,6 +89,41 @@ async fn fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_ma
         certificates.extend(crowd::certificates(&there, "c", MANY / namespaces.len()));
     }
     issue(&story, &ca, &namespaces, &certificates).await
+}
+
+/// That the first of them has its route at once, and does not wait for the others, is in `changes_in_a_burst_…` of the operator.
+async fn a_hundred_orders_at_once_in_one_namespace_share_at_most_twenty_route_writes(
+    story: Story<'_>,
+) -> Result<()> {
+    as_shipped(&story).await?;
+    let ca = story.ca().await?;
+    story.certificate("warm", &[story.host("warm")]).await?;
+    story.ready("warm", SOON).await?;
+    no_route_stays(&story).await?;
+    let audit = story.stage.audit()?;
+    let times = crowd::issue(&story, &crowd::certificates(&story, "r", CROWD), SOON * 4).await?;
+    println!("{times}");
+    no_route_stays(&story).await?;
+    let count = ca.count()?;
+    let once = CROWD + 1;
+    ensure!(
+        count.orders == once && count.certificates == once,
+        "{count:?}"
+    );
+    let mut calls = audit.mutating(&operator::user())?;
+    calls.retain(|call| call.namespace() == story.namespace && call.resource() == "ingresses");
+    println!(
+        "{CROWD} orders at once, {} writes of routes:\n{}",
+        calls.len(),
+        audit::table(&calls)
+    );
+    // One that makes it, and one that takes it away, at least.
+    ensure!(
+        (2..=ROUTE_WRITES).contains(&calls.len()),
+        "{} writes of routes",
+        calls.len()
+    );
+    leave(&story).await
 }
 
 async fn issue(

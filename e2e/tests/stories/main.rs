@@ -181,6 +181,7 @@ fn groups() -> Vec<Group> {
         // Not beside the thirty thousand Secrets, which take what it counts on.
         Group::new("load")
             .one_by_one(neighbours::tales())
+            .one_by_one(crowds::counted())
             .one_by_one(backlog::tales())
             .one_by_one(routes::without_host()),
     ]);
