@@ -1,6 +1,8 @@
 //! Routes that win: over an admission that refuses, beside pages that must not notice, and after a change of class.
 
-use anyhow::{Context, Result, ensure};
+use std::pin::pin;
+
+use anyhow::{Context, Result, bail, ensure};
 use evercert_api::keys::{COMPONENT_LABEL, COMPONENT_ROUTE};
 use evercert_api::{Certificate, condition};
 use evercert_cluster::Pebble;
@@ -9,10 +11,12 @@ use evercert_e2e::ca::TestCa;
 use evercert_e2e::operator::ingress_class;
 use evercert_e2e::story::{SOON, certificate_ready, conditions_of, issuer_yaml};
 use evercert_e2e::{Story, curl, operator};
+use futures::TryStreamExt;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Map, Value, json};
 
 use crate::app::application;
@@ -25,6 +29,7 @@ pub(crate) fn tales() -> Vec<Tale> {
         what_admission_refuses_is_tried_otherwise_and_a_refused_host_holds_back_its_own_certificate,
         an_order_follows_its_site_into_another_class,
         a_path_goes_into_the_sites_own_ingress_and_out_again,
+        a_tool_that_takes_the_path_out_again_is_noticed_and_named,
     ]
 }
 
@@ -237,6 +242,62 @@ async fn a_path_goes_into_the_sites_own_ingress_and_out_again(story: Story<'_>) 
     ensure!(writes == [("site", 200), ("site", 200)], "{writes:?}");
 
     no_route_stays(&story).await
+}
+
+/// What keeps objects as they are in a repository puts the rules back at once, until a person has it leave them alone.
+async fn a_tool_that_takes_the_path_out_again_is_noticed_and_named(story: Story<'_>) -> Result<()> {
+    let ca = story.stage.ca(story.namespace, Pebble::default()).await?;
+    let mut issuer = issuer(&ca)?;
+    let http01 = json!({"editInPlace": true, "selfCheck": {"mode": "Required"}});
+    issuer.insert("http01".to_owned(), http01);
+    apply_issuer(&story, issuer).await?;
+    let host = story.host("www");
+    story.apply(&application("site", &host)).await?;
+    let api = story.api::<Ingress>();
+    let before = api.get("site").await?.spec;
+    let puts_back = async {
+        let mut changes = pin!(watcher(api.clone(), watcher::Config::default()).applied_objects());
+        let by_tool = PostParams {
+            field_manager: Some("gitops".to_owned()),
+            ..PostParams::default()
+        };
+        while let Some(mut found) = changes.try_next().await? {
+            if found.spec == before {
+                continue;
+            }
+            found.spec.clone_from(&before);
+            found.metadata.managed_fields = None;
+            match api.replace("site", &by_tool, &found).await {
+                // The next version is on its way.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                put => drop(put?),
+            }
+        }
+        bail!("the watch of the tool ended")
+    };
+    let noticed = async {
+        story
+            .certificate("site", std::slice::from_ref(&host))
+            .await?;
+        let words = "by the field manager gitops: have it leave spec.rules";
+        story
+            .condition_says("site", condition::READY, words, SOON)
+            .await
+    };
+    let told = tokio::select! {
+        told = noticed => told?,
+        ended = puts_back => return ended,
+    };
+    ensure!(told.contains("Ingress") && told.contains("/site"), "{told}");
+    ensure!(ca.count()?.challenges == 0, "{:?}", ca.count()?);
+
+    // The tool leaves the rules alone.
+    story.ready("site", SOON * 3).await?;
+    story
+        .wait_for("the Ingress is as it was", SOON, async || {
+            Ok((api.get("site").await?.spec == before).then_some(()))
+        })
+        .await
 }
 
 /// The ACME part of an Issuer for `ca`.
