@@ -13,7 +13,7 @@ use crate::issue::{data, usable};
 use crate::{Tale, tales};
 
 /// The promise of the design.
-const WHOLE: Duration = Duration::from_secs(5);
+pub(crate) const WHOLE: Duration = Duration::from_secs(5);
 
 pub(crate) fn tales() -> Vec<Tale> {
     tales![
@@ -91,7 +91,8 @@ async fn whole_again(
     Ok(())
 }
 
-async fn write(
+/// Writes these into the Secret `site`.
+pub(crate) async fn write(
     secrets: &kube::Api<Secret>,
     mut secret: Secret,
     changes: &[(&str, Vec<u8>)],

@@ -23,6 +23,7 @@ mod crowds;
 mod damage;
 mod days;
 mod deleted;
+mod delivery;
 mod dns_preflight;
 mod drained;
 mod edited;
@@ -124,6 +125,7 @@ fn groups() -> Vec<Group> {
         forged::tales(),
         edited::tales(),
         deleted::tales(),
+        delivery::tales(),
         account_key::tales(),
         account_keys::tales(),
         accounts::tales(),
