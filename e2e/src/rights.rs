@@ -64,6 +64,8 @@ pub struct Usage {
     used: Vec<(Right, usize)>,
     /// Asked for and not granted at that moment.
     refused: Vec<Right>,
+    /// For each right, by its words, the first request that needed it.
+    examples: BTreeMap<String, String>,
 }
 
 impl Usage {
@@ -83,6 +85,7 @@ impl Usage {
     fn of(account: &str, calls: &[Call]) -> Self {
         let mut counts: BTreeMap<Right, usize> = BTreeMap::new();
         let mut refused = BTreeSet::new();
+        let mut examples = BTreeMap::new();
         // What is about no resource, such as discovery, and reviews may be asked by everybody.
         let calls = calls
             .iter()
@@ -99,6 +102,9 @@ impl Usage {
                     resource: call.resource(),
                     verb: verb.to_owned(),
                 };
+                examples.entry(right.to_string()).or_insert_with(|| {
+                    format!("{} by {}: {}", call.uri, call.user_agent(), call.code())
+                });
                 if call.was_authorized() {
                     *counts.entry(right).or_default() += 1;
                 } else {
@@ -109,6 +115,7 @@ impl Usage {
         Self {
             used: counts.into_iter().collect(),
             refused: refused.into_iter().collect(),
+            examples,
         }
     }
 
@@ -122,11 +129,22 @@ impl Usage {
         self.used = counts.into_iter().collect();
         let refused = self.refused.iter().chain(&other.refused).cloned();
         self.refused = refused.collect::<BTreeSet<_>>().into_iter().collect();
+        for (right, example) in &other.examples {
+            let known = self.examples.entry(right.clone());
+            known.or_insert_with(|| example.clone());
+        }
     }
 
     fn count(&self, right: &Right) -> usize {
         let found = self.used.iter().find(|(used, _)| used == right);
         found.map_or(0, |(_, count)| *count)
+    }
+
+    /// A request that needed `right`, for a person.
+    #[must_use]
+    pub fn example(&self, right: &Right) -> &str {
+        let example = self.examples.get(&right.to_string());
+        example.map_or("no request", String::as_str)
     }
 
     /// What was asked for and is not granted by the roles.
@@ -481,6 +499,10 @@ subjects: [{kind: ServiceAccount, name: evercert, namespace: evercert-system}]
                 right(Place::Elsewhere, "pods", "list"),
                 right(Place::Elsewhere, "secrets", "delete"),
             ]
+        );
+        assert_eq!(
+            usage.example(&right(Place::Elsewhere, "pods", "list")),
+            "/x by : 200"
         );
         assert_eq!(usage.idle(&granted).len(), granted.len());
     }

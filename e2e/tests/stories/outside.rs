@@ -251,7 +251,10 @@ fn look_at_rights(ended: &[Ended], is_whole: bool) -> Result<(String, Vec<String
     let granted = rights::granted()?;
     let missing = usage.missing(&granted).into_iter();
     let mut wrong: Vec<String> = missing
-        .map(|right| format!("asked for, and not granted by the chart: {right}"))
+        .map(|right| {
+            let example = usage.example(&right);
+            format!("asked for, and not granted by the chart: {right} ({example})")
+        })
         .collect();
     if !is_whole {
         return Ok((String::new(), wrong));

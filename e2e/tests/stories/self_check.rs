@@ -104,7 +104,13 @@ async fn a_wrong_way_is_named_with_its_remedy_and_holds_the_order_for_the_issuer
     });
     story.apply(&other.to_string()).await?;
     let cases = cases(&story);
-    let class_of = |case: &Case| case.entry.map_or_else(ingress_class, |_| class.as_str());
+    let class_of = |case: &Case| {
+        if case.entry.is_some() {
+            class.as_str()
+        } else {
+            ingress_class()
+        }
+    };
     for case in &cases {
         let host = story.host(case.name);
         if let Some(answer) = &case.answer {
