@@ -15,11 +15,16 @@ use crate::text::IMAGE;
 /// Where the objects would be: the release's own namespace is that of another test.
 const NAMESPACE: &str = "rendered";
 
+/// Those that `values/namespaces.yaml` names.
+const CONFINED: [&str; 2] = ["blog", "shop"];
+
 /// Kinds that a cluster has from somebody else. Their names and places are checked, not what is in them.
 const MONITORS: &str = include_str!("monitors.yaml");
 
 pub(crate) async fn accepts_every_object(scene: &Scene) -> Result<()> {
-    make_namespace(&scene.client, NAMESPACE).await?;
+    for namespace in [NAMESPACE].into_iter().chain(CONFINED) {
+        make_namespace(&scene.client, namespace).await?;
+    }
     manifest::apply(&scene.client, NAMESPACE, MONITORS).await?;
     let mut count = 0;
     for values in chart::sets()? {

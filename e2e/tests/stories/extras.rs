@@ -231,7 +231,7 @@ async fn a_secret_goes_with_a_certificate_that_nobody_saw_go_and_a_copy_of_it_st
     story.ready("goes", SOON).await?;
     let marked: Secret = story
         .until("goes", "it is marked", SOON, |secret: &Secret| {
-            secret.annotations().contains_key(keys::DELETE_WITH)
+            secret.annotations().get(keys::DELETE_WITH) == secret.uid().as_ref()
         })
         .await?;
     let mut operator = story.stage.operator.lock().await;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use evercert_api::{Certificate, children, keys};
 use evercert_cluster::Pebble;
 use evercert_e2e::ca::TestCa;
+use evercert_e2e::operator::ingress_class;
 use evercert_e2e::story::{SOON, certificate_ready};
 use evercert_e2e::{Story, curl, operator, pods, wait_for};
 use jiff::Timestamp;
@@ -216,6 +217,14 @@ async fn watches_that_cannot_go_on_are_begun_anew_and_nothing_is_missed_or_done_
             ..Pebble::default()
         })
         .await?;
+    // The ingress controller listens as long as there is something to serve, and it has lost its watches as well.
+    let served = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "served"},
+        "spec": {"ingressClassName": ingress_class(), "rules": [{"host": story.host("served"), "http": {"paths": [{
+            "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "nobody", "port": {"number": 80}}},
+        }]}}]},
+    });
+    story.apply(&served.to_string()).await?;
     let mut names = vec!["site".to_owned()];
     for round in 0..ROUNDS {
         let (gone, late) = (format!("gone{round}"), format!("late{round}"));

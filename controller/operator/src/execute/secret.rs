@@ -1,7 +1,7 @@
 //! Effects on the TLS Secret and its companion. A Secret that does not exist is created, never applied over: whoever was
 //! faster keeps what is theirs; one that exists is replaced only as it was read.
 
-use evercert_api::{Identifier, Reason, keys};
+use evercert_api::{Certificate, Identifier, Reason, keys};
 use evercert_core::adopt::build_adopted;
 use evercert_core::circuit::{FieldManager, find_writer};
 use evercert_core::facts::CertificateFacts;
@@ -449,6 +449,7 @@ async fn write_tls(
     );
     own_until_marked(&mut next, &gathered.certificate);
     let outcome = if gathered.lacks_secret() {
+        still_wanted(gathered, context).await?;
         apply::create(&api, effect, &next).await
     } else {
         apply::replace(&api, effect, &next).await
@@ -457,6 +458,19 @@ async fn write_tls(
     gathered.secret = Some(outcome?);
     gathered.observe_again();
     Ok(())
+}
+
+/// Who deletes a Certificate and then its Secret means both: a pass that began before must not bring the Secret back. A Conflict when
+/// the Certificate is gone, or another one by now.
+async fn still_wanted(gathered: &Gathered, context: &Context) -> Result<(), ApplyError> {
+    let key = &gathered.observed.key;
+    let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
+    let now = apply::within(api.get_metadata_opt(&key.name)).await?;
+    let uid = now.as_ref().and_then(|c| c.metadata.uid.as_ref());
+    if uid.is_some() && uid == gathered.certificate.metadata.uid.as_ref() {
+        return Ok(());
+    }
+    Err(ApplyError::Conflict(format!("Certificate {key} is gone")))
 }
 
 /// Remembers what became of a write of the TLS Secret: a refusal, or that it had to be put in step once more.

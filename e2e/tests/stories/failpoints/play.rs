@@ -511,7 +511,7 @@ async fn make_mortal(story: &Story<'_>) -> Result<()> {
         })
         .await?;
     story.ready(OLD, PATIENCE).await?;
-    let marked = |secret: &Secret| secret.annotations().contains_key(DELETE_WITH);
+    let marked = |secret: &Secret| secret.annotations().get(DELETE_WITH) == secret.uid().as_ref();
     story.until(OLD, "it is marked", PATIENCE, marked).await?;
     Ok(())
 }
