@@ -124,8 +124,6 @@ pub(crate) struct Group {
     pub(crate) acts: Vec<Act>,
     /// Whether the machine has to be idle but for it.
     pub(crate) alone: bool,
-    /// Whether its stories wait most of the time.
-    pub(crate) waits: bool,
     /// Of its world and its stories, while other groups want the machine, too.
     pub(crate) priority: Priority,
     /// What is looked at when all its stories are told.
@@ -140,7 +138,6 @@ impl Group {
             level: None,
             acts: Vec::new(),
             alone: false,
-            waits: false,
             priority: Priority::Usual,
             endings: ending::tales(),
         }
@@ -180,12 +177,6 @@ impl Group {
     /// After all others, with the machine to itself: it measures, or is heavy.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
-        self
-    }
-
-    /// Beside those that keep the machine busy: its stories wait most of the time.
-    pub(crate) fn waiting(mut self) -> Self {
-        self.waits = true;
         self
     }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, PipeReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,9 @@ use libtest_mimic::Trial;
 use crate::inside::Outcome;
 use crate::{Asked, GROUP, Group, SHARED};
 
-/// Worlds that are up at the same time: so many whose stories wait most of the time, and so many that keep a processor busy, as a crash
-/// table does. More of these, and what has to happen within two seconds does not.
-const WAITING: usize = 3;
-const BUSY: usize = 2;
+/// Worlds that are up at the same time: their stories wait most of the time, but each brings a control plane of its own up. More of
+/// them fill two processors, and then what has to happen within two seconds does not.
+const AT_ONCE: usize = 3;
 
 /// What fails when the roles of the chart and what was asked for differ.
 const RIGHTS: &str = "the_rights_of_the_chart_are_those_that_the_stories_used";
@@ -62,16 +61,9 @@ pub(crate) fn tell(asked: &Asked, groups: Vec<Group>) -> Result<ExitCode> {
         live: args.nocapture || alone.len() + together.len() == 1,
         started: Instant::now(),
     };
-    let (waiting, busy): (Vec<_>, Vec<_>) = together.into_iter().partition(|group| group.waits);
-    let both = [(WAITING, waiting), (BUSY, busy)];
-    let mut ended = if args.test_threads == Some(1) {
-        both.into_iter()
-            .flat_map(|(_, one_by_one)| hall.play([(1, one_by_one)]))
-            .collect()
-    } else {
-        hall.play(both)
-    };
-    ended.extend(hall.play([(1, alone)]));
+    let at_once = args.test_threads.unwrap_or(AT_ONCE).clamp(1, AT_ONCE);
+    let mut ended = hall.play(at_once, together);
+    ended.extend(hall.play(1, alone));
     hall.sum_up(&ended, left_out)
 }
 
@@ -83,27 +75,23 @@ struct Hall {
 }
 
 impl Hall {
-    /// So many of each at the same time.
-    fn play(&self, queues: impl IntoIterator<Item = (usize, Vec<Group>)>) -> Vec<Ended> {
+    fn play(&self, at_once: usize, groups: Vec<Group>) -> Vec<Ended> {
+        // Those of a low priority come last, where the fewest are beside them.
+        let (mut usual, behind): (VecDeque<_>, VecDeque<_>) = groups
+            .into_iter()
+            .partition(|group| group.priority != Priority::Low);
+        usual.extend(behind);
+        let waiting = Mutex::new(usual);
+        let next = || lock(&waiting).pop_front();
         let ended = Mutex::new(Vec::new());
         thread::scope(|scope| {
-            for (at_once, groups) in queues {
-                // Those of a low priority come last, where the fewest are beside them.
-                let (mut usual, behind): (VecDeque<_>, VecDeque<_>) = groups
-                    .into_iter()
-                    .partition(|group| group.priority != Priority::Low);
-                usual.extend(behind);
-                let waiting = Arc::new(Mutex::new(usual));
-                for _ in 0..at_once {
-                    let (waiting, ended) = (Arc::clone(&waiting), &ended);
-                    scope.spawn(move || {
-                        let next = || lock(&waiting).pop_front();
-                        while let Some(group) = next() {
-                            let end = self.play_one(&group);
-                            lock(ended).push(end);
-                        }
-                    });
-                }
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some(group) = next() {
+                        let end = self.play_one(&group);
+                        lock(&ended).push(end);
+                    }
+                });
             }
         });
         ended.into_inner().unwrap_or_else(PoisonError::into_inner)
