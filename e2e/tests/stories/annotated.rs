@@ -54,8 +54,11 @@ async fn an_annotated_ingress_alone_is_served_a_certificate_and_its_secret_outli
     );
     let url = format!("https://{host}/");
     let served = story
-        .wait_for("curl trusts what it is served", SOON, async || {
-            curl::get(&url, Some(ca.root())).map(Some)
+        .wait_for("the site answers, and curl trusts it", SOON, async || {
+            let served = curl::get(&url, Some(ca.root()))?;
+            // Envoy may know the site's route before its pod.
+            ensure!(served.status != 503, "{served:?}");
+            Ok(Some(served))
         })
         .await?;
     ensure!(served.status == 200, "{served:?}");

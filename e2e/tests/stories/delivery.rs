@@ -1,4 +1,4 @@
-//! What a site does with its own requests, a redirect, a login, a rewritten path, keeps no challenge away, and goes on meanwhile.
+//! What a site does with its own requests, a redirect or a login, keeps no challenge away, and goes on meanwhile.
 
 use anyhow::{Context, Result, ensure};
 use evercert_api::Certificate;
@@ -22,7 +22,6 @@ pub(crate) fn tales() -> Vec<Tale> {
     tales![
         a_site_that_forces_https_does_so_while_its_names_are_proved,
         a_site_behind_a_login_asks_for_it_while_its_names_are_proved,
-        a_site_with_rewritten_paths_has_them_while_its_names_are_proved,
         a_secret_that_is_replaced_amid_a_renewal_is_whole_again_and_renewed_by_the_same_order,
     ]
 }
@@ -165,37 +164,6 @@ async fn a_site_behind_a_login_asks_for_it_while_its_names_are_proved(
     story.apply(&slice.to_string()).await?;
     story.apply(&site(&hosts, "login", &json!({}))).await?;
     prove(&story, &ca, &hosts, (401, "welcome")).await
-}
-
-/// With Contour's own kind of route, which knows rewriting; an Ingress has no word for it.
-async fn a_site_with_rewritten_paths_has_them_while_its_names_are_proved(
-    story: Story<'_>,
-) -> Result<()> {
-    let kinds = story.stage.world.ingress_controller()?.kinds;
-    if !kinds.iter().any(|kind| kind == "HTTPProxy") {
-        println!("left out: this controller has no HTTPProxy");
-        return Ok(());
-    }
-    let ca = story.ca().await?;
-    let hosts = hosts(&story);
-    story
-        .apply(&application("app", &story.host("plain")))
-        .await?;
-    for (number, host) in hosts.iter().enumerate() {
-        let proxy = json!({
-            "apiVersion": "projectcontour.io/v1", "kind": "HTTPProxy", "metadata": {"name": format!("h{number}")},
-            "spec": {
-                "ingressClassName": ingress_class(), "virtualhost": {"fqdn": host},
-                "routes": [{
-                    "conditions": [{"prefix": "/"}], "services": [{"name": "app", "port": 80}],
-                    "pathRewritePolicy": {"replacePrefix": [{"prefix": "/", "replacement": "/healthz"}]},
-                }],
-            },
-        });
-        story.apply(&proxy.to_string()).await?;
-    }
-    // What the application has there, and at no other path.
-    prove(&story, &ca, &hosts, (200, "ok")).await
 }
 
 async fn a_secret_that_is_replaced_amid_a_renewal_is_whole_again_and_renewed_by_the_same_order(
