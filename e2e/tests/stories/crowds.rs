@@ -42,6 +42,16 @@ pub(crate) async fn as_shipped(story: &Story<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The same, with a solver that runs and a CA that knows the account; nothing is left of the order that saw to it.
+async fn warm(story: &Story<'_>) -> Result<TestCa> {
+    as_shipped(story).await?;
+    let ca = story.ca().await?;
+    story.certificate("warm", &[story.host("warm")]).await?;
+    story.ready("warm", SOON).await?;
+    no_route_stays(story).await?;
+    Ok(ca)
+}
+
 /// Takes a story's Certificates away: they would go on beside the next one's.
 pub(crate) async fn leave(story: &Story<'_>) -> Result<()> {
     let (how, which) = (DeleteParams::default(), ListParams::default());
@@ -53,11 +63,7 @@ pub(crate) async fn leave(story: &Story<'_>) -> Result<()> {
 async fn fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_managers_time(
     story: Story<'_>,
 ) -> Result<()> {
-    as_shipped(&story).await?;
-    let ca = story.ca().await?;
-    story.certificate("warm", &[story.host("warm")]).await?;
-    story.ready("warm", SOON).await?;
-    no_route_stays(&story).await?;
+    let ca = warm(&story).await?;
     let certificates = crowd::certificates(&story, "c", MANY);
     issue(&story, &ca, &[story.namespace.to_owned()], &certificates).await
 }
@@ -65,11 +71,7 @@ async fn fifty_certificates_at_once_in_one_namespace_take_a_fifth_of_cert_manage
 async fn fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_managers_time(
     story: Story<'_>,
 ) -> Result<()> {
-    as_shipped(&story).await?;
-    let ca = story.ca().await?;
-    story.certificate("warm", &[story.host("warm")]).await?;
-    story.ready("warm", SOON).await?;
-    no_route_stays(&story).await?;
+    let ca = warm(&story).await?;
     let mut namespaces = Vec::new();
     for number in 0..5 {
         let namespace = format!("{}-{number}", story.namespace);
@@ -95,11 +97,7 @@ async fn fifty_certificates_at_once_over_five_namespaces_take_a_fifth_of_cert_ma
 async fn a_hundred_orders_at_once_in_one_namespace_share_at_most_twenty_route_writes(
     story: Story<'_>,
 ) -> Result<()> {
-    as_shipped(&story).await?;
-    let ca = story.ca().await?;
-    story.certificate("warm", &[story.host("warm")]).await?;
-    story.ready("warm", SOON).await?;
-    no_route_stays(&story).await?;
+    let ca = warm(&story).await?;
     let audit = story.stage.audit()?;
     let times = crowd::issue(&story, &crowd::certificates(&story, "r", CROWD), SOON * 4).await?;
     println!("{times}");

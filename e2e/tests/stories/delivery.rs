@@ -32,8 +32,8 @@ fn hosts(story: &Story<'_>) -> Vec<String> {
     (0..NAMES).map(|n| story.host(&format!("h{n}"))).collect()
 }
 
-/// An Ingress for the hosts that leads to Service `backend`.
-fn site(hosts: &[String], backend: &str, annotations: &Value) -> String {
+/// An Ingress for the hosts that leads to Service `backend`, with https by `secret`.
+fn site(hosts: &[String], backend: &str, secret: &str, annotations: &Value) -> String {
     let rules: Vec<Value> = hosts
         .iter()
         .map(|host| {
@@ -44,7 +44,7 @@ fn site(hosts: &[String], backend: &str, annotations: &Value) -> String {
         .collect();
     let site = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "hosts", "annotations": annotations},
-        "spec": {"ingressClassName": ingress_class(), "rules": rules, "tls": [{"hosts": hosts, "secretName": "c0"}]},
+        "spec": {"ingressClassName": ingress_class(), "rules": rules, "tls": [{"hosts": hosts, "secretName": secret}]},
     });
     site.to_string()
 }
@@ -133,8 +133,7 @@ async fn a_site_that_forces_https_does_so_while_its_names_are_proved(
     });
     story.apply(&secret.to_string()).await?;
     let forced = json!({"ingress.kubernetes.io/force-ssl-redirect": "true"});
-    let forced = site(&hosts, "app", &forced).replace("\"c0\"", "\"forced\"");
-    story.apply(&forced).await?;
+    story.apply(&site(&hosts, "app", "forced", &forced)).await?;
     prove(&story, &ca, &hosts, (301, "")).await
 }
 
@@ -162,7 +161,9 @@ async fn a_site_behind_a_login_asks_for_it_while_its_names_are_proved(
         "endpoints": [{"addresses": [address::SITE], "conditions": {"ready": true}}], "ports": [{"name": "http", "port": 80}],
     });
     story.apply(&slice.to_string()).await?;
-    story.apply(&site(&hosts, "login", &json!({}))).await?;
+    story
+        .apply(&site(&hosts, "login", "c0", &json!({})))
+        .await?;
     prove(&story, &ca, &hosts, (401, "welcome")).await
 }
 

@@ -7,6 +7,7 @@
 mod check;
 pub(crate) mod pair;
 mod play;
+mod step;
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};

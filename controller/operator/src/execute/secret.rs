@@ -6,12 +6,13 @@ use evercert_core::adopt::build_adopted;
 use evercert_core::circuit::{FieldManager, find_writer};
 use evercert_core::facts::CertificateFacts;
 use evercert_core::fallback::{Fallback, choose, describe};
+use evercert_core::key::ObjectKey;
 use evercert_core::observe::{IssuerObservation, Marks, SecretObservation};
 use evercert_core::report::{Change, Ending};
 use evercert_pki::{Marking, PrivateKeyPem};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use kube::{Api, Client};
 
 use super::Outcome;
 use super::key::make_key;
@@ -449,7 +450,7 @@ async fn write_tls(
     );
     own_until_marked(&mut next, &gathered.certificate);
     let outcome = if gathered.lacks_secret() {
-        still_wanted(gathered, context).await?;
+        still_wanted(&key, &gathered.certificate, &context.client).await?;
         apply::create(&api, effect, &next).await
     } else {
         apply::replace(&api, effect, &next).await
@@ -462,12 +463,14 @@ async fn write_tls(
 
 /// Who deletes a Certificate and then its Secret means both: a pass that began before must not bring the Secret back. A Conflict when
 /// the Certificate is gone, or another one by now.
-async fn still_wanted(gathered: &Gathered, context: &Context) -> Result<(), ApplyError> {
-    let key = &gathered.observed.key;
-    let api: Api<Certificate> = Api::namespaced(context.client.clone(), &key.namespace);
+async fn still_wanted(
+    key: &ObjectKey,
+    seen: &Certificate,
+    client: &Client,
+) -> Result<(), ApplyError> {
+    let api: Api<Certificate> = Api::namespaced(client.clone(), &key.namespace);
     let now = apply::within(api.get_metadata_opt(&key.name)).await?;
-    let uid = now.as_ref().and_then(|c| c.metadata.uid.as_ref());
-    if uid.is_some() && uid == gathered.certificate.metadata.uid.as_ref() {
+    if now.is_some_and(|now| now.metadata.uid == seen.metadata.uid) {
         return Ok(());
     }
     Err(ApplyError::Conflict(format!("Certificate {key} is gone")))
@@ -541,4 +544,49 @@ pub(super) async fn write_companion(
     gathered.companion = Some(written?);
     gathered.observe_again();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_secret_is_made_only_while_its_certificate_is_the_one_that_was_read() {
+        let spec =
+            json!({"secretName": "s", "dnsNames": ["a.example"], "issuerRef": {"name": "ca"}});
+        let mut seen = Certificate::new("c", serde_json::from_value(spec).unwrap());
+        seen.metadata.uid = Some("u1".to_owned());
+        for (uid, is_wanted) in [(Some("u1"), true), (Some("u2"), false), (None, false)] {
+            let service = tower::service_fn(move |_: Request<Body>| async move {
+                let (code, body) = match uid {
+                    Some(uid) => (
+                        200,
+                        json!({
+                            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "c", "uid": uid},
+                        }),
+                    ),
+                    None => (
+                        404,
+                        json!({
+                            "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "not found",
+                            "reason": "NotFound", "code": 404,
+                        }),
+                    ),
+                };
+                let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+                *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
+                Ok::<_, Infallible>(answer)
+            });
+            let client = Client::new(service, "default");
+            let told = still_wanted(&ObjectKey::new("n", "c"), &seen, &client).await;
+            assert_eq!(told.is_ok(), is_wanted, "{uid:?}: {told:?}");
+            assert!(is_wanted || told.is_err_and(|error| error.is_conflict()));
+        }
+    }
 }

@@ -19,7 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::Api;
 
-use super::play::{OLD, Play, SITE, is_labelled};
+use super::play::{OLD, Play, SITE};
+use super::step::is_labelled;
 use super::{PATIENCE, orders};
 use crate::account_keys;
 use crate::issue::{data, no_route_stays};
