@@ -436,6 +436,24 @@ fn a_renew_at_that_cannot_be_read_names_the_annotation_and_what_to_write() {
     assert!(!told(&o, READY).2.contains("annotation"));
 }
 
+#[test]
+fn a_name_below_a_domain_of_everybody_is_warned_of_where_a_ca_is_to_sign() {
+    let mut o = observed().with_certificate(good());
+    let is_warned = |o: &Observed| {
+        told(o, READY)
+            .2
+            .contains("is below nip.io, which everybody may use")
+    };
+    assert!(!is_warned(&o));
+    o.spec.dns_names = vec!["shop.198-18-0-2.nip.io".to_owned()];
+    assert!(is_warned(&o), "{}", told(&o, READY).2);
+    let IssuerObservation::Ready(issuer) = &mut o.issuer else {
+        panic!("the fixture's issuer is ready");
+    };
+    issuer.directory = SELF_SIGNED.to_owned();
+    assert!(!is_warned(&o));
+}
+
 /// `Issuer/b` may sign where the first refuses.
 fn with_alternate(mut o: Observed) -> Observed {
     o.spec.alternate_issuer_refs = vec![IssuerRef {

@@ -186,3 +186,32 @@ fn another_set_of_annotations_is_another_ingress_and_a_shared_challenge_has_one_
     assert_eq!(plan.namespaces["shop"].owned_by("u").1.len(), 2);
     assert_eq!(rules(&plan).len(), 4);
 }
+
+#[test]
+fn a_controller_that_takes_own_pods_only_has_a_forwarder_unless_the_issuer_says_otherwise() {
+    let is_forwarded = |controller: Option<&str>, class: &str, placement| {
+        let classes = controller.map(|controller| {
+            let class =
+                json!({ "metadata": { "name": class }, "spec": { "controller": controller } });
+            serde_json::from_value(class).unwrap()
+        });
+        let mut open = of_class(class, certificate("shop/web", &[("www.example.com", "t")]));
+        open.placement = placement;
+        let plan = plan(&[open], &[], classes.as_slice());
+        let there = (
+            plan.forwarded.contains_key("shop"),
+            plan.namespaces.contains_key("shop"),
+        );
+        assert_ne!(there.0, there.1, "{class}: one way or the other");
+        there.0
+    };
+    for (controller, class, by_itself) in [
+        (Some("ingress.k8s.aws/alb"), "c", true),
+        (None, "gce", true),
+        (Some("projectcontour.io/contour"), "c", false),
+    ] {
+        assert_eq!(is_forwarded(controller, class, None), by_itself, "{class}");
+        assert!(is_forwarded(controller, class, Some(Placement::Namespace)));
+        assert!(!is_forwarded(controller, class, Some(Placement::Operator)));
+    }
+}
